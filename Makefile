@@ -1,0 +1,54 @@
+# make run     measure what each pooling does to translation invariance, and draw the report
+# make test    run the tests
+# make check   lint, format and types;  make format  repairs what can be repaired
+# make clean   remove what make made (the results of experiments stay)
+#
+# All that is needed is Python 3.11 or newer; name another one with: make PYTHON=python3.12 test
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+CORE_TESTS := tests/test_contract.py tests/test_textbook.py tests/test_messages.py
+
+.DELETE_ON_ERROR:
+.PHONY: run test check format clean python
+
+run: $(VENV)/.experiments
+	$(BIN)/python -m experiments run consistency --preset quick
+	$(BIN)/python -m experiments report
+
+test: $(VENV)/.dev
+	JAX_ENABLE_X64=1 $(BIN)/python -m pytest -q -n 2 $(CORE_TESTS)
+	$(BIN)/python -m pytest -q -n 2
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) .venv-newer dist build .pytest_cache .ruff_cache .hypothesis
+
+# The files below say what is installed. They are made again when pyproject.toml changes; the tree
+# itself is used as it is (an editable install).
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "jaxpool needs Python 3.11 or newer, but $(PYTHON) is $$($(PYTHON) --version 2>&1 | tail -n 1). Name another: make PYTHON=python3.12" >&2; \
+	  exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/.experiments: pyproject.toml | $(VENV)/.made
+	@echo "Installing jaxpool and its experiments into $(VENV); the first time takes some minutes."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[experiments]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(VENV)/.made
+	@echo "Installing jaxpool, its experiments and its tests into $(VENV); the first time takes some minutes."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,experiments]'
+	@touch $(VENV)/.experiments $@

@@ -1,0 +1,218 @@
+"""From stored cells to a table, pictures, a CSV file and one page that needs no other file.
+
+An experiment says what it has to show as a `Section`; here is written how that is shown. Every
+number is computed anew from the raw predictions, none is read from a log.
+"""
+
+import base64
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from experiments import store
+from experiments.config import UserError, study
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Column:
+    """A measured share: its name in the CSV, its short title, what it means."""
+
+    key: str
+    title: str
+    meaning: str
+    on_terminal: bool = True
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant: for each column one value per seed, between 0 and 1."""
+
+    variant: str
+    title: str
+    values: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that can be drawn for a page or, with narrow=True, for a phone."""
+
+    name: str
+    alt: str
+    caption: str
+    draw: Callable[[bool], "Figure"]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Something that is said to be so, and what was seen."""
+
+    expected: str
+    observed: str
+    holds: bool
+    source: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """What an experiment shows."""
+
+    question: str
+    answer: str
+    pictures: Sequence[Picture]
+    columns: Sequence[Column]
+    rows: Sequence[Row]
+    size: str
+    claims: Sequence[Claim]
+    method: Sequence[str]
+
+
+def percent(values: np.ndarray) -> str:
+    """Mean and, with more than one seed, standard deviation over seeds: 85.3 ± 1.2."""
+    mean = f"{100 * np.mean(values):.1f}"
+    spread = f" ± {100 * np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
+    return mean + spread
+
+
+def report(experiment: ModuleType, preset: str, data: str | None, *, root: Path, out: Path) -> None:
+    """Show one study on the terminal and write it to a folder."""
+    wanted = experiment.cells(preset, data)
+    shared = study(asdict(wanted[0]))
+    cells = [cell for cell in store.cells(root, experiment.NAME) if study(cell.config) == shared]
+    name = wanted[0].data
+    command = f"python -m experiments run {experiment.NAME} --preset {preset} --data {name}"
+    if not cells:
+        raise UserError(
+            f"There is no finished cell of {experiment.NAME} (preset {preset}, data {name}) in "
+            f"{root}: first run `{command}`."
+        )
+    found = {(cell.variant, cell.seed) for cell in cells}
+    missing = len({(config.variant, config.seed) for config in wanted} - found)
+    note = f"{missing} of {len(wanted)} cells are missing: run `{command}`." if missing else ""
+    section = experiment.section(cells)
+    _print(section, note)
+    for path in _write(section, cells, command, note, out / experiment.NAME):
+        print(f"  {path}")
+
+
+def _print(section: Section, note: str) -> None:
+    """The table, as wide as it needs to be where no terminal limits it."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=110)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("%")
+    columns = [column for column in section.columns if column.on_terminal]
+    for column in columns:
+        table.add_column(column.title, justify="right")
+    for row in section.rows:
+        table.add_row(row.title, *(percent(row.values[column.key]) for column in columns))
+    console.print(table)
+    for line in filter(None, (section.size, section.answer, note)):
+        console.print(line, markup=False, highlight=False)
+        console.print()
+
+
+def _write(
+    section: Section, cells: Sequence[store.Cell], command: str, note: str, stem: Path
+) -> list[Path]:
+    """Write everything; return the files, the page first."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    files = {stem.with_suffix(".csv"): _csv(section, cells)}
+    inline = []
+    for picture in section.pictures:
+        name = f"{stem.name}-{picture.name}"
+        wide, narrow = picture.draw(False), picture.draw(True)
+        files[stem.with_name(f"{name}.png")] = png = _image(wide, "png")
+        files[stem.with_name(f"{name}.svg")] = _image(wide, "svg")
+        inline.append((picture, _inline(png), _inline(_image(narrow, "png"))))
+    page = _page(section, inline, cells, command, note)
+    files = {stem.with_suffix(".html"): page.encode(), **files}
+    for path, content in files.items():
+        store.write(path, content)
+    return list(files)
+
+
+def _csv(section: Section, cells: Sequence[store.Cell]) -> bytes:
+    """One line per net, with every metric."""
+    text = io.StringIO()
+    keys = list(section.rows[0].values)
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(["data", "variant", "seed", *keys])
+    data = cells[0].config["data"]
+    for row in section.rows:
+        seeds = sorted(cell.seed for cell in cells if cell.variant == row.variant)
+        for number, seed in enumerate(seeds):
+            values = [f"{row.values[key][number]:.6f}" for key in keys]
+            lines.writerow([data, row.variant, seed, *values])
+    return text.getvalue().encode()
+
+
+def _image(figure: "Figure", kind: str) -> bytes:
+    """The bytes of a picture, the same ones for the same picture."""
+    content = io.BytesIO()
+    metadata = {"Date": None} if kind == "svg" else {"Software": None}
+    figure.savefig(content, format=kind, dpi=200, metadata=metadata, facecolor="white")
+    return content.getvalue()
+
+
+def _inline(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def _page(
+    section: Section,
+    pictures: Sequence[tuple[Picture, str, str]],
+    cells: Sequence[store.Cell],
+    command: str,
+    note: str,
+) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    folder = Path(__file__).parent / "templates"
+    environment = Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2").render(
+        section=section,
+        pictures=pictures,
+        percent=percent,
+        command=command,
+        note=note,
+        made=_made(cells),
+    )
+
+
+def _made(cells: Sequence[store.Cell]) -> list[tuple[str, str]]:
+    """What the cells were made with; several values where they differ."""
+
+    def values(read: Callable[[dict[str, Any]], Any]) -> str:
+        return ", ".join(sorted({str(read(cell.facts) or "none") for cell in cells}))
+
+    versions = [
+        (package, values(lambda facts, package=package: facts["versions"][package]))
+        for package in cells[0].facts["versions"]
+    ]
+    return [
+        ("nets", str(len(cells))),
+        ("device", values(lambda facts: f"{facts['device']}, {facts['cores']} cores")),
+        ("precision", values(lambda facts: facts["dtype"])),
+        ("XLA flags", values(lambda facts: facts["xla_flags"])),
+        ("commit", values(lambda facts: facts["commit"])),
+        *versions,
+    ]

@@ -1,0 +1,110 @@
+"""Finished cells on disk: raw predictions in .npz, everything else in .json, both or neither.
+
+    results/<experiment>/<data>/<variant>/seed=<k>-<hash of the configuration>.json and .npz
+
+Both files are written under another name, brought to the disk, and renamed, the .json last. It
+holds the SHA-256 of the .npz. So a cell is finished when its .json can be read and the .npz fits to
+it, whenever the process or the machine was stopped.
+"""
+
+import dataclasses
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.config import Config, UserError, digest
+
+FORMAT = 1
+"""Raise it when stored cells change their meaning: older ones are then refused, not misread."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A finished cell: its configuration, facts about its making, and its arrays."""
+
+    path: Path
+    config: dict[str, Any]
+    facts: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+    @property
+    def variant(self) -> str:
+        return self.config["variant"]
+
+    @property
+    def seed(self) -> int:
+        return self.config["seed"]
+
+
+def path(root: Path, config: Config) -> Path:
+    """Where the .json of a cell is, or will be."""
+    folder = root / config.experiment / config.data / config.variant
+    return folder / f"seed={config.seed}-{digest(config)}.json"
+
+
+def save(root: Path, config: Config, facts: Mapping[str, Any], arrays: Mapping[str, Any]) -> Path:
+    """Store a finished cell, so that it is there as a whole or not at all."""
+    target = path(root, config)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    packed = io.BytesIO()
+    np.savez_compressed(packed, **arrays)
+    record = {
+        "format": FORMAT,
+        "config": dataclasses.asdict(config),
+        "facts": dict(facts),
+        "sha256": hashlib.sha256(packed.getvalue()).hexdigest(),
+    }
+    write(target.with_suffix(".npz"), packed.getvalue())
+    write(target, (json.dumps(record, indent=1) + "\n").encode())
+    return target
+
+
+def load(target: Path) -> Cell | None:
+    """Read a cell; None where there is none, or where it is torn or does not fit together."""
+    try:
+        record = json.loads(target.read_bytes())
+        packed = target.with_suffix(".npz").read_bytes()
+        found, digest_written = record["format"], record["sha256"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    if found != FORMAT:
+        raise UserError(
+            f"{target} was written by another version (format {found}, this one reads {FORMAT}): "
+            "name another folder with --results, or move this one away. Nothing was overwritten."
+        )
+    if hashlib.sha256(packed).hexdigest() != digest_written:
+        return None
+    with np.load(io.BytesIO(packed), allow_pickle=False) as arrays:
+        return Cell(target, record["config"], record["facts"], dict(arrays))
+
+
+def cells(root: Path, experiment: str) -> Iterator[Cell]:
+    """All finished cells of an experiment, in the order of their names."""
+    for target in sorted((root / experiment).glob("*/*/seed=*.json")):
+        cell = load(target)
+        if cell is not None:
+            yield cell
+
+
+def write(target: Path, content: bytes) -> None:
+    """Write a file that is complete from the moment it has its name."""
+    for stale in target.parent.glob(f".{target.name}.*"):
+        stale.unlink(missing_ok=True)
+    draft = target.with_name(f".{target.name}.{os.getpid()}")
+    with draft.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(target)
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

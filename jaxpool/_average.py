@@ -1,0 +1,232 @@
+"""Sum and average pooling."""
+
+from functools import partial, reduce
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from jaxpool import _prepare, _reduce
+from jaxpool._geometry import Axes, Padding, PerAxis, Window, fail, show
+from jaxpool._prepare import Call
+
+
+def sum_pool(
+    x: ArrayLike,
+    window_shape: PerAxis,
+    strides: PerAxis | None = None,
+    padding: Padding = "VALID",
+    *,
+    window_dilation: PerAxis = 1,
+    ceil_mode: bool = False,
+    axis: Axes | None = None,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    """Add up the elements of every window.
+
+        out[i] = sum over j < k of x[i*s + j*d - lo]
+
+    Args:
+      x: array [*batch, *space, channels], any dtype, or any layout with `axis`.
+      window_shape, strides, padding, window_dilation, ceil_mode, axis, where: as for
+        `jaxpool.max_pool`; strides default to the window.
+
+    Returns:
+      The pooled array, with the dtype of x: 16-bit floats are added up in float32, integers wrap, and
+      the sum of bools is their "or". A window with a NaN is NaN, one without elements is 0.
+
+    Raises:
+      ValueError, TypeError: for arguments that do not fit together, before anything is traced.
+
+    A linear map: it differentiates in both modes and to every order.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxpool import sum_pool
+    >>> sum_pool(jnp.arange(9.0).reshape(3, 3, 1), (2, 2), strides=1)[..., 0]
+    Array([[ 8., 12.],
+           [20., 24.]], dtype=float32)
+    """
+    call = _prepare.windowed(
+        "sum_pool", x, window_shape, strides, padding, window_dilation, ceil_mode, axis, where
+    )
+    return _sum("sum_pool", call)
+
+
+def avg_pool(
+    x: ArrayLike,
+    window_shape: PerAxis,
+    strides: PerAxis | None = None,
+    padding: Padding = "VALID",
+    *,
+    window_dilation: PerAxis = 1,
+    ceil_mode: bool = False,
+    axis: Axes | None = None,
+    where: ArrayLike | None = None,
+    count_include_pad: bool = True,
+    divisor_override: float | None = None,
+) -> jax.Array:
+    """Average the elements of every window.
+
+        out[i] = (1/n) * sum over j < k of x[i*s + j*d - lo]
+
+    Args:
+      x: array [*batch, *space, channels], any dtype, or any layout with `axis`.
+      window_shape, strides, padding, window_dilation, ceil_mode, axis, where: as for
+        `jaxpool.max_pool`; strides default to the window. Elements that `where` rules out never
+        count.
+      count_include_pad: whether n counts padding, "SAME" and explicit alike. Default True, as in
+        PyTorch and Flax (Keras and TensorFlow: False). What `ceil_mode` adds is never counted, and
+        the elements that "CIRCULAR", "REFLECT" and "EDGE" add always are.
+      divisor_override: use this number for n (PyTorch's name).
+
+    Returns:
+      The pooled array, with the dtype of x, float32 for integers and bools. 16-bit floats are added up
+      in float32. A window with a NaN is NaN, one with nothing to count is 0.
+
+    Raises:
+      ValueError, TypeError: for arguments that do not fit together, before anything is traced.
+
+    A linear map: it differentiates in both modes and to every order.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxpool import avg_pool
+    >>> avg_pool(jnp.arange(9.0).reshape(3, 3, 1), (2, 2), strides=1)[..., 0]
+    Array([[2., 3.],
+           [5., 6.]], dtype=float32)
+    >>> x = jnp.arange(1.0, 7).reshape(6, 1)
+    >>> avg_pool(x, (3,), strides=2, padding=1, count_include_pad=False)[:, 0]
+    Array([1.5, 3. , 5. ], dtype=float32)
+    """
+    call = _prepare.windowed(
+        "avg_pool", x, window_shape, strides, padding, window_dilation, ceil_mode, axis, where
+    )
+    if divisor_override is not None:
+        divisor_override = _divisor("avg_pool", divisor_override)
+    return _mean("avg_pool", call, padding=bool(count_include_pad), divisor=divisor_override)
+
+
+def global_sum_pool(
+    x: ArrayLike,
+    *,
+    axis: Axes | None = None,
+    keepdims: bool = False,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    """Add up the elements of whole axes.
+
+    Args:
+      x: array [batch, *space, channels], any dtype, or any layout with `axis`.
+      axis, keepdims, where: as for `jaxpool.global_max_pool`.
+
+    Returns:
+      The pooled array; dtype, NaN and derivatives as for `jaxpool.sum_pool`.
+
+    Raises:
+      ValueError, TypeError: for arguments that do not fit together, before anything is traced.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxpool import global_sum_pool
+    >>> global_sum_pool(jnp.arange(12.0).reshape(1, 2, 3, 2))
+    Array([[30., 36.]], dtype=float32)
+    """
+    return _sum(
+        "global_sum_pool", _prepare.whole("global_sum_pool", x, axis, where), keepdims=keepdims
+    )
+
+
+def global_avg_pool(
+    x: ArrayLike,
+    *,
+    axis: Axes | None = None,
+    keepdims: bool = False,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    """Average the elements of whole axes.
+
+    Args:
+      x: array [batch, *space, channels], any dtype, or any layout with `axis`.
+      axis, keepdims, where: as for `jaxpool.global_max_pool`; with a mask, the mean of what it keeps,
+        0 where it keeps nothing.
+
+    Returns:
+      The pooled array; dtype, NaN and derivatives as for `jaxpool.avg_pool`.
+
+    Raises:
+      ValueError, TypeError: for arguments that do not fit together, before anything is traced.
+
+    Lin, Chen, Yan: Network In Network, 2014.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxpool import global_avg_pool
+    >>> global_avg_pool(jnp.arange(12.0).reshape(1, 2, 3, 2))
+    Array([[5., 6.]], dtype=float32)
+    """
+    call = _prepare.whole("global_avg_pool", x, axis, where)
+    return _mean("global_avg_pool", call, padding=False, divisor=None, keepdims=keepdims)
+
+
+def _sum(name: str, call: Call, **how: Any) -> jax.Array:
+    with jax.named_scope(name):
+        return _jitted_sum(*call, **how)
+
+
+def _mean(name: str, call: Call, **how: Any) -> jax.Array:
+    with jax.named_scope(name):
+        return _jitted_mean(*call, **how)
+
+
+@partial(jax.jit, static_argnames=("windows", "keepdims"))
+def _jitted_sum(x, where, windows, *, keepdims=True):
+    wide = _prepare.wide(x.dtype) if jnp.issubdtype(x.dtype, jnp.inexact) else x.dtype
+    total = _reduce.total(_real(x, where).astype(wide), windows).astype(x.dtype)
+    return _prepare.squeeze(total, windows, keepdims)
+
+
+@partial(jax.jit, static_argnames=("windows", "padding", "divisor", "keepdims"))
+def _jitted_mean(x, where, windows, *, padding, divisor, keepdims=True):
+    dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.dtype(jnp.float32)
+    wide = _prepare.wide(dtype)
+    total = _reduce.total(_real(x, where).astype(wide), windows)
+    if divisor is not None:
+        mean = total / jnp.asarray(divisor, wide)
+    else:
+        count = _count(where, windows, total.ndim, padding, wide)
+        mean = total / jnp.maximum(count, jnp.ones((), count.dtype)).astype(wide)
+    return _prepare.squeeze(mean.astype(dtype), windows, keepdims)
+
+
+def _real(x: jax.Array, where: jax.Array | None) -> jax.Array:
+    return x if where is None else jnp.where(where, x, jnp.zeros((), x.dtype))
+
+
+def _count(where: Any, windows: tuple[Window, ...], ndim: int, padding: bool, dtype: Any) -> Any:
+    """How many elements (and padding, where it counts) each window averages over."""
+
+    def positions(padding: bool) -> np.ndarray:
+        def along(window: Window) -> np.ndarray:
+            shape = [1] * ndim
+            shape[window.axis] = window.out
+            return np.asarray(window.count(padding), np.float32).reshape(shape)
+
+        n = reduce(np.multiply, map(along, windows))
+        return n.flat[0].reshape((1,) * ndim) if n.size and np.all(n == n.flat[0]) else n
+
+    if where is None:
+        return jnp.asarray(positions(padding))
+    real = _reduce.total(where.astype(jnp.float32), windows)
+    return real + jnp.asarray(positions(True) - positions(False)) if padding else real
+
+
+def _divisor(name: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except Exception as error:
+        raise TypeError(
+            f"{name}: divisor_override={show(value)} is not a number known before tracing."
+            " Write a number, or divide sum_pool's result."
+        ) from error
+    if number == 0 or number != number:
+        fail(name, f"divisor_override={show(value)} cannot divide", "a number other than 0")
+    return number

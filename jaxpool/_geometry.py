@@ -1,0 +1,468 @@
+"""Which input positions each output position sees: integers only, nothing here is ever traced.
+
+`windows` turns the arguments of a pooling call into one `Window` per pooled axis, or raises the one
+clear sentence that says what to write instead. Everything about padding, ceil mode, dilation and
+axes is decided here and nowhere else.
+"""
+
+import operator
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from math import gcd
+from typing import Any, NamedTuple, NoReturn
+
+Padding = str | int | Sequence[int] | Sequence[tuple[int, int]]
+PerAxis = int | Sequence[int]
+Axes = int | Sequence[int]
+
+# Flax's convolution words for padding by the map itself, and what numpy.pad calls the same thing.
+BORDERS = {"CIRCULAR": "wrap", "REFLECT": "reflect", "EDGE": "edge"}
+WORDS = ("VALID", "SAME", "SAME_LOWER", *BORDERS)
+
+
+class Region(NamedTuple):
+    """A run of positions that the same taps reach; `taps` pairs each tap with where it reads first."""
+
+    start: int
+    stop: int
+    taps: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Window:
+    """A window sliding along one axis: out[i] sees x[i*stride + j*dilation - low] for j < size.
+
+    `axis` counts from the end, so that new leading axes change nothing. Positions outside
+    [0, length) are padding; `high` is how much of it behind the map an average may count (what
+    ceil mode adds beyond is never counted). A negative `low` skips the first elements.
+    """
+
+    axis: int
+    length: int
+    size: int
+    stride: int
+    dilation: int
+    low: int
+    high: int
+    out: int
+
+    @property
+    def extent(self) -> int:
+        return self.dilation * (self.size - 1) + 1
+
+    @property
+    def disjoint(self) -> bool:
+        """No element is seen twice, and none lies in a gap of a dilated window."""
+        return self.stride >= self.size and self.dilation == 1
+
+    @property
+    def overhang(self) -> int:
+        """How far the last window reaches beyond the map; negative where elements are left over."""
+        return (self.out - 1) * self.stride + self.extent - self.low - self.length
+
+    def filled(self) -> "Window":
+        """The same window over a map to which its padding has been added as real elements."""
+        return replace(self, length=self.low + self.length + self.high, low=0, high=0)
+
+    def regions(self) -> list[Region]:
+        """Outputs cut where the set of taps that fall on the map changes: borders, inside, borders."""
+        reach = []
+        for tap in range(self.size):
+            first = tap * self.dilation - self.low
+            reach.append(
+                (tap, first, -(first // self.stride), (self.length - 1 - first) // self.stride)
+            )
+        return [
+            Region(a, b, tuple((tap, first + a * self.stride) for tap, first in taps))
+            for a, b, taps in _cut(reach, self.out)
+        ]
+
+    def sources(self, phase: int) -> list[Region]:
+        """The transpose of `regions`: for inputs phase, phase + stride, ..., the outputs that see them."""
+        reach = []
+        for tap in range(self.size):
+            ahead, aside = divmod(phase + self.low - tap * self.dilation, self.stride)
+            if not aside:
+                reach.append((tap, ahead, -ahead, self.out - 1 - ahead))
+        return [
+            Region(a, b, tuple((tap, ahead + a) for tap, ahead in taps))
+            for a, b, taps in _cut(reach, -(-self.length // self.stride))
+        ]
+
+    def count(self, padding: bool) -> list[int]:
+        """How many positions each window averages over: the map alone, or with its padding."""
+        first, last = (-self.low, self.length + self.high) if padding else (0, self.length)
+        at = [i * self.stride - self.low for i in range(self.out)]
+        d, k = self.dilation, self.size
+        return [
+            max(
+                0, min(k, -((p - last) // d)) - max(0, -((p - first) // d))
+            )  # taps j: first <= p+jd < last
+            for p in at
+        ]
+
+    def passes(self, direct: int, overlap: bool) -> "list[Window]":
+        """The same window as a chain of windows of few taps, each sliding over the last one's output.
+
+        A window of k = a*b taps is a window of a taps and then one of b taps, a apart; where the
+        stride shares a factor with k, the first of them need not overlap at all. `overlap` says
+        that an element may be folded in twice (max and min), which allows any k in log2(k) passes.
+        Padding is dealt out so that no intermediate window lies on padding alone.
+        """
+        if self.size <= direct:
+            return [self]
+        shared = gcd(self.size, self.stride) if self.dilation == 1 else 1
+        if 1 < shared < self.size:
+            skip = self.low % shared
+            blocks = replace(
+                self,
+                size=shared,
+                stride=shared,
+                low=skip,
+                high=0,
+                out=-(-(self.length + skip) // shared),
+            )
+            rest = Window(
+                self.axis, blocks.out, self.size // shared, self.stride // shared, 1,
+                self.low // shared, 0, self.out,
+            )  # fmt: skip
+            return blocks.passes(direct, overlap) + rest.passes(direct, overlap)
+        chain, covered = [], 1  # windows of `covered` taps are known at the starts in [first, last]
+        first, last = 0, self.length - 1
+        for taps, apart in _factors(self.size, overlap):
+            covered_next = covered + (taps - 1) * apart
+            done = covered_next == self.size
+            start = -self.low if done else max(-self.low, -(covered_next - 1) * self.dilation)
+            end = (
+                (self.out - 1) * self.stride - self.low + (self.size - covered_next) * self.dilation
+            )
+            end = min(end, self.length - 1)
+            chain.append(
+                Window(
+                    self.axis,
+                    last - first + 1,
+                    taps,
+                    self.stride if done else 1,
+                    apart * self.dilation,
+                    first - start,
+                    0,
+                    self.out if done else end - start + 1,
+                )  # fmt: skip
+            )
+            covered, first, last = covered_next, start, end
+        return chain
+
+
+def _cut(reach: list[tuple[int, int, int, int]], stop: int) -> list[tuple[int, int, list]]:
+    """Cut [0, stop) where a tap's range (tap, first, from, to inclusive) begins or ends."""
+    edges = {edge for *_, begin, end in reach for edge in (begin, end + 1) if 0 < edge < stop}
+    return [
+        (a, b, [(tap, first) for tap, first, begin, end in reach if begin <= a and b - 1 <= end])
+        for a, b in pairwise(sorted({0, stop, *edges}))
+    ]
+
+
+def _factors(size: int, overlap: bool) -> Iterable[tuple[int, int]]:
+    """(taps, distance) of passes whose composition is one window of `size` adjacent taps."""
+    covered = 1
+    while overlap and covered < size:
+        step = min(covered, size - covered)
+        yield 2, step
+        covered += step
+    while covered < size:
+        rest = size // covered
+        taps = next((f for f in range(2, rest) if rest % f == 0), rest)
+        yield taps, covered
+        covered *= taps
+
+
+# ---- from a call's arguments to windows ----
+
+
+def windows(
+    name: str,
+    shape: Sequence[Any],
+    window_shape: Any,
+    strides: Any = None,
+    padding: Any = "VALID",
+    window_dilation: Any = 1,
+    ceil_mode: bool = False,
+    axis: Any = None,
+) -> tuple[tuple[Window, ...], str | None]:
+    """One `Window` per pooled axis, in array order, and how the border is filled (numpy.pad's word)."""
+    shape = tuple(shape)
+    size, axes = _size_and_axes(name, shape, window_shape, axis)
+    n = len(axes)
+    size = [integer(name, "window_shape", window_shape, k, least=1) for k in size]
+    stride = size if strides is None else _each(name, "strides", strides, n, least=1)
+    dilation = _each(name, "window_dilation", window_dilation, n, least=1)
+    word, pads = _padding(name, padding, n)
+    found = []
+    for a, k, s, d, pad in zip(axes, size, stride, dilation, pads, strict=True):
+        length = _length(name, shape, a)
+        extent = d * (k - 1) + 1
+        if word is not None and word != "VALID":
+            pad = _same(length, extent, s, lower=word == "SAME_LOWER")
+        low, high = pad
+        if extent > length + low + high or not length:
+            fail(
+                name,
+                f"window_shape={show(window_shape)} with window_dilation={show(window_dilation)} spans {extent}"
+                f" elements, more than the {length + low + high} that axis {a} of shape {shape} has"
+                f" with padding={show(padding)}",
+                'a smaller window, or more padding such as padding="SAME"',
+            )
+        out = (length + low + high - extent) // s + 1
+        if ceil_mode and word in (None, "VALID"):
+            out = -((extent - length - low - high) // s) + 1
+            out -= (out - 1) * s >= length + low
+        found.append(Window(a - len(shape), length, k, s, d, low, high, out))
+    border = BORDERS.get(word or "")
+    return tuple(sorted(found, key=lambda window: window.axis)), border
+
+
+def whole(name: str, shape: Sequence[Any], axis: Any) -> tuple[Window, ...]:
+    """One window over the whole of each axis: all but the first and the last where axis is None."""
+    shape = tuple(shape)
+    if axis is None:
+        axes = tuple(range(1, len(shape) - 1))
+        if not axes:
+            fail(
+                name,
+                f"x of shape {shape} has no axes between the first (batch) and the last (channels) to pool over",
+                f"the axes to pool, for example axis={max(len(shape) - 1, 0)}",
+                TypeError if not shape else ValueError,
+            )
+    else:
+        axes = _axes(name, shape, axis)
+    found = []
+    for a in sorted(axes):
+        length = _length(name, shape, a)
+        size = max(length, 1)  # an empty axis is one window that sees padding alone
+        found.append(Window(a - len(shape), length, size, size, 1, 0, 0, 1))
+    return tuple(found)
+
+
+def shape_of(windows: Iterable[Window], shape: Sequence[Any]) -> tuple[Any, ...]:
+    """`shape` with every pooled axis at its pooled length."""
+    result = list(shape)
+    for window in windows:
+        result[window.axis] = window.out
+    return tuple(result)
+
+
+def output_shape(
+    x_shape: Sequence[int],
+    window_shape: int | Sequence[int],
+    strides: int | Sequence[int] | None = None,
+    padding: Padding = "VALID",
+    *,
+    window_dilation: int | Sequence[int] = 1,
+    ceil_mode: bool = False,
+    axis: Axes | None = None,
+) -> tuple[int, ...]:
+    """Return the shape that a windowed pooling of an array of shape `x_shape` has, without running it.
+
+    Along each pooled axis of length L, with window k, stride s, dilation d and padding (lo, hi),
+
+        out = floor((L + lo + hi - d*(k - 1) - 1) / s) + 1,    and ceil(L / s) for "SAME".
+
+    `ceil_mode=True` rounds up instead, less a last window that would start in the high padding
+    (PyTorch's rule).
+
+    Args:
+      x_shape: the shape of the array to pool.
+      window_shape, strides, padding, window_dilation, ceil_mode, axis: as for `jaxpool.max_pool`.
+
+    Returns:
+      The shape, as a tuple of ints.
+
+    Raises:
+      ValueError, TypeError: as the pooling functions do, with the same sentences.
+
+    >>> from jaxpool import output_shape
+    >>> output_shape((8, 112, 112, 64), (3, 3), strides=2, padding=1)
+    (8, 56, 56, 64)
+    >>> output_shape((20, 16, 50), 3, strides=2, axis=-1)  # channels first, as in PyTorch
+    (20, 16, 24)
+    """
+    if not isinstance(x_shape, Iterable):
+        raise TypeError(
+            f"output_shape: x_shape={show(x_shape)} is not a shape. Write x.shape, for example (8, 28, 28, 3)."
+        )
+    shape = tuple(x_shape)
+    for length in shape:
+        integer("output_shape", "x_shape", shape, length, least=0)
+    found, _ = windows(
+        "output_shape", shape, window_shape, strides, padding, window_dilation, ceil_mode, axis
+    )
+    return shape_of(found, shape)
+
+
+def _size_and_axes(
+    name: str, shape: tuple, window_shape: Any, axis: Any
+) -> tuple[Sequence[Any], tuple[int, ...]]:
+    one = _scalar(window_shape)
+    if axis is not None:
+        axes = _axes(name, shape, axis)
+        size = [window_shape] * len(axes) if one else list(window_shape)
+        if len(size) != len(axes):
+            fail(
+                name,
+                f"window_shape={show(window_shape)} has {_entries(len(size))}, but axis={show(axis)} names {len(axes)}",
+                "one entry per axis, or one int for all of them",
+            )
+        return size, axes
+    ndim = len(shape)
+    if one:
+        integer(name, "window_shape", window_shape, window_shape, least=1)
+        inner = tuple(range(1, ndim - 1)) or (0,)
+        several = (
+            "has several axes it could slide over"
+            if ndim > 2
+            else "does not say which axis it slides over"
+        )
+        what = {1: "sequences", 2: "images", 3: "volumes"}.get(len(inner), "this shape")
+        fail(
+            name,
+            f"window_shape={show(window_shape)} is one number, but x of shape {shape} {several}",
+            f"window_shape={(window_shape,) * len(inner)} for {what}, or name the axes: axis={inner if len(inner) > 1 else inner[0]}",
+        )
+    size = list(window_shape)
+    if not size:
+        fail(name, f"window_shape={show(window_shape)} is empty", "one entry per axis to pool")
+    if len(size) > ndim - 1:
+        fail(
+            name,
+            f"window_shape={show(window_shape)} has {_entries(len(size))}, but x of shape {shape} has {max(ndim - 1, 0)} axes before its last",
+            "fewer entries, or name the axes: axis=...",
+        )
+    return size, tuple(range(ndim - 1 - len(size), ndim - 1))
+
+
+def _axes(name: str, shape: tuple, axis: Any) -> tuple[int, ...]:
+    ndim = len(shape)
+    found = []
+    for entry in [axis] if _scalar(axis) else list(axis):
+        a = integer(name, "axis", axis, entry)
+        if not -ndim <= a < ndim:
+            fail(
+                name,
+                f"axis={show(axis)} is out of range for x of shape {shape}",
+                f"axes from {-ndim} to {ndim - 1}",
+            )
+        found.append(a % ndim)
+    if len(set(found)) < len(found) or not found:
+        what = "names an axis twice" if found else "names no axis"
+        fail(name, f"axis={show(axis)} {what} of x of shape {shape}", "each axis to pool, once")
+    return tuple(found)
+
+
+def _each(name: str, argument: str, value: Any, n: int, least: int) -> list[int]:
+    entries = [value] * n if _scalar(value) else list(value)
+    if len(entries) != n:
+        fail(
+            name,
+            f"{argument}={show(value)} has {_entries(len(entries))}, but the window slides over {n} axes",
+            f"one int, or {_entries(n)}",
+        )
+    return [integer(name, argument, value, entry, least=least) for entry in entries]
+
+
+def _padding(name: str, padding: Any, n: int) -> tuple[str | None, list[tuple[int, int]]]:
+    if isinstance(padding, str):
+        word = padding.upper()
+        if word not in WORDS:
+            fail(
+                name,
+                f"padding={padding!r} is not a padding this function knows",
+                f"one of {', '.join(map(repr, WORDS))}, an int, or (low, high) per axis",
+            )
+        return word, [(0, 0)] * n
+    entries = [padding] * n if _scalar(padding) else list(padding)
+    if len(entries) != n:
+        fail(
+            name,
+            f"padding={show(padding)} has {_entries(len(entries))}, but the window slides over {n} axes",
+            f"one int, or one int or (low, high) pair per axis, such as {((1, 1),) * n}",
+        )
+    pads = []
+    for entry in entries:
+        pair = [entry, entry] if _scalar(entry) else list(entry)
+        if len(pair) != 2:
+            fail(
+                name,
+                f"padding={show(padding)} has an entry of {len(pair)} numbers",
+                f"(low, high) for each axis, such as {((1, 1),) * n}",
+            )
+        low, high = (integer(name, "padding", padding, p, least=0) for p in pair)
+        pads.append((low, high))
+    return None, pads
+
+
+def _same(length: int, extent: int, stride: int, lower: bool) -> tuple[int, int]:
+    """TensorFlow's SAME: ceil(L / s) outputs, the odd element high, or low for SAME_LOWER."""
+    total = max((-(-length // stride) - 1) * stride + extent - length, 0)
+    low = (total + lower) // 2
+    return low, total - low
+
+
+def _length(name: str, shape: tuple, axis: int) -> int:
+    try:
+        return operator.index(shape[axis])
+    except Exception as error:
+        raise ValueError(
+            f"{name}: axis {axis} of x of shape {shape} has no fixed size, and its windows cannot be laid out."
+            " Give pooled axes a fixed size; batch and channel axes may stay symbolic."
+        ) from error
+
+
+# ---- messages ----
+
+
+def fail(name: str, problem: str, remedy: str, kind: type[Exception] = ValueError) -> NoReturn:
+    """Function, rule, the values as the user wrote them, the way out."""
+    raise kind(f"{name}: {problem}. Write {remedy}.")
+
+
+def show(value: Any) -> str:
+    """A value as its user wrote it, less NumPy's dressing."""
+    plain = value.tolist() if hasattr(value, "tolist") and hasattr(value, "shape") else value
+    return repr(plain)
+
+
+def integer(name: str, argument: str, written: Any, entry: Any, least: int | None = None) -> int:
+    """`entry` as a Python int, or the sentence that says why it is none."""
+    try:
+        if isinstance(entry, bool) or str(getattr(entry, "dtype", "")) == "bool":
+            raise TypeError
+        number = operator.index(entry)
+    except TypeError:
+        traced = (
+            "a traced value"
+            if "Tracer" in type(entry).__name__
+            else f"of type {type(entry).__name__}"
+        )
+        kind = (
+            "Python ints, known before tracing"
+            if "Tracer" in type(entry).__name__
+            else "whole numbers"
+        )
+        fail(name, f"{argument}={show(written)} holds {entry!r}, {traced}", kind, TypeError)
+    if least is not None and number < least:
+        fail(
+            name, f"{argument}={show(written)} holds {number}", f"whole numbers of at least {least}"
+        )
+    return number
+
+
+def _entries(n: int) -> str:
+    return f"{n} entry" if n == 1 else f"{n} entries"
+
+
+def _scalar(value: Any) -> bool:
+    """One number (or something that is no sequence, to be told so later), not one entry per axis."""
+    if isinstance(value, str | bytes):
+        return True
+    return getattr(value, "ndim", None) == 0 or not isinstance(value, Iterable)

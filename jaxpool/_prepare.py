@@ -1,0 +1,153 @@
+"""From a call to what the reductions take: arrays checked, border filled, windows laid out."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxpool import _geometry
+from jaxpool._geometry import Window, fail, show
+
+
+class Call(NamedTuple):
+    """A pooling call, checked: the array, its mask (shape broadcastable to x) and its windows."""
+
+    x: jax.Array
+    where: jax.Array | None
+    windows: tuple[Window, ...]
+
+
+def windowed(
+    name: str,
+    x: Any,
+    window_shape: Any,
+    strides: Any,
+    padding: Any,
+    window_dilation: Any,
+    ceil_mode: bool,
+    axis: Any,
+    where: Any,
+) -> Call:
+    """A call whose windows slide; the border words put real elements around x (and its mask)."""
+    x = array(name, x)
+    windows, border = _geometry.windows(
+        name, x.shape, window_shape, strides, padding, window_dilation, ceil_mode, axis
+    )
+    real = _mask(name, x, where, windows)
+    if border is None:
+        return Call(x, real, windows)
+    widths = [(0, 0)] * x.ndim
+    for window in windows:
+        widths[window.axis] = (window.low, window.high)
+    filled = tuple(window.filled() for window in windows)
+    x = jnp.pad(x, widths, mode=border)
+    real = None if real is None else jnp.pad(real, widths, mode=border)
+    return Call(x, real, filled)
+
+
+def whole(name: str, x: Any, axis: Any, where: Any) -> Call:
+    """A call whose one window covers the pooled axes."""
+    x = array(name, x)
+    windows = _geometry.whole(name, x.shape, axis)
+    return Call(x, _mask(name, x, where, windows), windows)
+
+
+def array(name: str, x: Any) -> jax.Array:
+    """x as a JAX array; lists and NumPy arrays are welcome."""
+    try:
+        return jnp.asarray(x)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"{name}: x of type {type(x).__name__} is not an array. Write a JAX or NumPy array of numbers."
+        ) from error
+
+
+def real_numbers(name: str, call: Call) -> None:
+    """Order needs real numbers."""
+    if jnp.issubdtype(call.x.dtype, jnp.complexfloating):
+        fail(name, f"x of dtype {call.x.dtype} has no order", "its real part, or abs(x)", TypeError)
+
+
+def floats(name: str, call: Call) -> None:
+    """Exponentials need floating-point numbers."""
+    real_numbers(name, call)
+    if not jnp.issubdtype(call.x.dtype, jnp.floating):
+        fail(
+            name,
+            f"x of dtype {call.x.dtype} holds no floating-point numbers, which exponentials need",
+            "x.astype(jnp.float32)",
+            TypeError,
+        )
+
+
+def wide(dtype: Any) -> Any:
+    """The dtype to accumulate in: float32 at least."""
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        return dtype
+    return dtype if dtype == jnp.float64 else jnp.dtype(jnp.float32)
+
+
+def temperature(name: str, value: Any, call: Call) -> jax.Array:
+    """The temperature as an array that broadcasts against x, one value or one per channel."""
+    x = call.x
+    given = array(name, value)
+    if not jnp.issubdtype(given.dtype, jnp.number) or jnp.issubdtype(
+        given.dtype, jnp.complexfloating
+    ):
+        fail(name, f"temperature={show(value)} is not a real number", "a number above 0", TypeError)
+    if not isinstance(given, jax.core.Tracer):
+        numbers = np.asarray(given, np.float64)
+        if not np.all((numbers > 0) & np.isfinite(numbers)):
+            fail(
+                name,
+                f"temperature={show(value)} is not above 0 and finite",
+                "a number above 0, such as 1.0",
+            )
+    shape = (1,) * (x.ndim - given.ndim) + given.shape
+    pooled = {window.axis + x.ndim for window in call.windows}
+    fits = len(shape) == x.ndim and all(
+        n == 1 or (n == m and a not in pooled)
+        for a, (n, m) in enumerate(zip(shape, x.shape, strict=True))
+    )
+    if not fits:
+        at = next((a for a in reversed(range(x.ndim)) if a not in pooled), 0)
+        channels = tuple(x.shape[a] if a == at else 1 for a in range(at, x.ndim))
+        fail(
+            name,
+            f"temperature of shape {given.shape} does not broadcast against x of shape {x.shape} outside the pooled axes"
+            f" {tuple(sorted(pooled))}",
+            f"one number, or one per channel with shape {channels}",
+        )
+    return given.astype(wide(x.dtype)).reshape(shape)
+
+
+def squeeze(y: jax.Array, windows: tuple[Window, ...], keepdims: bool) -> jax.Array:
+    """Drop the pooled axes of a global pooling, as jnp.mean does."""
+    return y if keepdims else lax.squeeze(y, [window.axis + y.ndim for window in windows])
+
+
+def _mask(name: str, x: jax.Array, where: Any, windows: tuple[Window, ...]) -> jax.Array | None:
+    """`where` with as many axes as x, whole along the pooled ones."""
+    if where is None:
+        return None
+    mask = array(name, where)
+    if mask.dtype != jnp.bool_:
+        fail(
+            name,
+            f"where of dtype {mask.dtype} is not a boolean mask",
+            "where=mask != 0, True for real elements",
+            TypeError,
+        )
+    shape = (1,) * (x.ndim - mask.ndim) + mask.shape
+    if len(shape) != x.ndim or any(n not in (1, m) for n, m in zip(shape, x.shape, strict=True)):
+        fail(
+            name,
+            f"where of shape {mask.shape} does not broadcast to x of shape {x.shape}",
+            f"a mask of shape {x.shape}, with 1 for each axis along which it does not change",
+        )
+    whole = list(shape)
+    for window in windows:
+        whole[window.axis] = x.shape[window.axis]
+    return jnp.broadcast_to(mask.reshape(shape), whole)

@@ -1,0 +1,200 @@
+"""Log-sum-exp and softmax pooling: between average and max, by temperature."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxpool import _prepare, _reduce
+from jaxpool._geometry import Axes, Padding, PerAxis
+from jaxpool._prepare import Call
+
+
+def lse_pool(
+    x: ArrayLike,
+    window_shape: PerAxis,
+    strides: PerAxis | None = None,
+    padding: Padding = "VALID",
+    *,
+    window_dilation: PerAxis = 1,
+    ceil_mode: bool = False,
+    axis: Axes | None = None,
+    where: ArrayLike | None = None,
+    temperature: ArrayLike = 1.0,
+    normalize: bool = True,
+) -> jax.Array:
+    """Take the log-sum-exp of every window, a smooth maximum.
+
+        out = T*log(mean exp(x/T)),    with normalize=False: T*log(sum exp(x/T))
+
+    Normalised, it runs from the average (T -> inf) to the maximum (T -> 0) and never leaves their
+    interval.
+
+    Args:
+      x: array [*batch, *space, channels] of floats, or any layout with `axis`.
+      window_shape, strides, padding, window_dilation, ceil_mode, axis, where: as for
+        `jaxpool.max_pool`; strides default to the window. Padding has no weight and is not counted.
+      temperature: T > 0, in the units of x: one number, traced or not, or one per channel (shape
+        [channels]; for other layouts any shape that broadcasts against x outside the pooled axes).
+        Default 1.
+      normalize: mean (the default) or sum inside the logarithm.
+
+    Returns:
+      The pooled array, with the dtype of x (16-bit floats are computed in float32). A window with a
+      NaN is NaN, one without elements is -inf.
+
+    Raises:
+      ValueError, TypeError: for arguments that do not fit together, integer x among them, before
+        anything is traced.
+
+    Differentiates in both modes and to every order, in x and in the temperature; the gradient is the
+    softmax of x/T, exact for any size of x/T, and 0 for windows without elements.
+
+    Pinheiro, Collobert: From Image-level to Pixel-level Labeling with Convolutional Networks, 2015.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxpool import lse_pool
+    >>> x = jnp.array([0.0, 0.0, jnp.log(3.0), jnp.log(5.0)])[:, None]
+    >>> jnp.exp(lse_pool(x, (2,)))[:, 0].round(4)
+    Array([1., 4.], dtype=float32)
+    """
+    call = _prepare.windowed(
+        "lse_pool", x, window_shape, strides, padding, window_dilation, ceil_mode, axis, where
+    )
+    return _smooth("lse_pool", call, temperature, kind=_kind(normalize))
+
+
+def softmax_pool(
+    x: ArrayLike,
+    window_shape: PerAxis,
+    strides: PerAxis | None = None,
+    padding: Padding = "VALID",
+    *,
+    window_dilation: PerAxis = 1,
+    ceil_mode: bool = False,
+    axis: Axes | None = None,
+    where: ArrayLike | None = None,
+    temperature: ArrayLike = 1.0,
+) -> jax.Array:
+    """Average every window with the softmax of its own elements as weights ("SoftPool").
+
+        out = sum of w*x,    w = exp(x/T) / sum exp(x/T)
+
+    It runs from the average (T -> inf) to the maximum (T -> 0).
+
+    Args:
+      x: array [*batch, *space, channels] of floats, or any layout with `axis`.
+      window_shape, strides, padding, window_dilation, ceil_mode, axis, where: as for
+        `jaxpool.max_pool`; strides default to the window. Padding has no weight.
+      temperature: as for `jaxpool.lse_pool`. Default 1.
+
+    Returns:
+      The pooled array, with the dtype of x (16-bit floats are computed in float32). A window with a
+      NaN is NaN, one without elements is 0.
+
+    Raises:
+      ValueError, TypeError: for arguments that do not fit together, integer x among them, before
+        anything is traced.
+
+    Differentiates in both modes and to every order, in x and in the temperature; the gradient of a
+    window without elements is 0.
+
+    Stergiou, Poppe, Kalliatakis: Refining activation downsampling with SoftPool, 2021.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxpool import softmax_pool
+    >>> x = jnp.array([4.0, 4.0, 0.0, jnp.log(3.0)])[:, None]
+    >>> softmax_pool(x, (2,))[:, 0].round(4)  # 4, and 3/4 of log(3)
+    Array([4.    , 0.824 ], dtype=float32)
+    """
+    call = _prepare.windowed(
+        "softmax_pool", x, window_shape, strides, padding, window_dilation, ceil_mode, axis, where
+    )
+    return _smooth("softmax_pool", call, temperature, kind="softmax")
+
+
+def global_lse_pool(
+    x: ArrayLike,
+    *,
+    axis: Axes | None = None,
+    keepdims: bool = False,
+    where: ArrayLike | None = None,
+    temperature: ArrayLike = 1.0,
+    normalize: bool = True,
+) -> jax.Array:
+    """Take the log-sum-exp over whole axes.
+
+    Args:
+      x: array [batch, *space, channels] of floats, or any layout with `axis`.
+      axis, keepdims, where: as for `jaxpool.global_max_pool`.
+      temperature, normalize: as for `jaxpool.lse_pool`.
+
+    Returns:
+      The pooled array; dtype, NaN, empty windows and derivatives as for `jaxpool.lse_pool`.
+
+    Raises:
+      ValueError, TypeError: for arguments that do not fit together, before anything is traced.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxpool import global_lse_pool
+    >>> global_lse_pool(jnp.zeros((1, 2, 4, 3)), normalize=False).round(4)  # log(8)
+    Array([[2.0794, 2.0794, 2.0794]], dtype=float32)
+    """
+    call = _prepare.whole("global_lse_pool", x, axis, where)
+    return _smooth("global_lse_pool", call, temperature, kind=_kind(normalize), keepdims=keepdims)
+
+
+def global_softmax_pool(
+    x: ArrayLike,
+    *,
+    axis: Axes | None = None,
+    keepdims: bool = False,
+    where: ArrayLike | None = None,
+    temperature: ArrayLike = 1.0,
+) -> jax.Array:
+    """Average whole axes with the softmax of their own elements as weights.
+
+    Args:
+      x: array [batch, *space, channels] of floats, or any layout with `axis`.
+      axis, keepdims, where: as for `jaxpool.global_max_pool`.
+      temperature: as for `jaxpool.lse_pool`.
+
+    Returns:
+      The pooled array; dtype, NaN, empty windows and derivatives as for `jaxpool.softmax_pool`.
+
+    Raises:
+      ValueError, TypeError: for arguments that do not fit together, before anything is traced.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxpool import global_softmax_pool
+    >>> global_softmax_pool(jnp.ones((1, 2, 4, 3)))
+    Array([[1., 1., 1.]], dtype=float32)
+    """
+    call = _prepare.whole("global_softmax_pool", x, axis, where)
+    return _smooth("global_softmax_pool", call, temperature, kind="softmax", keepdims=keepdims)
+
+
+def _kind(normalize: bool) -> str:
+    return "mean" if normalize else "sum"
+
+
+def _smooth(name: str, call: Call, temperature: Any, **how: Any) -> jax.Array:
+    _prepare.floats(name, call)
+    temperature = _prepare.temperature(name, temperature, call)
+    with jax.named_scope(name):
+        return _jitted(*call, temperature, **how)
+
+
+@partial(jax.jit, static_argnames=("windows", "kind", "keepdims"))
+def _jitted(x, where, windows, temperature, *, kind, keepdims=True):
+    wide = x.astype(_prepare.wide(x.dtype))
+    top, level, count, mean = _reduce.smooth(wide, windows, temperature, where, kind == "softmax")
+    if kind == "sum":
+        level += jnp.log(jnp.maximum(count, 1))
+    y = top + temperature * level if mean is None else mean
+    nothing = jnp.where(count > 0, -jnp.inf, 0.0 if kind == "softmax" else -jnp.inf)
+    y = jnp.where(top > _reduce.floor(wide.dtype), y, nothing.astype(wide.dtype))
+    y = jnp.where(jnp.isnan(top), top, y)
+    return _prepare.squeeze(y.astype(x.dtype), windows, keepdims)

@@ -1,0 +1,335 @@
+"""Pooling as Flax Linen modules: each is a function of `jaxpool` with its arguments stored.
+
+Write `import jaxpool.linen as jpl`; `import jaxpool` alone does not load Flax.
+
+Every class has its function's arguments, with the same names and defaults, and `__call__(x, where)`
+is one call of that function: what the arguments mean, and what happens at NaN, ties, padding and
+empty windows, is written there. The mask `where` is data and goes to the call. Lists and arrays are
+stored as tuples, so that modules compare and hash.
+
+`LSEPool`, `SoftmaxPool` and their global forms may learn their temperature:
+
+- `learn=None` keeps `temperature` fixed, `learn="layer"` learns one number for the whole layer,
+  `learn="channel"` one per channel.
+- `temperature` is where learning starts: one number, or one per channel.
+- The parameter is `log_temperature`, float32, of shape () or (channels,). T = exp(log_temperature)
+  is positive wherever an optimizer takes it, and kept between 2e-9 and 5e8.
+- The channels are the last axis of x that is not pooled, in both layouts; `channel_axis` names
+  another. A one-dimensional `temperature`, learned or not, lies along that axis.
+
+The same classes for NNX are in `jaxpool.nnx`.
+"""
+
+from dataclasses import KW_ONLY, fields
+
+import jax
+import numpy as np
+from flax import linen as nn
+from jax.typing import ArrayLike
+
+import jaxpool
+from jaxpool._geometry import Axes, Padding, PerAxis
+from jaxpool._modules import (
+    Learn,
+    along,
+    arguments,
+    channel_axis,
+    check_learn,
+    from_log,
+    initial_log,
+    plain,
+)
+
+__all__ = [
+    "AvgPool",
+    "GlobalAvgPool",
+    "GlobalLSEPool",
+    "GlobalMaxPool",
+    "GlobalMinPool",
+    "GlobalSoftmaxPool",
+    "GlobalSumPool",
+    "LSEPool",
+    "MaxPool",
+    "MinPool",
+    "SoftmaxPool",
+    "SumPool",
+]
+
+
+class _Pool(nn.Module):
+    """The base of all: arguments are stored as plain numbers and tuples."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if field.name not in ("parent", "name"):
+                value = getattr(self, field.name)
+                setattr(self, field.name, plain(value, (np.ndarray, np.generic, jax.Array)))
+        super().__post_init__()
+
+
+class _Windowed(_Pool):
+    """The arguments of a pooling with a window."""
+
+    window_shape: PerAxis
+    strides: PerAxis | None = None
+    padding: Padding = "VALID"
+    _: KW_ONLY
+    window_dilation: PerAxis = 1
+    ceil_mode: bool = False
+    axis: Axes | None = None
+
+
+class _Global(_Pool, kw_only=True):
+    """The arguments of a pooling over whole axes."""
+
+    axis: Axes | None = None
+    keepdims: bool = False
+
+
+class _Tempered(_Pool, kw_only=True):
+    """A temperature, fixed or learned."""
+
+    temperature: ArrayLike | tuple[float, ...] = 1.0
+    learn: Learn = None
+    channel_axis: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_learn(self)
+
+    def _temperature(self, x: ArrayLike) -> ArrayLike:
+        axis = channel_axis(self, x)
+        if self.learn is None:
+            return along(self.temperature, x, axis)
+        channels = np.shape(x)[axis] if self.learn == "channel" else None
+        log = self.param("log_temperature", lambda key: initial_log(self, channels))
+        return along(from_log(log), x, axis)
+
+
+class MaxPool(_Windowed, kw_only=True):
+    """Take the maximum of each window: `jaxpool.max_pool` as a module.
+
+        out[o] = max of x over window o
+        [*batch, *space, channels] -> [*batch, *out, channels]
+
+    >>> import jax.numpy as jnp, jaxpool.linen as jpl
+    >>> x = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    >>> jpl.MaxPool((2, 2)).apply({}, x)[0, :, :, 0]
+    Array([[ 5.,  7.],
+           [13., 15.]], dtype=float32)
+    """
+
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        return jaxpool.max_pool(x, **arguments(self), where=where)
+
+
+class MinPool(_Windowed, kw_only=True):
+    """Take the minimum of each window: `jaxpool.min_pool` as a module.
+
+        out[o] = min of x over window o
+        [*batch, *space, channels] -> [*batch, *out, channels]
+
+    >>> import jax.numpy as jnp, jaxpool.linen as jpl
+    >>> x = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    >>> jpl.MinPool((2, 2)).apply({}, x)[0, :, :, 0]
+    Array([[ 0.,  2.],
+           [ 8., 10.]], dtype=float32)
+    """
+
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        return jaxpool.min_pool(x, **arguments(self), where=where)
+
+
+class SumPool(_Windowed, kw_only=True):
+    """Add up each window: `jaxpool.sum_pool` as a module.
+
+        out[o] = sum of x over window o
+        [*batch, *space, channels] -> [*batch, *out, channels]
+
+    >>> import jax.numpy as jnp, jaxpool.linen as jpl
+    >>> x = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    >>> jpl.SumPool((2, 2)).apply({}, x)[0, :, :, 0]
+    Array([[10., 18.],
+           [42., 50.]], dtype=float32)
+    """
+
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        return jaxpool.sum_pool(x, **arguments(self), where=where)
+
+
+class AvgPool(_Windowed, kw_only=True):
+    """Average each window: `jaxpool.avg_pool` as a module.
+
+        out[o] = sum of x over window o / n[o]
+        [*batch, *space, channels] -> [*batch, *out, channels]
+
+    n[o] counts padding too (`count_include_pad=True`, as in Flax and PyTorch), or only the elements
+    of x (as in Keras), or is `divisor_override`.
+
+    >>> import jax.numpy as jnp, jaxpool.linen as jpl
+    >>> x = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    >>> jpl.AvgPool((2, 2)).apply({}, x)[0, :, :, 0]
+    Array([[ 2.5,  4.5],
+           [10.5, 12.5]], dtype=float32)
+    """
+
+    count_include_pad: bool = True
+    divisor_override: float | None = None
+
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        return jaxpool.avg_pool(x, **arguments(self), where=where)
+
+
+class LSEPool(_Tempered, _Windowed, kw_only=True):
+    """Take the log-sum-exp of each window: `jaxpool.lse_pool`, T learnable.
+
+        out[o] = T log(mean of exp(x / T) over window o)
+        [*batch, *space, channels] -> [*batch, *out, channels]
+
+    T -> 0 is the maximum and T -> infinity the mean; `normalize=False` sums instead of averaging.
+    How T is learned (`learn`, `channel_axis`) is written at the top of `jaxpool.linen`.
+
+    >>> import jax, jax.numpy as jnp, jaxpool.linen as jpl
+    >>> pool = jpl.LSEPool((2, 2), temperature=0.5, learn="channel")
+    >>> variables = pool.init(jax.random.key(0), jnp.zeros((1, 4, 4, 3)))
+    >>> jnp.exp(variables["params"]["log_temperature"])
+    Array([0.5, 0.5, 0.5], dtype=float32)
+    >>> pool.apply(variables, jnp.ones((1, 4, 4, 3))).shape
+    (1, 2, 2, 3)
+    """
+
+    normalize: bool = True
+
+    @nn.compact
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        t = self._temperature(x)
+        return jaxpool.lse_pool(x, **arguments(self), temperature=t, where=where)
+
+
+class SoftmaxPool(_Tempered, _Windowed, kw_only=True):
+    """Weigh each window by its own softmax: `jaxpool.softmax_pool`, T learnable.
+
+        out[o] = sum of softmax(x / T) x over window o
+        [*batch, *space, channels] -> [*batch, *out, channels]
+
+    T -> 0 is the maximum, T -> infinity the mean, and T = 1 "SoftPool" (Stergiou, Poppe and
+    Kalliatakis, 2021). How T is learned (`learn`, `channel_axis`) is written at the top of
+    `jaxpool.linen`.
+
+    >>> import jax, jax.numpy as jnp, jaxpool.linen as jpl
+    >>> pool = jpl.SoftmaxPool((2, 2), temperature=2.0, learn="layer")
+    >>> variables = pool.init(jax.random.key(0), jnp.zeros((1, 4, 4, 3)))
+    >>> jnp.exp(variables["params"]["log_temperature"])
+    Array(2., dtype=float32)
+    >>> pool.apply(variables, jnp.ones((1, 4, 4, 3))).shape
+    (1, 2, 2, 3)
+    """
+
+    @nn.compact
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        t = self._temperature(x)
+        return jaxpool.softmax_pool(x, **arguments(self), temperature=t, where=where)
+
+
+class GlobalMaxPool(_Global, kw_only=True):
+    """Take the maximum over whole axes: `jaxpool.global_max_pool` as a module.
+
+        out = max of x over all positions
+        [batch, *space, channels] -> [batch, channels]
+
+    >>> import jax.numpy as jnp, jaxpool.linen as jpl
+    >>> jpl.GlobalMaxPool().apply({}, jnp.arange(8.0).reshape(1, 2, 2, 2))
+    Array([[6., 7.]], dtype=float32)
+    """
+
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        return jaxpool.global_max_pool(x, **arguments(self), where=where)
+
+
+class GlobalMinPool(_Global, kw_only=True):
+    """Take the minimum over whole axes: `jaxpool.global_min_pool` as a module.
+
+        out = min of x over all positions
+        [batch, *space, channels] -> [batch, channels]
+
+    >>> import jax.numpy as jnp, jaxpool.linen as jpl
+    >>> jpl.GlobalMinPool().apply({}, jnp.arange(8.0).reshape(1, 2, 2, 2))
+    Array([[0., 1.]], dtype=float32)
+    """
+
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        return jaxpool.global_min_pool(x, **arguments(self), where=where)
+
+
+class GlobalSumPool(_Global, kw_only=True):
+    """Add up whole axes: `jaxpool.global_sum_pool` as a module.
+
+        out = sum of x over all positions
+        [batch, *space, channels] -> [batch, channels]
+
+    >>> import jax.numpy as jnp, jaxpool.linen as jpl
+    >>> jpl.GlobalSumPool().apply({}, jnp.arange(8.0).reshape(1, 2, 2, 2))
+    Array([[12., 16.]], dtype=float32)
+    """
+
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        return jaxpool.global_sum_pool(x, **arguments(self), where=where)
+
+
+class GlobalAvgPool(_Global, kw_only=True):
+    """Average whole axes: `jaxpool.global_avg_pool` as a module (Lin, Chen and Yan, 2013).
+
+        out = mean of x over all positions
+        [batch, *space, channels] -> [batch, channels]
+
+    >>> import jax.numpy as jnp, jaxpool.linen as jpl
+    >>> jpl.GlobalAvgPool().apply({}, jnp.arange(8.0).reshape(1, 2, 2, 2))
+    Array([[3., 4.]], dtype=float32)
+    """
+
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        return jaxpool.global_avg_pool(x, **arguments(self), where=where)
+
+
+class GlobalLSEPool(_Tempered, _Global, kw_only=True):
+    """Take the log-sum-exp over whole axes: `jaxpool.global_lse_pool`, T learnable.
+
+        out = T log(mean of exp(x / T) over all positions)
+        [batch, *space, channels] -> [batch, channels]
+
+    `temperature`, `normalize` and how T is learned: see `LSEPool` (Pinheiro and Collobert, 2015).
+
+    >>> import jax, jax.numpy as jnp, jaxpool.linen as jpl
+    >>> pool = jpl.GlobalLSEPool(learn="channel")
+    >>> y, variables = pool.init_with_output(jax.random.key(0), jnp.ones((1, 2, 2, 2)))
+    >>> y.shape, variables["params"]["log_temperature"].shape
+    ((1, 2), (2,))
+    """
+
+    normalize: bool = True
+
+    @nn.compact
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        t = self._temperature(x)
+        return jaxpool.global_lse_pool(x, **arguments(self), temperature=t, where=where)
+
+
+class GlobalSoftmaxPool(_Tempered, _Global, kw_only=True):
+    """Weigh whole axes by their softmax: `jaxpool.global_softmax_pool`, T learnable.
+
+        out = sum of softmax(x / T) x over all positions
+        [batch, *space, channels] -> [batch, channels]
+
+    `temperature` and how T is learned: see `SoftmaxPool`.
+
+    >>> import jax, jax.numpy as jnp, jaxpool.linen as jpl
+    >>> pool = jpl.GlobalSoftmaxPool(learn="channel")
+    >>> y, variables = pool.init_with_output(jax.random.key(0), jnp.ones((1, 2, 2, 2)))
+    >>> y.shape, variables["params"]["log_temperature"].shape
+    ((1, 2), (2,))
+    """
+
+    @nn.compact
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        t = self._temperature(x)
+        return jaxpool.global_softmax_pool(x, **arguments(self), temperature=t, where=where)

@@ -1,0 +1,348 @@
+"""Pooling as Flax NNX modules: each is a function of `jaxpool` with its arguments stored.
+
+Write `import jaxpool.nnx as jpn`; `import jaxpool` alone does not load Flax.
+
+Every class has its function's arguments, with the same names and defaults, and `__call__(x, where)`
+is one call of that function: what the arguments mean, and what happens at NaN, ties, padding and
+empty windows, is written there. The mask `where` is data and goes to the call. Lists and NumPy
+arrays are stored as tuples, which NNX takes as static; a `temperature` given as a jax.Array is data
+to NNX, so it may change between two calls of a compiled function.
+
+`LSEPool`, `SoftmaxPool` and their global forms may learn their temperature:
+
+- `learn=None` keeps `temperature` fixed, `learn="layer"` learns one number for the whole layer,
+  `learn="channel"` one per channel.
+- `temperature` is where learning starts: one number, or one per channel.
+- `features` says how many channels there are: NNX makes its parameters before it sees any x. Only
+  `learn="channel"` needs it, and only where `temperature` is one number.
+- The parameter is `log_temperature`, an `nnx.Param`, float32, of shape () or (features,).
+  T = exp(log_temperature) is positive wherever an optimizer takes it, and kept between 2e-9 and
+  5e8.
+- The channels are the last axis of x that is not pooled, in both layouts; `channel_axis` names
+  another. A one-dimensional `temperature`, learned or not, lies along that axis.
+
+The same classes for Linen are in `jaxpool.linen`.
+"""
+
+from dataclasses import KW_ONLY
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.typing import ArrayLike
+
+import jaxpool
+from jaxpool._geometry import Axes, Padding, PerAxis
+from jaxpool._modules import (
+    Learn,
+    along,
+    arguments,
+    channel_axis,
+    check_learn,
+    from_log,
+    initial_log,
+    plain,
+)
+
+__all__ = [
+    "AvgPool",
+    "GlobalAvgPool",
+    "GlobalLSEPool",
+    "GlobalMaxPool",
+    "GlobalMinPool",
+    "GlobalSoftmaxPool",
+    "GlobalSumPool",
+    "LSEPool",
+    "MaxPool",
+    "MinPool",
+    "SoftmaxPool",
+    "SumPool",
+]
+
+
+class _Pool(nnx.Module):
+    """The base of all: lists and NumPy arrays are stored as tuples, which are static to NNX."""
+
+    if not TYPE_CHECKING:
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            super().__setattr__(name, plain(value))
+
+
+@nnx.dataclass(eq=False)
+class _Windowed(_Pool):
+    """The arguments of a pooling with a window."""
+
+    window_shape: PerAxis
+    strides: PerAxis | None = None
+    padding: Padding = "VALID"
+    _: KW_ONLY
+    window_dilation: PerAxis = 1
+    ceil_mode: bool = False
+    axis: Axes | None = None
+
+
+@nnx.dataclass(eq=False, kw_only=True)
+class _Global(_Pool):
+    """The arguments of a pooling over whole axes."""
+
+    axis: Axes | None = None
+    keepdims: bool = False
+
+
+@nnx.dataclass(eq=False, kw_only=True)
+class _Tempered(_Pool):
+    """A temperature, fixed or learned."""
+
+    temperature: ArrayLike | tuple[float, ...] = 1.0
+    learn: Learn = None
+    features: int | None = None
+    channel_axis: int | None = None
+
+    def __post_init__(self) -> None:
+        check_learn(self)
+        if self.learn is not None:
+            self.temperature = plain(self.temperature, (jax.Array,))  # a start, no longer data
+            self.log_temperature = nnx.Param(initial_log(self, self._channels()))
+
+    def _channels(self) -> int | None:
+        """Return how many temperatures to learn; None: one for the layer."""
+        if self.learn == "layer":
+            return None
+        if self.features is None and np.ndim(self.temperature) == 0:
+            raise ValueError(
+                f"{type(self).__name__}: learn='channel' needs the number of channels, which NNX "
+                "cannot read off x. Write features=64 (your number), or learn='layer'."
+            )
+        return np.size(self.temperature) if self.features is None else self.features
+
+    def _temperature(self, x: ArrayLike) -> ArrayLike:
+        t = self.temperature if self.learn is None else from_log(self.log_temperature[...])
+        return along(t, x, channel_axis(self, x))
+
+
+class MaxPool(_Windowed):
+    """Take the maximum of each window: `jaxpool.max_pool` as a module.
+
+        out[o] = max of x over window o
+        [*batch, *space, channels] -> [*batch, *out, channels]
+
+    >>> import jax.numpy as jnp, jaxpool.nnx as jpn
+    >>> x = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    >>> jpn.MaxPool((2, 2))(x)[0, :, :, 0]
+    Array([[ 5.,  7.],
+           [13., 15.]], dtype=float32)
+    """
+
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        return jaxpool.max_pool(x, **arguments(self), where=where)
+
+
+class MinPool(_Windowed):
+    """Take the minimum of each window: `jaxpool.min_pool` as a module.
+
+        out[o] = min of x over window o
+        [*batch, *space, channels] -> [*batch, *out, channels]
+
+    >>> import jax.numpy as jnp, jaxpool.nnx as jpn
+    >>> x = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    >>> jpn.MinPool((2, 2))(x)[0, :, :, 0]
+    Array([[ 0.,  2.],
+           [ 8., 10.]], dtype=float32)
+    """
+
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        return jaxpool.min_pool(x, **arguments(self), where=where)
+
+
+class SumPool(_Windowed):
+    """Add up each window: `jaxpool.sum_pool` as a module.
+
+        out[o] = sum of x over window o
+        [*batch, *space, channels] -> [*batch, *out, channels]
+
+    >>> import jax.numpy as jnp, jaxpool.nnx as jpn
+    >>> x = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    >>> jpn.SumPool((2, 2))(x)[0, :, :, 0]
+    Array([[10., 18.],
+           [42., 50.]], dtype=float32)
+    """
+
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        return jaxpool.sum_pool(x, **arguments(self), where=where)
+
+
+@nnx.dataclass(eq=False, kw_only=True)
+class AvgPool(_Windowed):
+    """Average each window: `jaxpool.avg_pool` as a module.
+
+        out[o] = sum of x over window o / n[o]
+        [*batch, *space, channels] -> [*batch, *out, channels]
+
+    n[o] counts padding too (`count_include_pad=True`, as in Flax and PyTorch), or only the elements
+    of x (as in Keras), or is `divisor_override`.
+
+    >>> import jax.numpy as jnp, jaxpool.nnx as jpn
+    >>> x = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    >>> jpn.AvgPool((2, 2))(x)[0, :, :, 0]
+    Array([[ 2.5,  4.5],
+           [10.5, 12.5]], dtype=float32)
+    """
+
+    count_include_pad: bool = True
+    divisor_override: float | None = None
+
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        return jaxpool.avg_pool(x, **arguments(self), where=where)
+
+
+@nnx.dataclass(eq=False, kw_only=True)
+class LSEPool(_Tempered, _Windowed):
+    """Take the log-sum-exp of each window: `jaxpool.lse_pool`, T learnable.
+
+        out[o] = T log(mean of exp(x / T) over window o)
+        [*batch, *space, channels] -> [*batch, *out, channels]
+
+    T -> 0 is the maximum and T -> infinity the mean; `normalize=False` sums instead of averaging.
+    How T is learned (`learn`, `features`, `channel_axis`) is written at the top of `jaxpool.nnx`.
+
+    >>> import jax.numpy as jnp, jaxpool.nnx as jpn
+    >>> pool = jpn.LSEPool((2, 2), temperature=0.5, learn="channel", features=3)
+    >>> jnp.exp(pool.log_temperature[...])
+    Array([0.5, 0.5, 0.5], dtype=float32)
+    >>> pool(jnp.ones((1, 4, 4, 3))).shape
+    (1, 2, 2, 3)
+    """
+
+    normalize: bool = True
+
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        t = self._temperature(x)
+        return jaxpool.lse_pool(x, **arguments(self), temperature=t, where=where)
+
+
+@nnx.dataclass(eq=False, kw_only=True)
+class SoftmaxPool(_Tempered, _Windowed):
+    """Weigh each window by its own softmax: `jaxpool.softmax_pool`, T learnable.
+
+        out[o] = sum of softmax(x / T) x over window o
+        [*batch, *space, channels] -> [*batch, *out, channels]
+
+    T -> 0 is the maximum, T -> infinity the mean, and T = 1 "SoftPool" (Stergiou, Poppe and
+    Kalliatakis, 2021). How T is learned (`learn`, `features`, `channel_axis`) is written at the top
+    of `jaxpool.nnx`.
+
+    >>> import jax.numpy as jnp, jaxpool.nnx as jpn
+    >>> pool = jpn.SoftmaxPool((2, 2), temperature=2.0, learn="layer")
+    >>> jnp.exp(pool.log_temperature[...])
+    Array(2., dtype=float32)
+    >>> pool(jnp.ones((1, 4, 4, 3))).shape
+    (1, 2, 2, 3)
+    """
+
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        t = self._temperature(x)
+        return jaxpool.softmax_pool(x, **arguments(self), temperature=t, where=where)
+
+
+class GlobalMaxPool(_Global):
+    """Take the maximum over whole axes: `jaxpool.global_max_pool` as a module.
+
+        out = max of x over all positions
+        [batch, *space, channels] -> [batch, channels]
+
+    >>> import jax.numpy as jnp, jaxpool.nnx as jpn
+    >>> jpn.GlobalMaxPool()(jnp.arange(8.0).reshape(1, 2, 2, 2))
+    Array([[6., 7.]], dtype=float32)
+    """
+
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        return jaxpool.global_max_pool(x, **arguments(self), where=where)
+
+
+class GlobalMinPool(_Global):
+    """Take the minimum over whole axes: `jaxpool.global_min_pool` as a module.
+
+        out = min of x over all positions
+        [batch, *space, channels] -> [batch, channels]
+
+    >>> import jax.numpy as jnp, jaxpool.nnx as jpn
+    >>> jpn.GlobalMinPool()(jnp.arange(8.0).reshape(1, 2, 2, 2))
+    Array([[0., 1.]], dtype=float32)
+    """
+
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        return jaxpool.global_min_pool(x, **arguments(self), where=where)
+
+
+class GlobalSumPool(_Global):
+    """Add up whole axes: `jaxpool.global_sum_pool` as a module.
+
+        out = sum of x over all positions
+        [batch, *space, channels] -> [batch, channels]
+
+    >>> import jax.numpy as jnp, jaxpool.nnx as jpn
+    >>> jpn.GlobalSumPool()(jnp.arange(8.0).reshape(1, 2, 2, 2))
+    Array([[12., 16.]], dtype=float32)
+    """
+
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        return jaxpool.global_sum_pool(x, **arguments(self), where=where)
+
+
+class GlobalAvgPool(_Global):
+    """Average whole axes: `jaxpool.global_avg_pool` as a module (Lin, Chen and Yan, 2013).
+
+        out = mean of x over all positions
+        [batch, *space, channels] -> [batch, channels]
+
+    >>> import jax.numpy as jnp, jaxpool.nnx as jpn
+    >>> jpn.GlobalAvgPool()(jnp.arange(8.0).reshape(1, 2, 2, 2))
+    Array([[3., 4.]], dtype=float32)
+    """
+
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        return jaxpool.global_avg_pool(x, **arguments(self), where=where)
+
+
+@nnx.dataclass(eq=False, kw_only=True)
+class GlobalLSEPool(_Tempered, _Global):
+    """Take the log-sum-exp over whole axes: `jaxpool.global_lse_pool`, T learnable.
+
+        out = T log(mean of exp(x / T) over all positions)
+        [batch, *space, channels] -> [batch, channels]
+
+    `temperature`, `normalize` and how T is learned: see `LSEPool` (Pinheiro and Collobert, 2015).
+
+    >>> import jax.numpy as jnp, jaxpool.nnx as jpn
+    >>> pool = jpn.GlobalLSEPool(learn="channel", features=2)
+    >>> pool(jnp.ones((1, 2, 2, 2))).shape, pool.log_temperature.shape
+    ((1, 2), (2,))
+    """
+
+    normalize: bool = True
+
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        t = self._temperature(x)
+        return jaxpool.global_lse_pool(x, **arguments(self), temperature=t, where=where)
+
+
+@nnx.dataclass(eq=False, kw_only=True)
+class GlobalSoftmaxPool(_Tempered, _Global):
+    """Weigh whole axes by their softmax: `jaxpool.global_softmax_pool`, T learnable.
+
+        out = sum of softmax(x / T) x over all positions
+        [batch, *space, channels] -> [batch, channels]
+
+    `temperature` and how T is learned: see `SoftmaxPool`.
+
+    >>> import jax.numpy as jnp, jaxpool.nnx as jpn
+    >>> pool = jpn.GlobalSoftmaxPool(learn="channel", features=2)
+    >>> pool(jnp.ones((1, 2, 2, 2))).shape, pool.log_temperature.shape
+    ((1, 2), (2,))
+    """
+
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        t = self._temperature(x)
+        return jaxpool.global_softmax_pool(x, **arguments(self), temperature=t, where=where)

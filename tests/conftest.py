@@ -1,0 +1,23 @@
+"""Strict JAX and reproducible hypothesis for every test. JAX_ENABLE_X64=1 runs them all in float64.
+
+JAXPOOL_EXAMPLES is the number of geometries that hypothesis draws per row (25 unless set).
+"""
+
+import os
+
+import jax
+from hypothesis import HealthCheck, settings
+
+# No silent promotion: a library that mixes dtypes or ranks by accident fails here.
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+settings.register_profile(
+    "jaxpool",
+    deadline=None,  # the first run of a geometry compiles
+    derandomize=True,  # the same examples on every run and every worker
+    print_blob=True,
+    max_examples=int(os.environ.get("JAXPOOL_EXAMPLES", "25")),
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("jaxpool")

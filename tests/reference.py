@@ -1,0 +1,256 @@
+"""Every pooling as Python loops in float64, straight from its definition: the oracle of the tests.
+
+A pooling is a geometry (`windows`: what each output position sees along one axis) times a reduction
+(one window, as a list of numbers, becomes one number). `pool` and `global_pool` do nothing but join
+the two, so nothing here is fast.
+
+A reduction is called as `reduction(values, padded, **options)` and returns `(value, slopes)`:
+`values` are the real elements of the window in row-major order, `padded` is the number of padding
+elements that it sees besides, and `slopes[i]` is the derivative of the value by `values[i]`.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+PADDED = -1  # a position that explicit or SAME padding adds
+OVERHANG = -2  # a position that only ceil_mode adds: it never counts
+SAME_LIKE = ("SAME", "SAME_LOWER", "CIRCULAR", "REFLECT", "EDGE")
+FILL = {"CIRCULAR": "wrap", "REFLECT": "reflect", "EDGE": "edge"}  # the modes of numpy.pad
+
+Reduction = Callable[..., tuple[float, list[float]]]
+
+
+# Geometry
+
+
+def windows(
+    length: int,
+    window: int,
+    stride: int,
+    padding: str | tuple[int, int] = "VALID",
+    dilation: int = 1,
+    ceil_mode: bool = False,
+) -> list[list[int]]:
+    """List what each output position of one axis sees: 0 and up, PADDED or OVERHANG."""
+    reach = dilation * (window - 1) + 1
+    word = padding.upper() if isinstance(padding, str) else ""
+    if word in SAME_LIKE:
+        out = math.ceil(length / stride)
+        total = max((out - 1) * stride + reach - length, 0)
+        small, large = total // 2, total - total // 2
+        low, high = (large, small) if word == "SAME_LOWER" else (small, large)
+    else:
+        low, high = (0, 0) if word == "VALID" else padding
+        steps = (length + low + high - reach) / stride
+        out = (math.ceil(steps) if ceil_mode else math.floor(steps)) + 1
+        if ceil_mode and (out - 1) * stride >= length + low:
+            out -= 1
+
+    line = list(range(length))
+    if word in FILL:
+        line = np.pad(line, (low, high), mode=FILL[word]).tolist()
+    else:
+        line = [PADDED] * low + line + [PADDED] * high
+
+    def at(position: int) -> int:
+        return line[position] if position < len(line) else OVERHANG
+
+    return [[at(o * stride + tap * dilation) for tap in range(window)] for o in range(out)]
+
+
+def per_axis(value, count: int) -> list:
+    """Give each of `count` axes its entry of a value that is written once or per axis."""
+    return [value] * count if isinstance(value, int | str) else list(value)
+
+
+# Reductions
+
+
+def _pick(
+    values: Sequence[float], beats: Callable[[float, float], bool], empty: float
+) -> tuple[float, list[float]]:
+    """Take the first element that no other beats, or the first NaN."""
+    if not values:
+        return empty, []
+    winner = 0
+    for i, value in enumerate(values):
+        if math.isnan(value):
+            winner = i
+            break
+        if beats(value, values[winner]):
+            winner = i
+    return values[winner], [float(i == winner) for i in range(len(values))]
+
+
+def maximum(values, padded):
+    return _pick(values, lambda a, b: a > b, -math.inf)
+
+
+def minimum(values, padded):
+    return _pick(values, lambda a, b: a < b, math.inf)
+
+
+def total(values, padded):
+    return sum(values), [1.0] * len(values)
+
+
+def mean(values, padded, *, count_include_pad=True, divisor_override=None):
+    divisor = len(values) + (padded if count_include_pad else 0)
+    if divisor_override is not None:
+        divisor = divisor_override
+    if divisor == 0:
+        return 0.0, []
+    return sum(values) / divisor, [1 / divisor] * len(values)
+
+
+def _weights(values: Sequence[float], temperature: float) -> list[float]:
+    """exp((v - max) / T), the elements of a sum that can neither overflow nor vanish."""
+    top = max(values)
+    return [math.exp((value - top) / temperature) for value in values]
+
+
+def lse(values, padded, *, temperature=1.0, normalize=True):
+    if not values or max(values) == -math.inf:
+        return -math.inf, [0.0] * len(values)
+    if any(map(math.isnan, values)):
+        return math.nan, [math.nan] * len(values)
+    weights = _weights(values, temperature)
+    ratio = sum(weights) / (len(values) if normalize else 1)
+    return max(values) + temperature * math.log(ratio), [w / sum(weights) for w in weights]
+
+
+def softmax(values, padded, *, temperature=1.0):
+    if not values:
+        return 0.0, []
+    if any(map(math.isnan, values)):
+        return math.nan, [math.nan] * len(values)
+    weights = _weights(values, temperature)
+    weights = [w / sum(weights) for w in weights]
+    pairs = list(zip(weights, values, strict=True))
+    y = sum(w * v for w, v in pairs if w)  # -inf has no weight, and 0 * -inf would be NaN
+    return y, [w * (1 + (v - y) / temperature) if w else 0.0 for w, v in pairs]
+
+
+# Pooling
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """The result of a pooling, and its derivative as (output index, input index, slope)."""
+
+    values: np.ndarray
+    slopes: list[tuple[tuple[int, ...], tuple[int, ...], float]]
+    shape: tuple[int, ...]  # of x
+
+    def pullback(self, cotangent) -> np.ndarray:
+        """What one cotangent of the result is for x: the vector-Jacobian product."""
+        cotangent = np.asarray(cotangent, float).reshape(self.values.shape)
+        gradient = np.zeros(self.shape)
+        for out, into, slope in self.slopes:
+            if slope != 0:
+                gradient[into] += slope * cotangent[out]
+        return gradient
+
+
+def pool(
+    reduction: Reduction,
+    x,
+    window_shape,
+    strides=None,
+    padding="VALID",
+    *,
+    window_dilation=1,
+    ceil_mode=False,
+    axis=None,
+    where=None,
+    **options,
+) -> Pooled:
+    """Pool as the library does, from the same arguments."""
+    if axis is None:
+        axis = range(np.ndim(x) - 1 - len(window_shape), np.ndim(x) - 1)
+    axes = [a % np.ndim(x) for a in ([axis] if isinstance(axis, int) else axis)]
+    window_shape = per_axis(window_shape, len(axes))
+    seen = [
+        windows(np.shape(x)[a], *geometry, ceil_mode)
+        for a, *geometry in zip(
+            axes,
+            window_shape,
+            window_shape if strides is None else per_axis(strides, len(axes)),
+            [(p, p) if isinstance(p, int) else p for p in per_axis(padding, len(axes))],
+            per_axis(window_dilation, len(axes)),
+            strict=True,
+        )
+    ]
+    return _pool(reduction, x, dict(zip(axes, seen, strict=True)), where, options)
+
+
+def global_pool(
+    reduction: Reduction, x, *, axis=None, keepdims=False, where=None, **options
+) -> Pooled:
+    """Pool whole axes: one window each, which sees every position."""
+    if axis is None:
+        axis = range(1, np.ndim(x) - 1)
+    axes = [a % np.ndim(x) for a in ([axis] if isinstance(axis, int) else axis)]
+    pooled = _pool(reduction, x, {a: [list(range(np.shape(x)[a]))] for a in axes}, where, options)
+    if keepdims:
+        return pooled
+    # pullback reads only the order of the slopes' outputs, so these lose their pooled axes too.
+    slopes = [
+        (tuple(np.delete(out, axes).tolist()), into, slope) for out, into, slope in pooled.slopes
+    ]
+    return Pooled(pooled.values.squeeze(tuple(axes)), slopes, pooled.shape)
+
+
+def _pool(
+    reduction: Reduction, x, seen: dict[int, list[list[int]]], where, options: dict
+) -> Pooled:
+    x = np.asarray(x)
+    x = x.astype(complex if np.iscomplexobj(x) else float)
+    real = np.broadcast_to(True if where is None else where, x.shape)
+    if "temperature" in options:  # one number, or an array that broadcasts against x
+        temperature = np.broadcast_to(np.asarray(options["temperature"], float), x.shape)
+
+    shape = tuple(len(seen[a]) if a in seen else size for a, size in enumerate(x.shape))
+    values = np.zeros(shape, x.dtype)
+    slopes = []
+    for out in np.ndindex(*shape):
+        inputs, padded = [], 0
+        for into in itertools.product(
+            *(seen[a][o] if a in seen else [o] for a, o in enumerate(out))
+        ):
+            if OVERHANG in into:
+                continue
+            if PADDED in into:
+                padded += 1
+            elif real[into]:
+                inputs.append(into)
+        if "temperature" in options:
+            corner = tuple(0 if a in seen else o for a, o in enumerate(out))
+            options = {
+                **options,
+                "temperature": temperature[corner].item() if temperature.size else 1.0,
+            }
+        values[out], slope = reduction([x[into].item() for into in inputs], padded, **options)
+        slopes += [(out, into, s) for into, s in zip(inputs, slope, strict=False)]
+    return Pooled(values, slopes, x.shape)
+
+
+def as_dtype(values: np.ndarray, dtype) -> np.ndarray:
+    """Write float64 results in `dtype`.
+
+    Infinity is an integer's end, integers wrap, and a sum of bools is their or.
+    """
+    dtype = np.dtype(dtype)
+    if dtype.kind == "b":
+        return values > 0
+    if dtype.kind in "iu":
+        ends = np.iinfo(dtype)
+        finite = np.where(np.isfinite(values), values, 0).astype(np.int64).astype(dtype)
+        return np.where(
+            values == np.inf, ends.max, np.where(values == -np.inf, ends.min, finite)
+        ).astype(dtype)
+    return values.astype(dtype)

@@ -1,0 +1,1054 @@
+"""One table of poolings, and the promises that every one of them keeps.
+
+A new op is one row of OPS and a reduction in reference.py; each test below then holds for it.
+"""
+
+import functools
+import itertools
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.test_util import check_grads
+
+import jaxpool
+
+X64 = jax.config.jax_enable_x64
+FLOAT = jnp.dtype(jnp.float64 if X64 else jnp.float32)  # the widest float there is
+TOLERANCE = 1e-12 if X64 else 1e-5
+FLOATS = [jnp.float32, jnp.bfloat16, jnp.float16, *([jnp.float64] if X64 else [])]
+WHOLE = [jnp.int8, jnp.int32, jnp.uint8, jnp.bool_]
+
+
+# The table
+
+
+@dataclass(frozen=True)
+class Call:
+    """One way to call an op: the shape of x and the arguments that follow it."""
+
+    shape: tuple[int, ...]
+    args: tuple = ()
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Op:
+    """A pooling, its definition, and the few facts in which poolings differ."""
+
+    id: str
+    function: Callable
+    reduction: Callable  # in reference.py
+    options: dict[str, Any] = field(default_factory=dict)
+    empty: float = 0.0  # the value of a window without a real element
+    whole: bool = True  # takes integers and bools
+    mean: bool = False  # ... and gives float32 for them
+    selects: bool = False  # gives one of the elements: exact, and with one winner
+    soft: bool = False  # has a temperature
+    linear: bool = False
+
+    @property
+    def covers(self) -> bool:
+        """Whether it pools whole axes and takes no window."""
+        return self.id.startswith("global")
+
+    def __call__(self, x, call: Call, **more):
+        return self.function(x, *call.args, **{**self.options, **call.options, **more})
+
+    def expect(self, x, call: Call, **more) -> reference.Pooled:
+        pool = reference.global_pool if self.covers else reference.pool
+        return pool(
+            self.reduction, np.asarray(x), *call.args, **{**self.options, **call.options, **more}
+        )
+
+    @property
+    def best(self) -> int:
+        """The sign of the numbers that win."""
+        return -1 if self.empty == INF else 1
+
+    def result_dtype(self, dtype):
+        return (
+            jnp.dtype(jnp.float32)
+            if self.mean and jnp.dtype(dtype).kind in "iub"
+            else jnp.dtype(dtype)
+        )
+
+    def call(
+        self,
+        shape: tuple[int, ...] = (2, 6, 5, 3),
+        window=(3, 2),
+        strides=(2, 1),
+        padding="SAME",
+        **options,
+    ):
+        """Call with a window, or, if this op covers whole axes, over the same axes."""
+        return Call(shape) if self.covers else Call(shape, (window, strides, padding), options)
+
+
+INF = float("inf")
+EXP = {"temperature": 0.7, "normalize": False}
+FAR = {"divisor_override": 3}
+BARE = {"count_include_pad": False}
+ONE = {"temperature": 1.0}
+r = reference
+
+# fmt: off
+OPS = [
+    Op("max", jaxpool.max_pool, r.maximum, empty=-INF, selects=True),
+    Op("min", jaxpool.min_pool, r.minimum, empty=INF, selects=True),
+    Op("sum", jaxpool.sum_pool, r.total, linear=True),
+    Op("avg", jaxpool.avg_pool, r.mean, mean=True, linear=True),
+    Op("avg-without-pads", jaxpool.avg_pool, r.mean, BARE, mean=True, linear=True),
+    Op("avg-divisor", jaxpool.avg_pool, r.mean, FAR, mean=True, linear=True),
+    Op("lse", jaxpool.lse_pool, r.lse, ONE, empty=-INF, whole=False, soft=True),
+    Op("lse-sum", jaxpool.lse_pool, r.lse, EXP, empty=-INF, whole=False, soft=True),
+    Op("softmax", jaxpool.softmax_pool, r.softmax, ONE, whole=False, soft=True),
+    Op("global-max", jaxpool.global_max_pool, r.maximum, empty=-INF, selects=True),
+    Op("global-min", jaxpool.global_min_pool, r.minimum, empty=INF, selects=True),
+    Op("global-sum", jaxpool.global_sum_pool, r.total, linear=True),
+    Op("global-avg", jaxpool.global_avg_pool, r.mean, mean=True, linear=True),
+    Op("global-lse", jaxpool.global_lse_pool, r.lse, ONE, empty=-INF, whole=False, soft=True),
+    Op("global-lse-sum", jaxpool.global_lse_pool, r.lse, EXP, empty=-INF, whole=False, soft=True),
+    Op("global-softmax", jaxpool.global_softmax_pool, r.softmax, ONE, whole=False, soft=True),
+]
+# fmt: on
+
+
+def each(*keeps: Callable[[Op], bool]):
+    """Run a test once for every op of which all `keeps` are true."""
+    ops = [op for op in OPS if all(keep(op) for keep in keeps)]
+    return pytest.mark.parametrize("op", ops, ids=[op.id for op in ops])
+
+
+def each_with_padding(*paddings):
+    """Run a test once for every op and padding; ops that cover whole axes have no padding."""
+    rows = [(op, padding) for op in OPS for padding in (paddings[:1] if op.covers else paddings)]
+    return pytest.mark.parametrize(
+        ("op", "padding"), rows, ids=[f"{op.id}-{padding}" for op, padding in rows]
+    )
+
+
+def windowed(op: Op) -> bool:
+    return not op.covers
+
+
+def selects(op: Op) -> bool:
+    return op.selects
+
+
+def soft(op: Op) -> bool:
+    return op.soft
+
+
+# Helpers
+
+
+def random(*key) -> np.random.Generator:
+    """A generator that is the same on every run and worker."""
+    return np.random.default_rng(zlib.crc32(repr(key).encode()))
+
+
+def distinct(shape: tuple[int, ...], *key) -> np.ndarray:
+    """Numbers from -2 to 2, so far apart that a finite difference changes no winner."""
+    size = max(int(np.prod(shape)), 1)
+    return (
+        random(shape, *key)
+        .permutation(np.linspace(-2, 2, size))[: np.prod(shape, dtype=int)]
+        .reshape(shape)
+    )
+
+
+def pullback(f: Callable, x, cotangent):
+    """The value of f at x and the gradient that one cotangent gives, compiled together."""
+
+    @jax.jit
+    def run(x, cotangent):
+        y, back = jax.vjp(f, x)
+        return y, back(cotangent)[0]
+
+    return run(x, cotangent)
+
+
+def assert_equal(actual, expected, tolerance: float) -> None:
+    """Shapes are equal, values within `tolerance` of the largest finite one; NaN equals NaN."""
+    actual, expected = (np.asarray(a).astype(float) for a in (actual, expected))
+    assert actual.shape == expected.shape
+    scale = np.max(np.abs(expected), initial=1.0, where=np.isfinite(expected))
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * scale)
+
+
+def assert_identical(actual, expected) -> None:
+    assert actual.dtype == expected.dtype
+    np.testing.assert_array_equal(
+        np.asarray(actual).astype(float), np.asarray(expected).astype(float)
+    )
+
+
+# The definition, over every geometry
+
+PADDINGS = ["VALID", "SAME", "SAME_LOWER", "CIRCULAR", "REFLECT", "EDGE"]
+
+
+def once_or_per_axis(each: list[st.SearchStrategy], once: st.SearchStrategy) -> st.SearchStrategy:
+    """One number for all axes, or a tuple with one for each."""
+    return once | st.tuples(*each)
+
+
+@st.composite
+def geometries(draw) -> Call:
+    """Any shape and any arguments of a windowed op, each in each form that a user may write."""
+    pooled = draw(st.integers(0, 3))
+    longest, widest = [(40, 30), (9, 9), (7, 4), (5, 4)][pooled]  # 0: one axis, and a big window
+    pooled = max(pooled, 1)
+    sizes = [draw(st.integers(1, longest)) for _ in range(pooled)]
+    form = draw(st.sampled_from(["word", "int", "ints", "pairs"]))
+    pads = [(0, 0)] * pooled
+    padding: Any = draw(st.sampled_from(PADDINGS))
+    if form == "int":
+        padding = draw(st.integers(0, 3))
+        pads = [(padding, padding)] * pooled
+    elif form == "ints":
+        padding = tuple(draw(st.integers(0, 3)) for _ in range(pooled))
+        pads = [(p, p) for p in padding]
+    elif form == "pairs":
+        padding = pads = tuple(
+            (draw(st.integers(0, 3)), draw(st.integers(0, 3))) for _ in range(pooled)
+        )
+
+    # A window must fit the padded input, except where the padding is made to fit the window.
+    fits = form == "word" and padding != "VALID"
+    room = [
+        widest if fits else size + low + high for size, (low, high) in zip(sizes, pads, strict=True)
+    ]
+    window = tuple(draw(st.integers(1, min(n, widest))) for n in room)
+    most = [
+        3 if fits or k == 1 else min(3, (n - 1) // (k - 1))
+        for n, k in zip(room, window, strict=True)
+    ]
+    dilation = draw(once_or_per_axis([st.integers(1, m) for m in most], st.integers(1, min(most))))
+    strides = draw(st.none() | once_or_per_axis([st.integers(1, 6)] * pooled, st.integers(1, 6)))
+    options: dict[str, Any] = {"window_dilation": dilation, "ceil_mode": draw(st.booleans())}
+
+    batch = [draw(st.integers(1, 2)) for _ in range(draw(st.integers(0, 2)))]
+    shape, axes = [*batch, *sizes, draw(st.integers(1, 3))], None
+    if draw(st.booleans()):  # name the axes, in any order, from the front or the back
+        rank = pooled + len(batch)
+        places = draw(st.permutations(range(rank)))[:pooled]
+        rest = iter(batch)
+        shape = [sizes[places.index(a)] if a in places else next(rest) for a in range(rank)]
+        axes = tuple(draw(st.sampled_from([a, a - rank])) for a in places)
+        options["axis"] = axes[0] if pooled == 1 and draw(st.booleans()) else axes
+        if len(set(window)) == 1 and draw(st.booleans()):
+            window = window[0]
+    return Call(tuple(shape), (window, strides, padding), options)
+
+
+@st.composite
+def coverages(draw) -> Call:
+    """Any shape and any arguments of a global op."""
+    shape = tuple(draw(st.integers(1, 5)) for _ in range(draw(st.integers(1, 5))))
+    options: dict[str, Any] = {"keepdims": draw(st.booleans())}
+    if len(shape) < 3 or draw(st.booleans()):
+        axes = draw(st.lists(st.integers(0, len(shape) - 1), min_size=1, unique=True))
+        axes = tuple(draw(st.sampled_from([a, a - len(shape)])) for a in axes)
+        options["axis"] = axes[0] if len(axes) == 1 and draw(st.booleans()) else axes
+    return Call(shape, (), options)
+
+
+@st.composite
+def masks(draw, shape: tuple[int, ...]) -> np.ndarray | None:
+    """No mask, or one that broadcasts against `shape` and leaves some windows empty."""
+    if draw(st.booleans()):
+        return None
+    narrow = tuple(draw(st.sampled_from([size, size, 1])) for size in shape)
+    narrow = narrow[draw(st.integers(0, len(shape) - 1)) :]
+    return random("mask", draw(st.integers(0, 999)), narrow).random(narrow) < 0.6
+
+
+@each()
+def test_value_and_gradient_equal_the_definition(op: Op):
+    examples = settings.default.max_examples
+    if op.soft:  # these compile for ten times as long
+        examples = examples * 2 // 5
+
+    @settings(max_examples=examples)
+    @given(st.data())
+    def check(data):
+        call = data.draw(coverages() if op.covers else geometries())
+        where = data.draw(masks(call.shape))
+        rng = random("x", data.draw(st.integers(0, 999)))
+        x = rng.integers(-4, 5, call.shape) / 2  # so coarse that many windows tie
+        if op.selects and data.draw(st.booleans()):
+            special = rng.choice([np.nan, -np.inf, np.inf], x.shape)
+            x = np.where(rng.random(x.shape) < 0.2, special, x)
+
+        expected = op.expect(x, call, where=where)
+        cotangent = rng.integers(-3, 4, expected.values.shape).astype(FLOAT)
+        pool = functools.partial(op, call=call, where=where)
+        if not op.covers:
+            assert jaxpool.output_shape(call.shape, *call.args, **call.options) == cotangent.shape
+        x = jnp.asarray(x, FLOAT)
+        assert jax.eval_shape(pool, x).shape == cotangent.shape
+
+        y, gradient = pullback(pool, x, cotangent)
+        tolerance = 0 if op.selects else TOLERANCE
+        assert_equal(y, expected.values, tolerance)
+        assert_equal(gradient, expected.pullback(cotangent), tolerance)
+
+    check()
+
+
+BIG = [
+    (op, call)
+    for op in OPS
+    for call in [
+        Call((2, 70, 3), (17, 17, "SAME"), {"axis": 1}),
+        Call((1, 70, 3), (32, 16, "CIRCULAR"), {"axis": 1}),
+        Call((1, 70, 3), (20, 30), {"axis": 1}),
+        Call((1, 70, 3), (31, 3, 30), {"axis": 1}),
+        Call((1, 70, 3), (300, 20, 299), {"axis": 1}),
+    ][: 2 if op.soft else 5]
+    if not op.covers
+]
+
+
+@pytest.mark.parametrize(("op", "call"), BIG, ids=[f"{op.id}-{call.args}" for op, call in BIG])
+def test_windows_of_any_size(op: Op, call: Call):
+    if op.soft:
+        call = replace(call, options={"axis": 1, "temperature": np.array([0.5, 1, 2], FLOAT)})
+    x = random("big").integers(-4, 5, call.shape).astype(FLOAT)
+    expected = op.expect(x, call)
+    cotangent = random("big").integers(-3, 4, expected.values.shape).astype(FLOAT)
+    y, gradient = pullback(functools.partial(op, call=call), x, cotangent)
+    tolerance = 0 if op.selects else TOLERANCE
+    assert_equal(y, expected.values, tolerance)
+    assert_equal(gradient, expected.pullback(cotangent), tolerance)
+
+
+@each(windowed)
+def test_the_default_stride_is_the_window(op: Op):
+    x = jnp.asarray(distinct((2, 7, 6, 3)), FLOAT)
+    assert_identical(
+        op.function(x, (3, 2), **op.options), op.function(x, (3, 2), (3, 2), **op.options)
+    )
+
+
+@each(windowed)
+@pytest.mark.parametrize("padding", PADDINGS)
+def test_padding_words_are_read_in_any_case(op: Op, padding: str):
+    x = jnp.asarray(distinct((1, 5, 4, 1)), FLOAT)
+    expected = op.function(x, (3, 2), 2, padding, **op.options)
+    assert_identical(op.function(x, (3, 2), 2, padding.lower(), **op.options), expected)
+    assert_identical(op.function(x, (3, 2), 2, padding.title(), **op.options), expected)
+
+
+# Types
+
+
+@each()
+@pytest.mark.parametrize("dtype", [*FLOATS, *WHOLE], ids=lambda dtype: jnp.dtype(dtype).name)
+def test_the_dtype_is_kept(op: Op, dtype):
+    call = op.call()
+    dtype = jnp.dtype(dtype)
+    values = random(dtype.name).integers(-128, 128, call.shape)
+    x = jnp.asarray(
+        values > 0 if dtype.kind == "b" else (values % 256 if dtype == jnp.uint8 else values)
+    ).astype(dtype)
+    if dtype in WHOLE and not op.whole:
+        with pytest.raises(TypeError, match=rf"^{op.function.__name__}: .*{dtype.name}"):
+            op(x, call)
+        return
+    y = op(x, call)
+    assert y.dtype == op.result_dtype(dtype)
+    exact = y.dtype.kind in "iub"
+    expected = reference.as_dtype(op.expect(x, call).values, y.dtype)
+    assert_equal(y, expected, 0 if op.selects or exact else float(jnp.finfo(y.dtype).eps))
+    if y.dtype == dtype and dtype in FLOATS:
+        gradient = jax.grad(lambda x: op(x, call).astype(jnp.float32).sum())
+        assert jax.eval_shape(gradient, x).dtype == dtype
+
+
+@each(lambda op: op.linear)
+def test_sums_and_averages_take_complex_numbers(op: Op):
+    call = op.call()
+    rng = random("complex")
+    x = (rng.normal(size=call.shape) + 1j * rng.normal(size=call.shape)).astype(jnp.complex64)
+    y = op(jnp.asarray(x), call)
+    assert y.dtype == jnp.complex64
+    np.testing.assert_allclose(y, op.expect(x, call).values, rtol=1e-5, atol=1e-5)
+
+
+@each(lambda op: not op.linear)
+def test_what_needs_an_order_refuses_complex_numbers(op: Op):
+    call = op.call()
+    with pytest.raises(TypeError, match=rf"^{op.function.__name__}: .*complex64"):
+        op(jnp.zeros(call.shape, jnp.complex64), call)
+
+
+SIXTEEN = [
+    (op, dtype, size, value)
+    for op in OPS
+    for dtype, size, value in [
+        (jnp.bfloat16, 32 if op.soft else 64, 1.0),
+        (jnp.float16, 32 if op.soft else 64, 1.0),
+        (jnp.float16, 256, 2.0),
+    ]
+    if op.linear or (op.soft and size < 256)
+]
+
+
+@pytest.mark.parametrize(
+    ("op", "dtype", "size", "value"),
+    SIXTEEN,
+    ids=[f"{op.id}-{jnp.dtype(dtype).name}-{size}" for op, dtype, size, _ in SIXTEEN],
+)
+def test_16_bit_floats_accumulate_in_float32(op: Op, dtype, size: int, value: float):
+    call = op.call((1, size, size, 1), (size, size), None, "VALID")
+    x = np.full(call.shape, value)
+    y = op(jnp.asarray(x, dtype), call)
+    with np.errstate(over="ignore"):  # 256 x 256 of 2.0 has no sum in float16
+        expected = op.expect(x, call).values.astype(dtype)
+    assert_identical(y, expected)
+
+
+@each(windowed, lambda op: op.linear or op.selects)
+def test_16_bit_gradients_accumulate_in_float32(op: Op):
+    # 400 windows see the middle. Added one by one in bfloat16, ones stop at 256.
+    call = Call((1, 39, 39, 1), ((20, 20), 1))
+    peak = np.zeros(call.shape)
+    peak[0, 19, 19, 0] = op.best
+    expected = op.expect(peak, call)
+    ones = jnp.ones(expected.values.shape, jnp.bfloat16)
+    _, gradient = pullback(functools.partial(op, call=call), jnp.asarray(peak, jnp.bfloat16), ones)
+    assert_equal(gradient, expected.pullback(ones), float(jnp.finfo(jnp.bfloat16).eps))
+
+
+@each(lambda op: op.mean and "divisor_override" not in op.options)
+def test_the_int8_mean_of_four_hundreds_is_100(op: Op):
+    y = op(jnp.full((1, 2, 2, 1), 100, jnp.int8), op.call((1, 2, 2, 1), (2, 2), None, "VALID"))
+    assert y.dtype == jnp.float32
+    assert y.item() == 100
+
+
+# NaN
+
+# XLA's CPU backend drops NaN from float32 max and min in arrays of 4096 elements and more, where
+# the windows do not overlap.
+MAPS = {64: (8, 8), 4094: (46, 89), 4096: (64, 64), 100_000: (250, 400)}
+LAYOUTS = {  # how windows lie on a map of n = h * w elements, and over which axes
+    "1-D apart": lambda n, h, w: Call((n, 1), ((2,), (2,)), {"axis": (0,)}),
+    "1-D apart, last axis": lambda n, h, w: Call((1, n), ((2,), (2,)), {"axis": (1,)}),
+    "1-D overlapping, last axis": lambda n, h, w: Call((1, n), ((3,), (1,)), {"axis": (1,)}),
+    "2-D apart": lambda n, h, w: Call((h, w // 2, 2), ((2, 2), (2, 2)), {"axis": (0, 1)}),
+    "2-D overlapping": lambda n, h, w: Call(
+        (h, w // 2, 2), ((3, 3), (2, 2), "SAME"), {"axis": (0, 1)}
+    ),
+    "2-D channels first": lambda n, h, w: Call((1, h, w), ((2, 2), (2, 2)), {"axis": (1, 2)}),
+    "one axis whole": lambda n, h, w: Call((1, h, w), ((w,), (w,)), {"axis": (2,)}),
+    "the whole map": lambda n, h, w: Call((1, h, w, 1), ((h, w), (h, w)), {"axis": (1, 2)}),
+}
+
+
+def sees(flags: np.ndarray, call: Call) -> np.ndarray:
+    """Which windows see a flagged element."""
+    window, strides, padding = (*call.args, "VALID")[:3]
+    for k, stride, axis in zip(window, strides, call.options["axis"], strict=True):
+        flags = np.moveaxis(flags, axis, -1)
+        taps = np.array(reference.windows(flags.shape[-1], k, stride, padding))
+        flags = np.concatenate([flags, np.zeros_like(flags[..., :1])], -1)  # what PADDED, -1, is
+        flags = np.moveaxis(flags[..., taps].any(-1), -1, axis)
+    return flags
+
+
+def with_nan(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Random numbers with a few NaN, at both ends among others, and where these are."""
+    size = int(np.prod(shape))
+    flags = np.zeros(size, bool)
+    flags[[0, size // 3, size // 2 + 1, size - 1]] = True
+    flags = flags.reshape(shape)
+    return np.where(flags, np.nan, random("nan", shape).normal(size=shape)), flags
+
+
+NAN_ROWS = [
+    (op, layout)
+    for op, layout in itertools.product(OPS, LAYOUTS)
+    # Where NaN got lost was in max and min: the others are held to fewer layouts.
+    if not op.covers
+    and (op.selects or layout == "2-D apart" or (op.linear and layout == "2-D overlapping"))
+]
+
+
+@pytest.mark.parametrize(
+    ("op", "layout"), NAN_ROWS, ids=[f"{op.id}-{layout}" for op, layout in NAN_ROWS]
+)
+@pytest.mark.parametrize("size", MAPS)
+def test_nan_is_seen_by_exactly_its_windows(op: Op, layout: str, size: int):
+    call = LAYOUTS[layout](size, *MAPS[size])
+    x, flags = with_nan(call.shape)
+    expected = sees(flags, call)
+    assert expected.any()
+    x = jnp.asarray(x, jnp.float32)
+    pool = functools.partial(op, call=call)
+    np.testing.assert_array_equal(np.isnan(pool(x)), expected)
+    np.testing.assert_array_equal(np.isnan(jax.jit(pool)(x)), expected)
+
+
+@each(lambda op: op.covers)
+@pytest.mark.parametrize("size", MAPS)
+def test_nan_is_seen_by_global_pools(op: Op, size: int):
+    h, w = MAPS[size]
+    calls = [((h, w), 0), ((h, w), 1), ((1, h, w, 1), None), ((size,), 0)]
+    for shape, axis in calls if op.selects else calls[2:3]:
+        x, flags = with_nan(shape)
+        pool = functools.partial(op, call=Call(shape, (), {"axis": axis}))
+        expected = flags.any((1, 2) if axis is None else axis)
+        x = jnp.asarray(x, jnp.float32)
+        np.testing.assert_array_equal(np.isnan(pool(x)), expected)
+        np.testing.assert_array_equal(np.isnan(jax.jit(pool)(x)), expected)
+
+
+@each(selects)
+@pytest.mark.parametrize("dtype", FLOATS, ids=lambda dtype: jnp.dtype(dtype).name)
+def test_the_first_nan_gets_the_gradient(op: Op, dtype):
+    call = op.call((1, 2, 3, 1), (2, 3), 1, "VALID")
+    x = jnp.asarray([[1, 9, -9], [np.nan, 2, np.nan]], dtype).reshape(call.shape)
+    y, gradient = pullback(functools.partial(op, call=call), x, jnp.ones_like(op(x, call)))
+    assert jnp.isnan(y).all()
+    np.testing.assert_array_equal(gradient.reshape(2, 3), [[0, 0, 0], [1, 0, 0]])
+
+
+# Windows without a real element
+
+
+@each()
+@pytest.mark.parametrize("dtype", [*FLOATS, *WHOLE], ids=lambda dtype: jnp.dtype(dtype).name)
+def test_an_empty_window_has_its_value_and_no_gradient(op: Op, dtype):
+    if dtype in WHOLE and not op.whole:
+        pytest.skip("takes no integers")
+    # Two examples and two windows each; only the last window of the second example sees anything.
+    call = op.call((2, 4, 1), (2,), 2, "VALID")
+    where = np.array([[0, 0, 0, 0], [0, 0, 1, 1]], bool)[..., None]
+    x = jnp.ones(call.shape, dtype)
+    y = op(x, call, where=where)
+    expected = reference.as_dtype(np.full(y.shape, op.empty), y.dtype)
+    np.testing.assert_array_equal(y[0], expected[0])
+    if not op.covers:
+        np.testing.assert_array_equal(y[1, 0], expected[1, 0])
+    if dtype in FLOATS:
+        _, gradient = pullback(functools.partial(op, call=call, where=where), x, jnp.ones_like(y))
+        assert np.isfinite(gradient).all()
+        np.testing.assert_array_equal(np.asarray(gradient != 0) & ~where, False)
+
+
+@each(windowed)
+def test_a_window_in_the_padding_is_empty(op: Op):
+    call = Call((4, 1), ((2,), 2, ((2, 3),)))
+    x = jnp.asarray(distinct((4, 1)), FLOAT)
+    y, gradient = pullback(functools.partial(op, call=call), x, jnp.ones((4, 1), FLOAT))
+    np.testing.assert_array_equal(y[jnp.array([0, 3])], op.empty)
+    assert_equal(gradient, op.expect(x, call).pullback(np.ones((4, 1))), TOLERANCE)
+
+
+@each(lambda op: op.covers)
+def test_an_axis_of_size_0_is_one_empty_window(op: Op):
+    y, gradient = pullback(op.function, jnp.zeros((2, 0, 3, 4), FLOAT), jnp.ones((2, 4), FLOAT))
+    np.testing.assert_array_equal(y, np.full((2, 4), op.empty))
+    assert gradient.shape == (2, 0, 3, 4)
+
+
+@each()
+@pytest.mark.parametrize("shape", [(0, 6, 5, 3), (2, 6, 5, 0), (0, 2, 6, 5, 3)])
+def test_an_empty_batch_works_with_gradients(op: Op, shape: tuple[int, ...]):
+    call = op.call(shape)
+    if op.covers:
+        call = Call(shape, (), {"axis": (-3, -2)})
+    expected = op.expect(np.zeros(shape), call).values
+    y, gradient = pullback(
+        functools.partial(op, call=call), jnp.zeros(shape, FLOAT), jnp.zeros(expected.shape, FLOAT)
+    )
+    assert y.shape == expected.shape
+    assert gradient.shape == shape
+
+
+# Masks
+
+
+@each_with_padding("SAME", "CIRCULAR")
+def test_a_mask_of_ones_is_no_mask(op: Op, padding):
+    call = op.call(padding=padding)
+    x = jnp.asarray(distinct(call.shape), FLOAT)
+    expected = op(x, call)
+    for ones in (np.ones(call.shape, bool), np.ones((1, 1), bool), True):
+        assert_equal(op(x, call, where=ones), expected, 0 if op.selects else TOLERANCE)
+
+
+@each_with_padding("SAME", "REFLECT")
+def test_what_is_masked_out_spoils_nothing(op: Op, padding: str):
+    call = op.call(padding=padding)
+    x = distinct(call.shape)
+    where = random("spoil").random(call.shape) < 0.6
+    expected = op.expect(x, call, where=where)
+    cotangent = np.ones(expected.values.shape, FLOAT)
+
+    @jax.jit
+    def run(x):
+        pool = functools.partial(op, call=call, where=where)
+        y, back = jax.vjp(pool, x)
+        return y, back(cotangent)[0], jax.jvp(pool, (x,), (x,))[1]
+
+    for poison in (np.nan, np.inf, -np.inf):
+        y, gradient, tangent = run(jnp.asarray(np.where(where, x, poison), FLOAT))
+        assert_equal(y, expected.values, TOLERANCE)
+        assert_equal(gradient, expected.pullback(cotangent), TOLERANCE)
+        assert not np.isnan(tangent).any()
+
+
+@each()
+def test_masks_may_be_traced_batched_and_of_lower_rank(op: Op):
+    call = op.call()
+    x = jnp.asarray(distinct(call.shape), FLOAT)
+    where = jnp.asarray(random("traced").random(call.shape) < 0.6)
+    one = where[0, :, :, :1]  # rank 3, shared by batch and channels
+    tolerance = 0 if op.selects else TOLERANCE
+    assert_equal(
+        jax.jit(lambda x, m: op(x, call, where=m))(x, one),
+        op.expect(x, call, where=one).values,
+        tolerance,
+    )
+    alone = op.call(call.shape[1:])
+    batched = functools.partial(op, call=alone)
+    if op.covers:
+        batched = functools.partial(op, call=Call(alone.shape, (), {"axis": (0, 1)}))
+    expected = op.expect(x, call, where=where).values
+    assert_equal(jax.vmap(lambda x, m: batched(x, where=m))(x, where), expected, tolerance)
+    expected = op.expect(x, call, where=one).values
+    assert_equal(jax.vmap(lambda x: batched(x, where=one))(x), expected, tolerance)
+    many = jax.vmap(lambda m: op(x, call, where=m))(jnp.stack([where, ~where]))
+    assert_equal(many[1], op.expect(x, call, where=~where).values, tolerance)
+
+
+@each(lambda op: op.id == "avg")
+def test_padding_counts_where_masked_elements_do_not(op: Op):
+    # The first window sees one pad and the real 3; the second sees only the 5, for the element
+    # beside it is masked out.
+    x = jnp.asarray([3.0, 5.0, 7.0])[:, None]
+    where = np.array([True, True, False])[:, None]
+    y = jaxpool.avg_pool(x, (2,), 2, ((1, 0),), where=where)
+    np.testing.assert_array_equal(y[:, 0], [1.5, 5])
+    y = jaxpool.avg_pool(x, (2,), 2, ((1, 0),), where=where, count_include_pad=False)
+    np.testing.assert_array_equal(y[:, 0], [3, 5])
+
+
+@each(windowed)
+@pytest.mark.parametrize("padding", ["CIRCULAR", "REFLECT", "EDGE"])
+def test_a_mask_is_extended_as_x_is(op: Op, padding: str):
+    call = Call((5, 1), ((3,), 1, padding))
+    x = distinct(call.shape)
+    for masked in range(5):  # the ends are copied outside
+        where = np.arange(5)[:, None] != masked
+        expected = op.expect(x, call, where=where).values
+        assert_equal(op(jnp.asarray(x, FLOAT), call, where=where), expected, TOLERANCE)
+
+
+# Transformations
+
+
+@each_with_padding("SAME", "EDGE", 1)
+def test_jit_equals_eager(op: Op, padding):
+    call = op.call(padding=padding)
+    x = jnp.asarray(distinct(call.shape), FLOAT)
+    assert_equal(
+        jax.jit(functools.partial(op, call=call))(x), op(x, call), 0 if op.selects else TOLERANCE
+    )
+
+
+@each()
+@pytest.mark.parametrize("place", [0, -1])
+def test_vmap_equals_a_loop(op: Op, place: int):
+    call = op.call()
+    tolerance = 0 if op.selects else TOLERANCE
+    x = jnp.asarray(distinct((4, *call.shape)), FLOAT)
+    moved = jnp.moveaxis(x, 0, place)
+    pool = functools.partial(op, call=call)
+
+    def loss(x):
+        return jnp.sum(pool(x) ** 2)
+
+    value = jax.jit(pool)
+    assert_equal(jax.vmap(value, in_axes=place)(moved), [value(one) for one in x], tolerance)
+    slope = jax.jit(jax.grad(loss))
+    expected = [slope(one) for one in x]
+    assert_equal(jax.jit(jax.vmap(slope, in_axes=place))(moved), expected, tolerance)
+    total = jax.jit(jax.grad(lambda x: jnp.sum(jax.vmap(loss, in_axes=place)(x))))
+    assert_equal(jnp.moveaxis(total(moved), place, 0), expected, tolerance)
+
+
+def check_derivatives(f: Callable, *args) -> None:
+    """First and second derivatives equal finite differences, in forward and reverse mode."""
+    eps, tolerance = (1e-4, 1e-6) if X64 else (1e-2, 3e-2)
+    check_grads(f, args, 2, modes=["fwd", "rev"], eps=eps, atol=tolerance, rtol=tolerance)
+
+
+def smooth_calls(op: Op) -> list[Call]:
+    """Few calls that together reach every form of window, without an empty one."""
+    if op.covers:
+        return [Call((2, 3, 4, 2)), Call((3, 2, 4), (), {"axis": (0, -1)})]
+    return [
+        Call((1, 5, 4, 2), ((3, 2), (2, 1), "SAME")),
+        Call((7, 1), ((3,), 2, 1), {"window_dilation": 2, "ceil_mode": True}),
+        Call((4, 6, 1), ((2, 2),)),
+        Call((2, 5), (3, 1, "REFLECT"), {"axis": -1}),
+    ]
+
+
+SMOOTH = [
+    (op, call) for op in OPS for call in smooth_calls(op)[: 2 if op.soft and not op.covers else 4]
+]
+
+
+@pytest.mark.parametrize(
+    ("op", "call"), SMOOTH, ids=[f"{op.id}-{call.shape}" for op, call in SMOOTH]
+)
+def test_derivatives_of_both_orders_in_both_modes(op: Op, call: Call):
+    x = jnp.asarray(distinct(call.shape), FLOAT)
+    pool = jax.jit(functools.partial(op, call=call))
+    check_derivatives(pool, x)
+
+
+@each()
+def test_derivatives_of_masked_pools(op: Op):
+    call = op.call()
+    x = jnp.asarray(distinct(call.shape), FLOAT)
+    where = random("smooth").random(call.shape) < 0.7
+    full = np.isfinite(op.expect(x, call, where=where).values) | np.isfinite(op.empty)
+    check_derivatives(jax.jit(lambda x: jnp.where(full, op(x, call, where=where), 0)), x)
+
+
+@each()
+def test_the_hessian_is_symmetric_in_every_mode(op: Op):
+    call = op.call((4, 3, 2), (3, 2), 1, "SAME")
+    x = jnp.asarray(distinct(call.shape), FLOAT)
+
+    def f(flat):
+        return jnp.sum(jnp.sin(op(flat.reshape(call.shape), call)))
+
+    flat = x.ravel()
+    forward, reverse = jax.jacfwd, jax.jacrev
+    hessian = jax.jit(forward(reverse(f)))(flat)
+    assert jnp.abs(hessian).max() > 0
+    assert_equal(hessian, hessian.T, TOLERANCE)
+    for outer, inner in [(forward, forward), (reverse, forward), (reverse, reverse)]:
+        assert_equal(jax.jit(outer(inner(f)))(flat), hessian, TOLERANCE)
+
+    # A third derivative, reverse over forward over reverse and forward over reverse over forward.
+    v = jnp.ones_like(flat)
+    third = jax.jit(jax.grad(lambda x: jax.jvp(jax.grad(f), (x,), (v,))[1] @ v))(flat)
+    slope = jax.grad(lambda x: jax.jvp(f, (x,), (v,))[1])
+    again = jax.jit(lambda x: jax.jvp(slope, (x,), (v,))[1])(flat)
+    assert_equal(third, again, 10 * TOLERANCE)
+
+
+@each()
+def test_grad_under_scan_and_checkpoint(op: Op):
+    call = op.call()
+    x = jnp.asarray(distinct(call.shape), FLOAT)
+    pool = functools.partial(op, call=call)
+    tolerance = 10 * TOLERANCE
+
+    def loss(f, x):
+        return jnp.sum(jnp.cos(f(x)))
+
+    expected = jax.grad(functools.partial(loss, pool))(x)
+    assert_equal(
+        jax.jit(jax.grad(functools.partial(loss, jax.checkpoint(pool))))(x), expected, tolerance
+    )
+
+    def step(x, _):
+        return x - 0.1 * jax.grad(functools.partial(loss, pool))(x), None
+
+    looped = step(step(x, None)[0], None)[0]
+    assert_equal(jax.lax.scan(step, x, length=2)[0], looped, tolerance)
+    # And the gradient of a scan over checkpointed steps.
+    total = jax.jit(
+        jax.grad(lambda x: loss(pool, jax.lax.scan(jax.checkpoint(step), x, length=2)[0]))
+    )
+    assert_equal(
+        total(x), jax.grad(lambda x: loss(pool, step(step(x, None)[0], None)[0]))(x), tolerance
+    )
+
+
+# Winners
+
+
+@each(selects)
+def test_the_first_winner_gets_the_whole_gradient(op: Op):
+    # [1, 2, 2, 2] gives [0, 1, 0, 0], and so it does for windows of any shape and size.
+    sign = op.best
+    for shape in [(1, 4, 1), (1, 2, 2, 1), (1, 1, 4, 1), (1, 2, 1, 2, 1)]:
+        call = op.call(shape, shape[1:-1], None, "VALID")
+        x = sign * jnp.asarray([1, 2, 2, 2], FLOAT).reshape(shape)
+        gradient = jax.grad(lambda x, call=call: op(x, call).sum())(x)
+        np.testing.assert_array_equal(gradient.ravel(), [0, 1, 0, 0])
+    for length in (9, 64, 4096):
+        call = op.call((1, length, 1), (length,), None, "VALID")
+        gradient = jax.grad(lambda x, call=call: op(x, call).sum())(jnp.zeros(call.shape, FLOAT))
+        np.testing.assert_array_equal(gradient.ravel(), np.arange(length) == 0)
+
+
+@each(windowed, selects)
+def test_ties_of_zeros_go_to_indices_0_2_8_10(op: Op):
+    gradient = jax.grad(lambda x: op.function(x, (2, 2)).sum())(jnp.zeros((1, 4, 4, 1), FLOAT))
+    np.testing.assert_array_equal(np.flatnonzero(gradient), [0, 2, 8, 10])
+
+
+@each(selects)
+def test_zero_and_minus_zero_tie(op: Op):
+    call = op.call((1, 4, 1), (4,), None, "VALID")
+    for x in ([-0.0, 0.0, -0.0, 0.0], [0.0, -0.0, 0.0, -0.0]):
+        gradient = jax.grad(lambda x: op(x, call).sum())(jnp.asarray(x, FLOAT).reshape(call.shape))
+        np.testing.assert_array_equal(gradient.ravel(), [1, 0, 0, 0])
+
+
+@each(windowed, selects)
+@pytest.mark.parametrize("dilation", [2, 3])
+def test_dilated_gradients_go_to_the_winner(op: Op, dilation: int):
+    call = Call((2, 9, 8, 3), ((3, 2), 1), {"window_dilation": dilation})
+    x = random("dilated").integers(0, 4, call.shape).astype(FLOAT)
+    expected = op.expect(x, call)
+    cotangent = random("dilated").normal(size=expected.values.shape).astype(FLOAT)
+    _, gradient = pullback(functools.partial(op, call=call), x, cotangent)
+    assert_equal(gradient, expected.pullback(cotangent), TOLERANCE)
+
+
+@each(windowed, selects)
+@pytest.mark.parametrize("padding", ["SAME", "SAME_LOWER", 1, ((2, 2), (0, 1))])
+@pytest.mark.parametrize("worst", [True, False])
+def test_padding_never_gets_gradient(op: Op, padding, worst: bool):
+    # Every window has a real element, be it the worst of all numbers, which gets the cotangent.
+    call = Call((2, 5, 5, 2), ((3, 3), (1, 2), padding))
+    x = jnp.full(call.shape, op.empty if worst else 0.0, FLOAT)
+    y = op(x, call)
+    assert (y == x.ravel()[0]).all()
+    gradient = jax.grad(lambda x: op(x, call).sum())(x)
+    assert gradient.sum() == y.size
+    assert_equal(gradient, op.expect(x, call).pullback(np.ones(y.shape)), 0)
+
+
+@each(selects)
+def test_the_worst_real_element_wins_against_masked_ones(op: Op):
+    call = op.call((1, 4, 1), (4,), None, "VALID")
+    x = jnp.full(call.shape, op.empty, FLOAT)
+    for real in range(4):
+        where = np.arange(4)[None, :, None] == real
+        gradient = jax.grad(lambda x, where=where: op(x, call, where=where).sum())(x)
+        np.testing.assert_array_equal(gradient.ravel(), where.ravel())
+
+
+@each(windowed, selects)
+def test_a_copied_element_gets_its_gradient_back(op: Op):
+    # The winner, at one end, is seen by its own window, by its neighbour's, and outside the map.
+    sign = op.best
+    x = sign * jnp.asarray([5, 1, 2, 3], FLOAT)[:, None]
+    for padding, expected in [
+        ("CIRCULAR", [3, 0, 0, 1]),
+        ("EDGE", [2, 0, 0, 2]),
+        ("REFLECT", [2, 0, 0, 2]),
+    ]:
+        gradient = jax.grad(lambda x, padding=padding: op.function(x, (3,), 1, padding).sum())(x)
+        np.testing.assert_array_equal(gradient[:, 0], expected)
+
+
+# Temperature
+
+
+TEMPERATURES = [1e-3, 1e-2, 1.0, 1e2, 1e3]
+
+
+@each(soft)
+def test_exact_at_large_values(op: Op):
+    call = op.call((2, 6, 6, 2), (3, 3), 2, "SAME")
+
+    @jax.jit
+    def run(x, temperature):  # traced, so that it compiles once
+        y, back = jax.vjp(functools.partial(op, call=call, temperature=temperature), x)
+        return y, back(jnp.ones_like(y))[0]
+
+    for temperature in TEMPERATURES:
+        rng = random("large", temperature)
+        small = temperature * rng.normal(size=call.shape)
+        for x in (rng.uniform(-1e4, 1e4, call.shape), 1e4 + small, -1e4 + small):
+            x = x.astype(np.float32)
+            expected = op.expect(x, call, temperature=np.float32(temperature))
+            y, gradient = run(x, jnp.float32(temperature))
+            # float32 has steps of 1e-3 at 1e4.
+            np.testing.assert_allclose(y, expected.values, rtol=3e-7, atol=3e-3)
+            slope = expected.pullback(np.ones(y.shape))
+            np.testing.assert_allclose(gradient, slope, rtol=1e-4, atol=1e-4)
+            # Each window's weights sum to 1.
+            np.testing.assert_allclose(gradient.sum(), y.size, rtol=1e-5)
+
+
+@each(soft)
+def test_a_constant_passes_through(op: Op):
+    call = op.call()
+    x = np.round(distinct(call.shape) * 64) / 64  # so that x + c is exact in float32
+    pool = jax.jit(lambda x, t: op(x, call, temperature=t))
+    for temperature, c in itertools.product(TEMPERATURES, (-1024.0, 1024.0)):
+        t = jnp.float32(temperature)
+        shifted = np.asarray(pool(jnp.asarray(x + c, jnp.float32), t)) - c
+        expected = pool(jnp.asarray(x, jnp.float32), t)
+        np.testing.assert_allclose(shifted, expected, atol=3e-4, rtol=3e-7)
+
+
+@each(soft)
+def test_minus_infinity_has_no_weight(op: Op):
+    call = op.call((3, 2, 1), (2,), None, "VALID")
+    x = jnp.asarray([[-np.inf, 3], [3, -np.inf], [2, 3]], FLOAT).reshape(call.shape)
+    expected = op.expect(x, call)
+    ones = np.ones(expected.values.shape, FLOAT)
+    y, gradient = pullback(functools.partial(op, call=call), x, ones)
+    assert_equal(y, expected.values, TOLERANCE)
+    assert_equal(gradient, expected.pullback(ones), TOLERANCE)
+
+
+@each(soft)
+def test_the_limits_of_temperature(op: Op):
+    call = op.call((2, 6, 6, 2), (3, 3), 1, "VALID")
+    x = jnp.asarray(distinct(call.shape), jnp.float32)
+    pool = reference.global_pool if op.covers else reference.pool
+    top = pool(r.maximum, x, *call.args, **call.options).values
+    assert_equal(op(x, call, temperature=1e-6), top, 1e-4)
+    if op.options.get("normalize", True):
+        # T * log(mean(exp(x / T))) taken at its word would be wrong by T * 6e-8 = 0.06 here.
+        assert_equal(
+            op(x, call, temperature=1e6), pool(r.mean, x, *call.args, **call.options).values, 1e-5
+        )
+
+
+@each(soft)
+def test_forms_of_temperature(op: Op):
+    call = op.call()
+    x = jnp.asarray(distinct(call.shape), FLOAT)
+    scalar = op.expect(x, call, temperature=0.5).values
+    for temperature in (
+        0.5,
+        np.float32(0.5),
+        np.array([0.5]),
+        jnp.asarray(0.5, FLOAT),
+        jnp.asarray([0.5] * 3),
+    ):
+        assert_equal(op(x, call, temperature=temperature), scalar, TOLERANCE)
+    assert_equal(op(x, call, temperature=1), op.expect(x, call, temperature=1.0).values, TOLERANCE)
+    assert_equal(jax.jit(lambda t: op(x, call, temperature=t))(0.5), scalar, TOLERANCE)
+
+    per_channel = jnp.asarray([0.25, 1, 4], FLOAT)
+    expected = op.expect(x, call, temperature=per_channel).values
+    for temperature in (per_channel, per_channel.reshape(1, 1, 1, 3), np.asarray(per_channel)):
+        assert_equal(op(x, call, temperature=temperature), expected, TOLERANCE)
+    assert_equal(jax.jit(lambda t: op(x, call, temperature=t))(per_channel), expected, TOLERANCE)
+    stacked = jax.vmap(lambda t: op(x, call, temperature=t))(per_channel)
+    for t, y in zip([0.25, 1.0, 4.0], stacked, strict=True):
+        assert_equal(y, op.expect(x, call, temperature=t).values, TOLERANCE)
+
+    # Channels first, one temperature each.
+    first = Call((2, 3, 6, 5), call.args, {"axis": (2, 3)})
+    y = op(jnp.moveaxis(x, -1, 1), first, temperature=per_channel.reshape(3, 1, 1))
+    assert_equal(y, np.moveaxis(expected, -1, 1), TOLERANCE)
+
+
+@each(soft)
+def test_the_dtype_of_temperature_does_not_matter(op: Op):
+    call = op.call()
+    for dtype, other in [*itertools.product(FLOATS, FLOATS), (FLOAT, jnp.dtype(jnp.int32))]:
+        x = jax.ShapeDtypeStruct(call.shape, dtype)
+        temperature = jax.ShapeDtypeStruct((3,), other)
+        assert (
+            jax.eval_shape(lambda x, t: op(x, call, temperature=t), x, temperature).dtype == dtype
+        )
+
+
+@each(soft)
+@pytest.mark.parametrize("shape", [(), (3,)])
+def test_derivatives_by_temperature(op: Op, shape: tuple[int, ...]):
+    call = op.call()
+    x = jnp.asarray(distinct(call.shape), FLOAT)
+    t = jnp.asarray(distinct(shape) / 4 + 1, FLOAT)
+    check_derivatives(jax.jit(lambda x, t: op(x, call, temperature=t)), x, t)
+
+
+@each(soft)
+def test_derivatives_by_temperature_equal_the_definition(op: Op):
+    # Where float32 has no digits left for a finite difference: so the oracle takes it, in float64.
+    call = op.call((2, 6, 6, 2), (3, 3), 2, "SAME")
+    slope = jax.jit(jax.jacfwd(lambda t, x: op(x, call, temperature=t)))
+    for temperature in TEMPERATURES:
+        noise = random("slope", temperature).normal(size=call.shape)
+        x = (1e4 + temperature * noise).astype(np.float32)
+        step = 1e-4 * temperature
+        higher, lower = (
+            op.expect(x.astype(float) - 1e4, call, temperature=t).values
+            for t in (temperature + step, temperature - step)
+        )
+        actual = slope(jnp.float32(temperature), x)
+        np.testing.assert_allclose(actual, (higher - lower) / (2 * step), rtol=2e-3, atol=2e-3)
+
+
+@each(soft)
+def test_the_derivative_by_temperature_of_an_empty_window_is_0(op: Op):
+    call = op.call((2, 4, 1), (2,), 2, "VALID")
+    where = np.zeros(call.shape, bool)
+    x = jnp.asarray(distinct(call.shape), FLOAT)
+    for t in (jnp.asarray(0.5, FLOAT), jnp.asarray([0.5], FLOAT)):
+        y, back = jax.vjp(lambda x, t: op(x, call, temperature=t, where=where), x, t)
+        for gradient in back(jnp.ones_like(y)):
+            np.testing.assert_array_equal(gradient, 0)
+        _, tangent = jax.jvp(lambda x, t: op(x, call, temperature=t, where=where), (x, t), (x, t))
+        np.testing.assert_array_equal(tangent, 0)
+
+
+@pytest.mark.parametrize("temperature", [0.1, 1.0, 10.0])
+def test_soft_poolings_lie_between_average_and_maximum(temperature: float):
+    x = jnp.asarray(random("order").normal(size=(2, 8, 8, 3)), FLOAT)
+    geometry = {"window_shape": (3, 3), "strides": 2, "padding": "SAME"}
+    low = jaxpool.avg_pool(x, **geometry, count_include_pad=False)
+    high = jaxpool.max_pool(x, **geometry)
+    for pool in (jaxpool.softmax_pool, jaxpool.lse_pool):
+        y = pool(x, **geometry, temperature=temperature)
+        assert (low <= y + 1e-6).all()
+        assert (y <= high + 1e-6).all()
+    summed = jaxpool.lse_pool(x, **geometry, temperature=temperature, normalize=False)
+    assert (summed >= high - 1e-6).all()
+
+
+# Shifts
+
+
+@each(windowed)
+@pytest.mark.parametrize("strides", [1, 2, (4, 2)])
+@pytest.mark.parametrize("window", [(2, 2), (3, 3), (5, 4)])
+def test_circular_pools_shift_with_the_map_bit_for_bit(op: Op, window, strides):
+    step = reference.per_axis(strides, 2)
+    x = jnp.asarray(random("shift").normal(size=(2, 8, 12, 3)), FLOAT)
+    pool = jax.jit(
+        functools.partial(
+            op.function, window_shape=window, strides=strides, padding="CIRCULAR", **op.options
+        )
+    )
+    y = pool(x)
+    for moves in [(1, 0), (0, 1), (1, 2), (-1, 1)]:
+        shifted = jnp.roll(x, [m * s for m, s in zip(moves, step, strict=True)], (1, 2))
+        assert_identical(pool(shifted), jnp.roll(y, moves, (1, 2)))
+
+
+@each(selects, lambda op: op.covers)
+def test_global_extremes_do_not_shift(op: Op):
+    x = jnp.asarray(random("shift").normal(size=(2, 8, 12, 3)), FLOAT)
+    assert_identical(op.function(jnp.roll(x, (3, 5), (1, 2))), op.function(x))

