@@ -4,6 +4,7 @@ A Python loop over jitted steps. On CPU, `lax.scan` over the steps is about ten 
 `vmap` over seeds slower than one seed after the other.
 """
 
+import threading
 from collections.abc import Callable
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -18,6 +19,9 @@ from experiments.nets import apply
 
 Params = Any
 
+# Two cells that start at the same time would compile the same random numbers twice.
+_STARTING = threading.Lock()
+
 
 class State(NamedTuple):
     """What a training step takes and returns."""
@@ -27,12 +31,12 @@ class State(NamedTuple):
 
 
 @cache
-def _optimizer(learning_rate: float, steps: int) -> optax.GradientTransformation:
+def adam(learning_rate: float, steps: int) -> optax.GradientTransformation:
     """One object per setting, because the compiled step is found again by it."""
     return optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
 
 
-def _start(
+def start(
     net: nn.Module, optimizer: optax.GradientTransformation, seed: int, shape: tuple[int, ...]
 ) -> State:
     """The state before training. The net is not run for it: running it would be compiled, too."""
@@ -96,8 +100,9 @@ def fit(
       The parameters, and the mean loss of each epoch.
     """
     order = batches(len(images), batch=batch, epochs=epochs, seed=seed)
-    optimizer = _optimizer(learning_rate, order.shape[0] * order.shape[1])
-    state = _start(net, optimizer, seed, images.shape[1:])
+    optimizer = adam(learning_rate, order.shape[0] * order.shape[1])
+    with _STARTING:
+        state = start(net, optimizer, seed, images.shape[1:])
     images, labels = jax.device_put((images, labels))
     history = []
     for epoch in order:

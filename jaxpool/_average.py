@@ -34,8 +34,8 @@ def sum_pool(
         `jaxpool.max_pool`; strides default to the window.
 
     Returns:
-      The pooled array, with the dtype of x: 16-bit floats are added up in float32, integers wrap, and
-      the sum of bools is their "or". A window with a NaN is NaN, one without elements is 0.
+      The pooled array, with the dtype of x: 16-bit floats are added up in float32, integers wrap,
+      and the sum of bools is their "or". A window with a NaN is NaN, one without elements is 0.
 
     Raises:
       ValueError, TypeError: for arguments that do not fit together, before anything is traced.
@@ -82,8 +82,8 @@ def avg_pool(
       divisor_override: use this number for n (PyTorch's name).
 
     Returns:
-      The pooled array, with the dtype of x, float32 for integers and bools. 16-bit floats are added up
-      in float32. A window with a NaN is NaN, one with nothing to count is 0.
+      The pooled array, with the dtype of x, float32 for integers and bools. 16-bit floats are
+      added up in float32. A window with a NaN is NaN, one with nothing to count is 0.
 
     Raises:
       ValueError, TypeError: for arguments that do not fit together, before anything is traced.
@@ -147,8 +147,8 @@ def global_avg_pool(
 
     Args:
       x: array [batch, *space, channels], any dtype, or any layout with `axis`.
-      axis, keepdims, where: as for `jaxpool.global_max_pool`; with a mask, the mean of what it keeps,
-        0 where it keeps nothing.
+      axis, keepdims, where: as for `jaxpool.global_max_pool`; with a mask, the mean of what it
+        keeps, 0 where it keeps nothing.
 
     Returns:
       The pooled array; dtype, NaN and derivatives as for `jaxpool.avg_pool`.

@@ -38,22 +38,24 @@ def max_pool(
         at the end), "SAME_LOWER" (at the start), an int, an int per axis or a (low, high) pair per
         axis: positions that never win. "CIRCULAR", "REFLECT", "EDGE" give SAME's shape, filled with
         elements of the map, which win as any other. Words may be in any case.
-      window_dilation: distance between the elements of a window (lax's name), an int or one per axis.
+      window_dilation: distance between the elements of a window (lax's name), an int or
+        one per axis.
       ceil_mode: round the output shape up instead of down (PyTorch's name and rule).
       axis: the axes to pool, an int or several; entries of the other arguments follow its order.
         Default: the `len(window_shape)` axes before the last one (channels last).
       where: boolean mask that broadcasts to x; elements where it is False do not exist.
 
     Returns:
-      The pooled array, with the dtype of x and the shape that `jaxpool.output_shape` gives. A window
-      with a NaN is NaN. A window without elements is -inf, or an integer dtype's lowest value.
+      The pooled array, with the dtype of x and the shape that `jaxpool.output_shape` gives. A
+      window with a NaN is NaN. A window without elements is -inf, or an integer dtype's lowest
+      value.
 
     Raises:
       ValueError, TypeError: for arguments that do not fit together, before anything is traced.
 
-    Differentiates in both modes and to every order. The whole gradient of a window goes to its first
-    winner in row-major order (lax's and PyTorch's rule), in a NaN window to the first NaN, and never
-    to padding or to elements that `where` rules out.
+    Differentiates in both modes and to every order. The whole gradient of a window goes to its
+    first winner in row-major order (lax's and PyTorch's rule), in a NaN window to the first NaN,
+    and never to padding or to elements that `where` rules out.
 
     >>> import jax.numpy as jnp
     >>> from jaxpool import max_pool
@@ -92,8 +94,8 @@ def min_pool(
         `jaxpool.max_pool`; strides default to the window.
 
     Returns:
-      The pooled array, with the dtype of x. A window with a NaN is NaN. A window without elements is
-      +inf, or an integer dtype's highest value.
+      The pooled array, with the dtype of x. A window with a NaN is NaN. A window without elements
+      is +inf, or an integer dtype's highest value.
 
     Raises:
       ValueError, TypeError: for arguments that do not fit together, before anything is traced.
@@ -121,7 +123,7 @@ def global_max_pool(
 ) -> jax.Array:
     """Take the largest element over whole axes.
 
-    Unlike `jnp.max`, it keeps every NaN on every backend, and its gradient goes to the first winner.
+    Unlike `jnp.max`, it keeps every NaN on every backend, and its gradient goes to one winner.
 
     Args:
       x: array [batch, *space, channels], any real dtype, or any layout with `axis`.

@@ -22,7 +22,7 @@ WORDS = ("VALID", "SAME", "SAME_LOWER", *BORDERS)
 
 
 class Region(NamedTuple):
-    """A run of positions that the same taps reach; `taps` pairs each tap with where it reads first."""
+    """Positions that the same taps reach; `taps` pairs each tap with where it reads first."""
 
     start: int
     stop: int
@@ -66,7 +66,7 @@ class Window:
         return replace(self, length=self.low + self.length + self.high, low=0, high=0)
 
     def regions(self) -> list[Region]:
-        """Outputs cut where the set of taps that fall on the map changes: borders, inside, borders."""
+        """The outputs, cut where the set of taps that fall on the map changes."""
         reach = []
         for tap in range(self.size):
             first = tap * self.dilation - self.low
@@ -79,7 +79,7 @@ class Window:
         ]
 
     def sources(self, phase: int) -> list[Region]:
-        """The transpose of `regions`: for inputs phase, phase + stride, ..., the outputs that see them."""
+        """Transposed `regions`: for inputs phase, phase + stride, ..., who sees them."""
         reach = []
         for tap in range(self.size):
             ahead, aside = divmod(phase + self.low - tap * self.dilation, self.stride)
@@ -103,7 +103,7 @@ class Window:
         ]
 
     def passes(self, direct: int, overlap: bool) -> "list[Window]":
-        """The same window as a chain of windows of few taps, each sliding over the last one's output.
+        """The same window as a chain of windows of few taps, each over the output of the last.
 
         A window of k = a*b taps is a window of a taps and then one of b taps, a apart; where the
         stride shares a factor with k, the first of them need not overlap at all. `overlap` says
@@ -124,9 +124,15 @@ class Window:
                 out=-(-(self.length + skip) // shared),
             )
             rest = Window(
-                self.axis, blocks.out, self.size // shared, self.stride // shared, 1,
-                self.low // shared, 0, self.out,
-            )  # fmt: skip
+                self.axis,
+                blocks.out,
+                self.size // shared,
+                self.stride // shared,
+                1,
+                self.low // shared,
+                0,
+                self.out,
+            )
             return blocks.passes(direct, overlap) + rest.passes(direct, overlap)
         chain, covered = [], 1  # windows of `covered` taps are known at the starts in [first, last]
         first, last = 0, self.length - 1
@@ -148,7 +154,7 @@ class Window:
                     first - start,
                     0,
                     self.out if done else end - start + 1,
-                )  # fmt: skip
+                )
             )
             covered, first, last = covered_next, start, end
         return chain
@@ -190,7 +196,7 @@ def windows(
     ceil_mode: bool = False,
     axis: Any = None,
 ) -> tuple[tuple[Window, ...], str | None]:
-    """One `Window` per pooled axis, in array order, and how the border is filled (numpy.pad's word)."""
+    """One `Window` per pooled axis, in array order, and numpy.pad's word for a filled border."""
     shape = tuple(shape)
     size, axes = _size_and_axes(name, shape, window_shape, axis)
     n = len(axes)
@@ -208,7 +214,8 @@ def windows(
         if extent > length + low + high or not length:
             fail(
                 name,
-                f"window_shape={show(window_shape)} with window_dilation={show(window_dilation)} spans {extent}"
+                f"window_shape={show(window_shape)} with window_dilation={show(window_dilation)}"
+                f" spans {extent}"
                 f" elements, more than the {length + low + high} that axis {a} of shape {shape} has"
                 f" with padding={show(padding)}",
                 'a smaller window, or more padding such as padding="SAME"',
@@ -230,7 +237,8 @@ def whole(name: str, shape: Sequence[Any], axis: Any) -> tuple[Window, ...]:
         if not axes:
             fail(
                 name,
-                f"x of shape {shape} has no axes between the first (batch) and the last (channels) to pool over",
+                f"x of shape {shape} has no axes to pool between the first (batch)"
+                " and the last (channels)",
                 f"the axes to pool, for example axis={max(len(shape) - 1, 0)}",
                 TypeError if not shape else ValueError,
             )
@@ -262,7 +270,7 @@ def output_shape(
     ceil_mode: bool = False,
     axis: Axes | None = None,
 ) -> tuple[int, ...]:
-    """Return the shape that a windowed pooling of an array of shape `x_shape` has, without running it.
+    """Return the shape of a windowed pooling of an array of shape `x_shape`, without running it.
 
     Along each pooled axis of length L, with window k, stride s, dilation d and padding (lo, hi),
 
@@ -289,7 +297,8 @@ def output_shape(
     """
     if not isinstance(x_shape, Iterable):
         raise TypeError(
-            f"output_shape: x_shape={show(x_shape)} is not a shape. Write x.shape, for example (8, 28, 28, 3)."
+            f"output_shape: x_shape={show(x_shape)} is not a shape."
+            " Write x.shape, for example (8, 28, 28, 3)."
         )
     shape = tuple(x_shape)
     for length in shape:
@@ -310,7 +319,8 @@ def _size_and_axes(
         if len(size) != len(axes):
             fail(
                 name,
-                f"window_shape={show(window_shape)} has {_entries(len(size))}, but axis={show(axis)} names {len(axes)}",
+                f"window_shape={show(window_shape)} has {_entries(len(size))},"
+                f" but axis={show(axis)} names {len(axes)}",
                 "one entry per axis, or one int for all of them",
             )
         return size, axes
@@ -327,7 +337,8 @@ def _size_and_axes(
         fail(
             name,
             f"window_shape={show(window_shape)} is one number, but x of shape {shape} {several}",
-            f"window_shape={(window_shape,) * len(inner)} for {what}, or name the axes: axis={inner if len(inner) > 1 else inner[0]}",
+            f"window_shape={(window_shape,) * len(inner)} for {what},"
+            f" or name the axes: axis={inner if len(inner) > 1 else inner[0]}",
         )
     size = list(window_shape)
     if not size:
@@ -335,7 +346,8 @@ def _size_and_axes(
     if len(size) > ndim - 1:
         fail(
             name,
-            f"window_shape={show(window_shape)} has {_entries(len(size))}, but x of shape {shape} has {max(ndim - 1, 0)} axes before its last",
+            f"window_shape={show(window_shape)} has {_entries(len(size))},"
+            f" but x of shape {shape} has {max(ndim - 1, 0)} axes before its last",
             "fewer entries, or name the axes: axis=...",
         )
     return size, tuple(range(ndim - 1 - len(size), ndim - 1))
@@ -364,7 +376,8 @@ def _each(name: str, argument: str, value: Any, n: int, least: int) -> list[int]
     if len(entries) != n:
         fail(
             name,
-            f"{argument}={show(value)} has {_entries(len(entries))}, but the window slides over {n} axes",
+            f"{argument}={show(value)} has {_entries(len(entries))},"
+            f" but the window slides over {n} axes",
             f"one int, or {_entries(n)}",
         )
     return [integer(name, argument, value, entry, least=least) for entry in entries]
@@ -384,7 +397,8 @@ def _padding(name: str, padding: Any, n: int) -> tuple[str | None, list[tuple[in
     if len(entries) != n:
         fail(
             name,
-            f"padding={show(padding)} has {_entries(len(entries))}, but the window slides over {n} axes",
+            f"padding={show(padding)} has {_entries(len(entries))},"
+            f" but the window slides over {n} axes",
             f"one int, or one int or (low, high) pair per axis, such as {((1, 1),) * n}",
         )
     pads = []
@@ -413,8 +427,8 @@ def _length(name: str, shape: tuple, axis: int) -> int:
         return operator.index(shape[axis])
     except Exception as error:
         raise ValueError(
-            f"{name}: axis {axis} of x of shape {shape} has no fixed size, and its windows cannot be laid out."
-            " Give pooled axes a fixed size; batch and channel axes may stay symbolic."
+            f"{name}: axis {axis} of x of shape {shape} has no fixed size, so its windows cannot be"
+            " laid out. Give pooled axes a fixed size; batch and channel axes may stay symbolic."
         ) from error
 
 
@@ -462,7 +476,7 @@ def _entries(n: int) -> str:
 
 
 def _scalar(value: Any) -> bool:
-    """One number (or something that is no sequence, to be told so later), not one entry per axis."""
+    """One number (or no sequence at all, to be told so later), not one entry per axis."""
     if isinstance(value, str | bytes):
         return True
     return getattr(value, "ndim", None) == 0 or not isinstance(value, Iterable)

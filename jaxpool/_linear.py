@@ -1,10 +1,11 @@
 """Primitives: the only file that talks to JAX's interpreters.
 
 JAX derives the transpose of a slice as a pad, and pads inside a fused loop are what makes pooling's
-gradient slow. So a pooling's linear part is a *pair* of primitives, each the other's transpose, both
-written out by hand. JAX then needs nothing else: forward mode, reverse mode and every order above
-follow from `jvp`, `transpose` and `batch`, and what is saved for the backward pass is exactly the
-non-linear operands (`jax.custom_vjp` would lose forward mode, `linear_call` cannot be batched).
+gradient slow. So a pooling's linear part is a *pair* of primitives, each the other's transpose,
+both written out by hand. JAX then needs nothing else: forward mode, reverse mode and every order
+above follow from `jvp`, `transpose` and `batch`, and what is saved for the backward pass is
+exactly the non-linear operands (`jax.custom_vjp` would lose forward mode, `linear_call` cannot be
+batched).
 
 The functions given here count axes from the end, so that batching is a new leading axis.
 """
@@ -23,8 +24,8 @@ def linear_pair(
 ) -> tuple[Callable, Callable]:
     """`forward(t, *rest, **static)` and its transpose, as two functions linear in t.
 
-    Derivatives with respect to `rest`, which first derivatives never need, are JAX's own of the same
-    code. `shapes(shape, **static, forward)` gives the result's shape from that of t, or back.
+    Derivatives with respect to `rest`, which first derivatives never need, are JAX's own of the
+    same code. `shapes(shape, **static, forward)` gives the result's shape from that of t, or back.
     """
     there = _primitive(name, forward, partial(shapes, forward=True))
     back = _primitive(f"{name}_transpose", transpose, partial(shapes, forward=False))

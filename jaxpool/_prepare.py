@@ -60,7 +60,8 @@ def array(name: str, x: Any) -> jax.Array:
         return jnp.asarray(x)
     except (TypeError, ValueError) as error:
         raise TypeError(
-            f"{name}: x of type {type(x).__name__} is not an array. Write a JAX or NumPy array of numbers."
+            f"{name}: x of type {type(x).__name__} is not an array of numbers."
+            " Write a JAX or NumPy array."
         ) from error
 
 
@@ -116,8 +117,8 @@ def temperature(name: str, value: Any, call: Call) -> jax.Array:
         channels = tuple(x.shape[a] if a == at else 1 for a in range(at, x.ndim))
         fail(
             name,
-            f"temperature of shape {given.shape} does not broadcast against x of shape {x.shape} outside the pooled axes"
-            f" {tuple(sorted(pooled))}",
+            f"temperature of shape {given.shape} does not broadcast against x of shape {x.shape}"
+            f" outside the pooled axes {tuple(sorted(pooled))}",
             f"one number, or one per channel with shape {channels}",
         )
     return given.astype(wide(x.dtype)).reshape(shape)

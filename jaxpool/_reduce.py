@@ -4,11 +4,17 @@ A window over several axes is one pass per axis, last axis first, and a large wi
 passes of few taps (`Window.passes`). Each pass reads slices of its input; the few windows at the
 borders are computed apart, because padding inside a fused loop keeps XLA from vectorising it.
 
-Max and min. Elementwise `lax.max` over slices, because XLA's CPU backend drops NaN from `reduce_window`
-and `reduce` where windows do not overlap. Their derivative is linear in the tangent once the *winner*
-of every window is known: one byte, the first tap that holds the value (or the first NaN). `pick` takes
-each window's tangent from its winner, `spread` takes each cotangent back there, summing over the
-windows that see an element: no scatter, so the same result every time.
+Max and min. Elementwise `lax.max` over slices, because XLA's CPU backend drops NaN from
+`reduce_window` and `reduce` where windows do not overlap. Their derivative is linear in the tangent
+once the *winner* of every window is known: one byte, the first tap that holds the value (or the
+first NaN). `pick` takes each window's tangent from its winner; its transpose `spread` gives each
+cotangent back there, summing over the windows that see an element: no scatter, so the same result
+every time.
+
+Sums are linear: `lax.reduce_window` along each axis.
+
+Log-sum-exp and softmax. Each pass averages with softmax weights, which `weigh` applies to a tangent
+and its transpose to a cotangent; the weights are computed anew from what the forward pass returned.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,8 +31,9 @@ from jax.custom_derivatives import SymbolicZero
 from jaxpool._geometry import Region, Window
 from jaxpool._linear import linear_pair, primitive
 
-# More taps than DIRECT in one window cost less as several passes over fewer taps. Windows that do not
-# overlap read every element once whatever their size; BLOCK only bounds the length of the program.
+# More taps than DIRECT in one window cost less as several passes over fewer taps. Windows that do
+# not overlap read every element once whatever their size; BLOCK only bounds the length of the
+# program.
 DIRECT = 7
 BLOCK = 16
 
@@ -63,7 +70,7 @@ def _replace_axis(shape: Sequence[Any], axis: int, n: Any) -> tuple[Any, ...]:
 
 
 def passes(step: Callable, state: Any, window: Window, overlap: bool) -> Any:
-    """Fold one axis of every array in `state` by `step(state, small_window)`, as often as it takes."""
+    """Fold one axis of every array in `state` by `step(state, small_window)`, often enough."""
     if window.size <= (BLOCK if window.disjoint else DIRECT):
         return step(state, window)
     if window.out == 1 and window.dilation == 1:
@@ -86,7 +93,7 @@ def passes(step: Callable, state: Any, window: Window, overlap: bool) -> Any:
 
 
 def _disjoint(step: Callable, state: Any, window: Window, overlap: bool) -> Any:
-    """Large windows side by side: a new axis across the windows, and one window over each of its rows.
+    """Large windows side by side: a new axis across them, and one window over each of its rows.
 
     Only the first and the last window can reach past the map; they are folded by themselves.
     """
@@ -216,7 +223,7 @@ def _spread(g: jax.Array, winner: jax.Array, *, window: Window) -> jax.Array:
 
 
 def _gather(g: jax.Array, window: Window, given: Callable) -> jax.Array:
-    """dx[p] = the sum of given(i, p) over the windows i that see p: one slice per phase of the stride."""
+    """dx[p] = the sum of given(i, p) over the windows i that see p, one stride phase at a time."""
     phases = []
     for phase in range(window.stride):
         pieces = []
@@ -328,8 +335,8 @@ class Smooth(NamedTuple):
 
     top is the largest element and level = log(mean exp((x - top)/T)) lies in [-log count, 0], so no
     exponent is above 0 and every weight is exact to rounding, whatever the size of x/T: the sum
-    top + T*level has already lost what the weights need. An element is (x, 0, 1, x); one that is not
-    real, or is -inf, stands at `floor`, where it has no weight beside any other.
+    top + T*level has already lost what the weights need. An element is (x, 0, 1, x); one that is
+    not real, or is -inf, stands at `floor`, where it has no weight beside any other.
     """
 
     top: jax.Array
@@ -380,9 +387,9 @@ def _smooth_window(temperature, top, level, counts, mean, shift, count, window):
     low = floor(top.dtype)
     columns = [_padded_taps(a, window, fill) for a, fill in ((top, low), (level, 0), (counts, 0))]
     columns.append(columns[0] if mean is None else _padded_taps(mean, window, low))
-    for t, l, c, m in zip(*columns, strict=True):
-        z = _below(t, shift) / temperature + l
-        share = c / jnp.maximum(count, 1)
+    for t, r, n, m in zip(*columns, strict=True):
+        z = _below(t, shift) / temperature + r
+        share = n / jnp.maximum(count, 1)
         weight += share * jnp.exp(z)
         excess += share * jnp.expm1(z)
         offset += share * jnp.exp(z) * _below(m, shift)
@@ -396,8 +403,8 @@ def _smooth_window(temperature, top, level, counts, mean, shift, count, window):
 def _smooth_window_jvp(window, primals, tangents):
     """With w = the softmax weights in a window and <.> = sum w*(.), in the tangents of x and T:
 
-        level' = <q> - T'/T^2 <top - shift>,    q = top'/T + level'
-        mean' = <mean'> + <(mean - <mean>) q> - T'/T^2 <(mean - <mean>) (top - shift)>
+    level' = <q> - T'/T^2 <top - shift>,    q = top'/T + level'
+    mean' = <mean'> + <(mean - <mean>) q> - T'/T^2 <(mean - <mean>) (top - shift)>
     """
     temperature, top, level, counts, mean, shift, count = primals
     d_temperature, d_top, d_level, _, d_mean, *_ = tangents
@@ -437,7 +444,7 @@ def _no(tangent: Any) -> bool:
 
 
 def _below(a: jax.Array, b: jax.Array) -> jax.Array:
-    """a - b, but no further below 0 than its derivatives can stand: the weight is 0 all the same."""
+    """a - b, but no further below 0 than its derivatives can stand: no weight all the same."""
     difference = a - b
     return lax.max(difference, jnp.full_like(difference, -1e30))
 
@@ -463,7 +470,7 @@ def _weigh(t: jax.Array, *rest: jax.Array, window: Window) -> jax.Array:
 
 
 def _weigh_back(g: jax.Array, *rest: jax.Array, window: Window) -> jax.Array:
-    """The transpose of `_weigh`: dt[p] = the sum of weight(i, p) * g[i] over the windows i that see p."""
+    """The transpose of `_weigh`: dt[p] = the sum of weight(i, p) * g[i] over the windows of p."""
     inner, outer, temperature = _sides(rest)
     n = -(-window.length // window.stride) * window.stride
     inner = [
@@ -482,7 +489,7 @@ def _weigh_back(g: jax.Array, *rest: jax.Array, window: Window) -> jax.Array:
 
 
 def _fills(inner: Sequence[jax.Array]) -> list[float]:
-    """What (top, level, ...) hold on padding: nothing that could make a weight or a factor infinite."""
+    """What (top, level, ...) hold on padding: nothing that could make a weight infinite."""
     low = floor(inner[0].dtype)
     return [low, 0, *[low] * len(inner[2:])]
 
@@ -500,7 +507,7 @@ def _weave(inner: Sequence[Any], outer: Sequence[Any], temperature: Any) -> list
 
 
 def _padded_taps(x: jax.Array, window: Window, fill: float) -> list[jax.Array]:
-    """Every tap of all windows, padding included: where exponentials outweigh what padding costs."""
+    """Every tap of all windows, padding included: exponentials outweigh what padding costs."""
     x = _pad(x, window.axis, window.low, max(window.overhang, 0), fill)
     return [
         _slice(x, window.axis, tap * window.dilation, window.out, window.stride)

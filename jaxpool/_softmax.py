@@ -49,8 +49,8 @@ def lse_pool(
       ValueError, TypeError: for arguments that do not fit together, integer x among them, before
         anything is traced.
 
-    Differentiates in both modes and to every order, in x and in the temperature; the gradient is the
-    softmax of x/T, exact for any size of x/T, and 0 for windows without elements.
+    Differentiates in both modes and to every order, in x and in the temperature; the gradient is
+    the softmax of x/T, exact for any size of x/T, and 0 for windows without elements.
 
     Pinheiro, Collobert: From Image-level to Pixel-level Labeling with Convolutional Networks, 2015.
 
