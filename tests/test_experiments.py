@@ -183,10 +183,10 @@ def test_the_hash_of_a_configuration_never_changes():
     )
     assert canonical(config) == (
         '{"batch":128,"data":"mnist5k","epochs":4,"experiment":"consistency","learning_rate":0.003,'
-        '"seed":1,"shifts":"exhaustive","size":32,"test_images":256,"train_images":4000,'
+        '"probe_images":512,"seed":1,"shifts":"exhaustive","size":32,"test_images":256,"train_images":4000,'
         '"variant":"max","widths":[16,32,64]}'
     )
-    assert digest(config) == "72cd0f2c"
+    assert digest(config) == "be75dcd3"
     assert digest(replace(config, epochs=5)) != digest(config)
 
 
