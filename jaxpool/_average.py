@@ -1,15 +1,14 @@
 """Sum and average pooling."""
 
-from functools import partial, reduce
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
 from jaxpool import _prepare, _reduce
-from jaxpool._geometry import Axes, Padding, PerAxis, Window, fail, show
+from jaxpool._geometry import Axes, Padding, PerAxis, fail, show
 from jaxpool._prepare import Call
 
 
@@ -192,31 +191,13 @@ def _jitted_mean(x, where, windows, *, padding, divisor, keepdims=True):
     if divisor is not None:
         mean = total / jnp.asarray(divisor, wide)
     else:
-        count = _count(where, windows, total.ndim, padding, wide)
+        count = _reduce.count(where, windows, total.ndim, padding)
         mean = total / jnp.maximum(count, jnp.ones((), count.dtype)).astype(wide)
     return _prepare.squeeze(mean.astype(dtype), windows, keepdims)
 
 
 def _real(x: jax.Array, where: jax.Array | None) -> jax.Array:
     return x if where is None else jnp.where(where, x, jnp.zeros((), x.dtype))
-
-
-def _count(where: Any, windows: tuple[Window, ...], ndim: int, padding: bool, dtype: Any) -> Any:
-    """How many elements (and padding, where it counts) each window averages over."""
-
-    def positions(padding: bool) -> np.ndarray:
-        def along(window: Window) -> np.ndarray:
-            shape = [1] * ndim
-            shape[window.axis] = window.out
-            return np.asarray(window.count(padding), np.float32).reshape(shape)
-
-        n = reduce(np.multiply, map(along, windows))
-        return n.flat[0].reshape((1,) * ndim) if n.size and np.all(n == n.flat[0]) else n
-
-    if where is None:
-        return jnp.asarray(positions(padding))
-    real = _reduce.total(where.astype(jnp.float32), windows)
-    return real + jnp.asarray(positions(True) - positions(False)) if padding else real
 
 
 def _divisor(name: str, value: Any) -> float:

@@ -61,6 +61,11 @@ class Window:
         """How far the last window reaches beyond the map; negative where elements are left over."""
         return (self.out - 1) * self.stride + self.extent - self.low - self.length
 
+    @property
+    def padded(self) -> bool:
+        """Some window reaches beyond the map, so that not all see equally many elements."""
+        return self.low > 0 or self.overhang > 0
+
     def filled(self) -> "Window":
         """The same window over a map to which its padding has been added as real elements."""
         return replace(self, length=self.low + self.length + self.high, low=0, high=0)

@@ -19,7 +19,7 @@ and its transpose to a cotangent; the weights are computed anew from what the fo
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -213,28 +213,26 @@ def _spread(g: jax.Array, winner: jax.Array, *, window: Window) -> jax.Array:
     """The transpose of `_pick`: dx[p] = the sum of g[i] over the windows i that p won."""
     if window.disjoint:
         return _spread_disjoint(g, winner, window)
-
-    def given(_: int, region: Region, tap: int, first: int) -> jax.Array:
-        n = region.stop - region.start
-        won = _slice(winner, window.axis, first, n) == jnp.uint8(tap)
-        return lax.select(won, _slice(g, window.axis, first, n), lax.full(won.shape, 0, g.dtype))
-
-    return _gather(g, window, given)
-
-
-def _gather(g: jax.Array, window: Window, given: Callable) -> jax.Array:
-    """dx[p] = the sum of given(i, p) over the windows i that see p, one stride phase at a time."""
     phases = []
     for phase in range(window.stride):
         pieces = []
         for region in window.sources(phase):
-            parts = [given(phase, region, tap, first) for tap, first in region.taps]
-            pieces.append(sum(parts[1:], parts[0]) if parts else _empty(g, window, region, 0))
+            dx = _empty(g, window, region, 0)
+            for tap, first in region.taps:
+                n = region.stop - region.start
+                won = _slice(winner, window.axis, first, n) == jnp.uint8(tap)
+                dx += lax.select(won, _slice(g, window.axis, first, n), jnp.zeros_like(dx))
+            pieces.append(dx)
         phases.append(_join(pieces, window.axis))
+    return _interleave(phases, window)
+
+
+def _interleave(phases: Sequence[jax.Array], window: Window) -> jax.Array:
+    """Every phase of the stride in its place along the map."""
     if window.stride == 1:
         return phases[0]
-    at = g.ndim + window.axis
-    woven = jnp.stack(phases, at + 1).reshape(_replace_axis(g.shape, at, -1))
+    at = phases[0].ndim + window.axis
+    woven = jnp.stack(phases, at + 1).reshape(_replace_axis(phases[0].shape, at, -1))
     return _slice(woven, at, 0, window.length)
 
 
@@ -325,6 +323,21 @@ def total(x: jax.Array, windows: Sequence[Window]) -> jax.Array:
     return x
 
 
+def count(mask: jax.Array | None, windows: Sequence[Window], ndim: int, padding: bool) -> jax.Array:
+    """How many real elements each window holds, float32; `padding` counts what may be counted."""
+
+    def positions(padding: bool) -> np.ndarray:
+        along = [np.asarray(window.count(padding), np.float32) for window in windows]
+        axes = [_replace_axis((1,) * ndim, w.axis, w.out) for w in windows]
+        n = reduce(np.multiply, [a.reshape(s) for a, s in zip(along, axes, strict=True)])
+        return n.flat[0].reshape((1,) * ndim) if n.size and np.all(n == n.flat[0]) else n
+
+    if mask is None:
+        return jnp.asarray(positions(padding))
+    real = total(mask.astype(jnp.float32), windows)
+    return real + jnp.asarray(positions(True) - positions(False)) if padding else real
+
+
 # ---- log-sum-exp and softmax-weighted means ----
 
 
@@ -333,15 +346,17 @@ class Smooth(NamedTuple):
 
         T*log(mean exp(x/T)) = top + T*level,    sum softmax(x/T)*x = mean.
 
-    top is the largest element and level = log(mean exp((x - top)/T)) lies in [-log count, 0], so no
+    top is the largest element and level = log(mean exp((x - top)/T)) lies in [-log n, 0], so no
     exponent is above 0 and every weight is exact to rounding, whatever the size of x/T: the sum
     top + T*level has already lost what the weights need. An element is (x, 0, 1, x); one that is
     not real, or is -inf, stands at `floor`, where it has no weight beside any other.
+
+    count says how many real elements a window holds; None: as many as its neighbours.
     """
 
     top: jax.Array
     level: jax.Array
-    count: jax.Array
+    count: jax.Array | None
     mean: jax.Array | None
 
 
@@ -358,16 +373,17 @@ def smooth(
     mean: bool,
 ) -> Smooth:
     """Fold every window of x into one `Smooth`; its mean only where asked for."""
-    pooled = {window.axis + x.ndim for window in windows}
-    along = [n if a in pooled else 1 for a, n in enumerate(x.shape)]
-    if mask is None:
-        count = jnp.ones(along, x.dtype)
-    else:
-        count = mask.astype(x.dtype)
+    if mask is not None:
         x = jnp.where(mask, x, floor(x.dtype))
     x = lax.max(x, jnp.full_like(x, floor(x.dtype)))
-    state = Smooth(x, jnp.zeros(along, x.dtype), count, x if mean else None)
+    pooled = {window.axis + x.ndim for window in windows}
+    level = jnp.zeros([n if a in pooled else 1 for a, n in enumerate(x.shape)], x.dtype)
+    state = Smooth(x, level, None if mask is None else mask.astype(x.dtype), x if mean else None)
     for window in reversed(windows):
+        if mask is None:  # along one axis counts can differ at the borders; across axes they agree
+            ones = _replace_axis((1,) * x.ndim, window.axis, window.length)
+            uneven = window.padded or window.size > DIRECT
+            state = state._replace(count=jnp.ones(ones, x.dtype) if uneven else None)
         state = passes(partial(_smooth_pass, temperature), state, window, overlap=False)
     return state
 
@@ -376,28 +392,50 @@ def _smooth_pass(temperature: jax.Array, state: Smooth, window: Window) -> Smoot
     # The shift cancels out of every result, so it needs no derivative.
     shift = lax.stop_gradient(_value(state.top, window, largest=True))
     shift = lax.clamp(floor(shift.dtype), shift, -floor(shift.dtype))
-    count = _sum_of_taps(state.count, window)
-    level, mean = _smooth_window(temperature, *state, shift, count, window)
+    shift = lax.optimization_barrier(shift)  # or XLA computes it again for every tap and transpose
+    count, shares = _shares(state.count, window)
+    level, mean = _smooth_window(temperature, *state, shift, count, shares, window)
     return Smooth(shift, level, count, mean)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(7,))
-def _smooth_window(temperature, top, level, counts, mean, shift, count, window):
+def _shares(counts: jax.Array | None, window: Window) -> tuple[jax.Array | None, list | None]:
+    """The real elements of every window, and each tap's share of them."""
+    if counts is None and not window.padded:
+        return None, None
+    taps = _padded_taps(counts, window, 0)
+    count = sum(taps[1:], taps[0])
+    return count, lax.optimization_barrier([tap / jnp.maximum(count, 1) for tap in taps])
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(8,))
+def _smooth_window(temperature, top, level, counts, mean, shift, count, shares, window):
     weight = excess = offset = jnp.zeros((), top.dtype)
     low = floor(top.dtype)
-    columns = [_padded_taps(a, window, fill) for a, fill in ((top, low), (level, 0), (counts, 0))]
-    columns.append(columns[0] if mean is None else _padded_taps(mean, window, low))
-    for t, r, n, m in zip(*columns, strict=True):
+    tops, levels = _padded_taps(top, window, low), _padded_taps(level, window, 0)
+    means = tops if mean is None else _padded_taps(mean, window, low)
+    shares = shares or [np.asarray(1 / window.size, top.dtype)] * window.size
+    for t, r, share, m in zip(tops, levels, shares, means, strict=True):
         z = _below(t, shift) / temperature + r
-        share = n / jnp.maximum(count, 1)
-        weight += share * jnp.exp(z)
-        excess += share * jnp.expm1(z)
-        offset += share * jnp.exp(z) * _below(m, shift)
-    # log(weight), and near 1 from weight - 1 itself, in which large temperatures lose nothing.
-    near = excess > -0.5
+        e = jnp.exp(z)
+        weight += share * e
+        excess += share * _expm1(z, e)
+        offset += share * e * _below(m, shift)
     weight = jnp.where(weight == 0, 1, weight)
-    level = jnp.where(near, jnp.log1p(jnp.where(near, excess, 0)), jnp.log(weight))
-    return level, None if mean is None else shift + offset / weight
+    # log(weight); near 1 with the part of `excess` that weight = 1 + excess has rounded away, which
+    # is all there is at large temperatures.
+    lost = jnp.where(jnp.abs(excess) < 0.5, (excess - (weight - 1)) / weight, 0)
+    level, mean = jnp.log(weight) + lost, None if mean is None else shift + offset / weight
+    return lax.optimization_barrier((level, mean))
+
+
+def _expm1(z: jax.Array, exp: jax.Array) -> jax.Array:
+    """exp(z) - 1 for z <= 0, given exp(z): its series near 0, to the last bit of float32."""
+    if z.dtype == jnp.float64:
+        return jnp.expm1(z)
+    series = jnp.ones_like(z)
+    for n in range(7, 1, -1):
+        series = 1 + series * z / n
+    return jnp.where(z > -0.35, z * series, exp - 1)
 
 
 def _smooth_window_jvp(window, primals, tangents):
@@ -406,16 +444,12 @@ def _smooth_window_jvp(window, primals, tangents):
     level' = <q> - T'/T^2 <top - shift>,    q = top'/T + level'
     mean' = <mean'> + <(mean - <mean>) q> - T'/T^2 <(mean - <mean>) (top - shift)>
     """
-    temperature, top, level, counts, mean, shift, count = primals
+    temperature, top, level, counts, mean, shift, count, _ = primals
     d_temperature, d_top, d_level, _, d_mean, *_ = tangents
     level_out, mean_out = _smooth_window(*primals, window)
-    rest = (
-        top,
-        level + jnp.log(counts),
-        shift,
-        level_out + jnp.log(jnp.maximum(count, 1)),
-        temperature,
-    )
+    inner = level if counts is None else level + jnp.log(counts)
+    size = np.asarray(window.size, top.dtype) if count is None else jnp.maximum(count, 1)
+    rest = (top, inner, shift, level_out + jnp.log(size), temperature)
     weighed = partial(weigh, window=window)
     around = () if mean is None else (mean, mean_out)
 
@@ -470,22 +504,42 @@ def _weigh(t: jax.Array, *rest: jax.Array, window: Window) -> jax.Array:
 
 
 def _weigh_back(g: jax.Array, *rest: jax.Array, window: Window) -> jax.Array:
-    """The transpose of `_weigh`: dt[p] = the sum of weight(i, p) * g[i] over the windows of p."""
+    """The transpose of `_weigh`: dt[p] = the sum of weight(i, p) * g[i] over windows of p."""
     inner, outer, temperature = _sides(rest)
-    n = -(-window.length // window.stride) * window.stride
+    outer = [g, *outer]
+    fills = [0, -floor(g.dtype), *[0] * len(outer[2:])]  # what is no window gives no weight
+    if window.disjoint:
+        g, *outer = [_repeat(a, window, fill) for a, fill in zip(outer, fills, strict=True)]
+        return g * _weight(*_weave(inner, outer, temperature))
+
+    s, axis, n = window.stride, window.axis, -(-window.length // window.stride)
     inner = [
-        _pad(a, window.axis, 0, n - window.length, fill)
+        _pad(a, axis, 0, n * s - window.length, fill)
         for a, fill in zip(inner, _fills(inner), strict=True)
     ]
+    beyond = window.extent // s + 1
+    outer = [_pad(a, axis, beyond, n + beyond, fill) for a, fill in zip(outer, fills, strict=True)]
+    phases = []
+    for phase in range(s):
+        slabs = [_slice(a, axis, phase, n, s) for a in inner]
+        dt = jnp.zeros_like(slabs[0])
+        for tap in range(window.size):
+            ahead, aside = divmod(phase + window.low - tap * window.dilation, s)
+            if not aside:
+                g, *here = [_slice(a, axis, ahead + beyond, n) for a in outer]
+                dt += g * _weight(*_weave(slabs, here, temperature))
+        phases.append(dt)
+    return _interleave(phases, window)
 
-    def given(phase: int, region: Region, first: int) -> jax.Array:
-        n = region.stop - region.start
-        start = phase + region.start * window.stride
-        slabs = [_slice(a, window.axis, start, n, window.stride) for a in inner]
-        here = [_slice(a, window.axis, first, n) for a in outer]
-        return _slice(g, window.axis, first, n) * _weight(*_weave(slabs, here, temperature))
 
-    return _gather(g, window, lambda phase, region, tap, first: given(phase, region, first))
+def _repeat(a: jax.Array, window: Window, fill: float) -> jax.Array:
+    """Disjoint windows only: every element's window's value, `fill` where there is none."""
+    at, k, s = a.ndim + window.axis, window.size, window.stride
+    rows = jnp.broadcast_to(
+        lax.expand_dims(a, [at + 1]), (*a.shape[: at + 1], k, *a.shape[at + 1 :])
+    )
+    rows = _pad(rows, at + 1, 0, s - k, fill).reshape(_replace_axis(a.shape, at, window.out * s))
+    return _pad(rows, at, -window.low, window.length + window.low - window.out * s, fill)
 
 
 def _fills(inner: Sequence[jax.Array]) -> list[float]:
@@ -513,11 +567,6 @@ def _padded_taps(x: jax.Array, window: Window, fill: float) -> list[jax.Array]:
         _slice(x, window.axis, tap * window.dilation, window.out, window.stride)
         for tap in range(window.size)
     ]
-
-
-def _sum_of_taps(x: jax.Array, window: Window) -> jax.Array:
-    taps = _padded_taps(x, window, 0)
-    return sum(taps[1:], taps[0])
 
 
 weigh, _ = linear_pair("weigh", _weigh, _weigh_back, _linear_shape)

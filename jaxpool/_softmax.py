@@ -190,7 +190,8 @@ def _smooth(name: str, call: Call, temperature: Any, **how: Any) -> jax.Array:
 @partial(jax.jit, static_argnames=("windows", "kind", "keepdims"))
 def _jitted(x, where, windows, temperature, *, kind, keepdims=True):
     wide = x.astype(_prepare.wide(x.dtype))
-    top, level, count, mean = _reduce.smooth(wide, windows, temperature, where, kind == "softmax")
+    top, level, _, mean = _reduce.smooth(wide, windows, temperature, where, kind == "softmax")
+    count = _reduce.count(where, windows, x.ndim, padding=False)
     if kind == "sum":
         level += jnp.log(jnp.maximum(count, 1))
     y = top + temperature * level if mean is None else mean

@@ -129,8 +129,15 @@ def each(*keeps: Callable[[Op], bool]):
 
 
 def each_with_padding(*paddings):
-    """Run a test once for every op and padding; ops that cover whole axes have no padding."""
-    rows = [(op, padding) for op in OPS for padding in (paddings[:1] if op.covers else paddings)]
+    """Run a test once for every op and padding.
+
+    Ops that cover whole axes have no padding; soft ones compile for so long that one must do.
+    """
+    rows = [
+        (op, padding)
+        for op in OPS
+        for padding in (paddings[:1] if op.covers or op.soft else paddings)
+    ]
     return pytest.mark.parametrize(
         ("op", "padding"), rows, ids=[f"{op.id}-{padding}" for op, padding in rows]
     )
@@ -542,7 +549,7 @@ def test_an_empty_window_has_its_value_and_no_gradient(op: Op, dtype):
     np.testing.assert_array_equal(y[0], expected[0])
     if not op.covers:
         np.testing.assert_array_equal(y[1, 0], expected[1, 0])
-    if dtype in FLOATS:
+    if dtype in (FLOAT, jnp.bfloat16):
         _, gradient = pullback(functools.partial(op, call=call, where=where), x, jnp.ones_like(y))
         assert np.isfinite(gradient).all()
         np.testing.assert_array_equal(np.asarray(gradient != 0) & ~where, False)
@@ -629,8 +636,6 @@ def test_masks_may_be_traced_batched_and_of_lower_rank(op: Op):
         batched = functools.partial(op, call=Call(alone.shape, (), {"axis": (0, 1)}))
     expected = op.expect(x, call, where=where).values
     assert_equal(jax.vmap(lambda x, m: batched(x, where=m))(x, where), expected, tolerance)
-    expected = op.expect(x, call, where=one).values
-    assert_equal(jax.vmap(lambda x: batched(x, where=one))(x), expected, tolerance)
     many = jax.vmap(lambda m: op(x, call, where=m))(jnp.stack([where, ~where]))
     assert_equal(many[1], op.expect(x, call, where=~where).values, tolerance)
 
@@ -671,24 +676,25 @@ def test_jit_equals_eager(op: Op, padding):
 
 
 @each()
-@pytest.mark.parametrize("place", [0, -1])
-def test_vmap_equals_a_loop(op: Op, place: int):
+def test_vmap_equals_a_loop(op: Op):
     call = op.call()
-    tolerance = 0 if op.selects else TOLERANCE
     x = jnp.asarray(distinct((4, *call.shape)), FLOAT)
-    moved = jnp.moveaxis(x, 0, place)
-    pool = functools.partial(op, call=call)
+    last = jnp.moveaxis(x, 0, -1)
+    tolerance = 0 if op.selects else TOLERANCE
 
     def loss(x):
-        return jnp.sum(pool(x) ** 2)
+        return jnp.sum(op(x, call) ** 2)
 
-    value = jax.jit(pool)
-    assert_equal(jax.vmap(value, in_axes=place)(moved), [value(one) for one in x], tolerance)
+    value = jax.jit(functools.partial(op, call=call))
+    expected = [value(one) for one in x]
+    assert_equal(jax.vmap(value)(x), expected, tolerance)
+    assert_equal(jax.vmap(value, in_axes=-1)(last), expected, tolerance)
+
     slope = jax.jit(jax.grad(loss))
     expected = [slope(one) for one in x]
-    assert_equal(jax.jit(jax.vmap(slope, in_axes=place))(moved), expected, tolerance)
-    total = jax.jit(jax.grad(lambda x: jnp.sum(jax.vmap(loss, in_axes=place)(x))))
-    assert_equal(jnp.moveaxis(total(moved), place, 0), expected, tolerance)
+    assert_equal(jax.vmap(slope, in_axes=-1)(last), expected, tolerance)
+    total = jax.jit(jax.grad(lambda x: jnp.sum(jax.vmap(loss)(x))))
+    assert_equal(total(x), expected, tolerance)
 
 
 def check_derivatives(f: Callable, *args) -> None:
@@ -699,61 +705,44 @@ def check_derivatives(f: Callable, *args) -> None:
 
 def smooth_calls(op: Op) -> list[Call]:
     """Few calls that together reach every form of window, without an empty one."""
-    if op.covers:
-        return [Call((2, 3, 4, 2)), Call((3, 2, 4), (), {"axis": (0, -1)})]
-    return [
-        Call((1, 5, 4, 2), ((3, 2), (2, 1), "SAME")),
+    some = np.arange(24).reshape(1, 4, 3, 2) % 5 != 0
+    calls = [
+        Call((1, 4, 3, 2), ((2, 2), (1, 2), "SAME"), {"where": some}),
         Call((7, 1), ((3,), 2, 1), {"window_dilation": 2, "ceil_mode": True}),
         Call((4, 6, 1), ((2, 2),)),
         Call((2, 5), (3, 1, "REFLECT"), {"axis": -1}),
     ]
+    return [Call((1, 4, 3, 2), (), {"where": some})] if op.covers else calls[: 2 if op.soft else 4]
 
 
-SMOOTH = [
-    (op, call) for op in OPS for call in smooth_calls(op)[: 2 if op.soft and not op.covers else 4]
-]
+SMOOTH = [(op, call) for op in OPS for call in smooth_calls(op)]
 
 
 @pytest.mark.parametrize(
     ("op", "call"), SMOOTH, ids=[f"{op.id}-{call.shape}" for op, call in SMOOTH]
 )
 def test_derivatives_of_both_orders_in_both_modes(op: Op, call: Call):
-    x = jnp.asarray(distinct(call.shape), FLOAT)
-    pool = jax.jit(functools.partial(op, call=call))
-    check_derivatives(pool, x)
+    check_derivatives(jax.jit(functools.partial(op, call=call)), distinct(call.shape).astype(FLOAT))
 
 
 @each()
-def test_derivatives_of_masked_pools(op: Op):
-    call = op.call()
-    x = jnp.asarray(distinct(call.shape), FLOAT)
-    where = random("smooth").random(call.shape) < 0.7
-    full = np.isfinite(op.expect(x, call, where=where).values) | np.isfinite(op.empty)
-    check_derivatives(jax.jit(lambda x: jnp.where(full, op(x, call, where=where), 0)), x)
+def test_higher_derivatives_are_symmetric(op: Op):
+    call = op.call((5, 1), (3,), 2, "SAME")
+    x = distinct(call.shape).astype(FLOAT).ravel()
+    v = np.arange(5, dtype=FLOAT)
 
+    def f(x):
+        return jnp.sum(jnp.sin(op(x.reshape(1, 5, 1) if op.covers else x[:, None], call)))
 
-@each()
-def test_the_hessian_is_symmetric_in_every_mode(op: Op):
-    call = op.call((4, 3, 2), (3, 2), 1, "SAME")
-    x = jnp.asarray(distinct(call.shape), FLOAT)
-
-    def f(flat):
-        return jnp.sum(jnp.sin(op(flat.reshape(call.shape), call)))
-
-    flat = x.ravel()
-    forward, reverse = jax.jacfwd, jax.jacrev
-    hessian = jax.jit(forward(reverse(f)))(flat)
+    hessian = jax.jit(jax.hessian(f))(x)
     assert jnp.abs(hessian).max() > 0
     assert_equal(hessian, hessian.T, TOLERANCE)
-    for outer, inner in [(forward, forward), (reverse, forward), (reverse, reverse)]:
-        assert_equal(jax.jit(outer(inner(f)))(flat), hessian, TOLERANCE)
-
-    # A third derivative, reverse over forward over reverse and forward over reverse over forward.
-    v = jnp.ones_like(flat)
-    third = jax.jit(jax.grad(lambda x: jax.jvp(jax.grad(f), (x,), (v,))[1] @ v))(flat)
-    slope = jax.grad(lambda x: jax.jvp(f, (x,), (v,))[1])
-    again = jax.jit(lambda x: jax.jvp(slope, (x,), (v,))[1])(flat)
-    assert_equal(third, again, 10 * TOLERANCE)
+    product = jax.jit(lambda x: jax.jvp(jax.grad(f), (x,), (v,))[1])(x)
+    assert_equal(product, hessian @ v, 10 * TOLERANCE)
+    third = jax.jit(jax.jacfwd(jax.jacrev(jax.jacrev(f))))(x)
+    assert jnp.abs(third).max() > 0
+    for order in itertools.permutations(range(3)):
+        assert_equal(third.transpose(order), third, 10 * TOLERANCE)
 
 
 @each()
