@@ -54,13 +54,13 @@ def whole(name: str, x: Any, axis: Any, where: Any) -> Call:
     return Call(x, _mask(name, x, where, windows), windows)
 
 
-def array(name: str, x: Any) -> jax.Array:
+def array(name: str, x: Any, argument: str = "x") -> jax.Array:
     """x as a JAX array; lists and NumPy arrays are welcome."""
     try:
         return jnp.asarray(x)
     except (TypeError, ValueError) as error:
         raise TypeError(
-            f"{name}: x of type {type(x).__name__} is not an array of numbers."
+            f"{name}: {argument} of type {type(x).__name__} is not an array of numbers."
             " Write a JAX or NumPy array."
         ) from error
 
@@ -93,7 +93,7 @@ def wide(dtype: Any) -> Any:
 def temperature(name: str, value: Any, call: Call) -> jax.Array:
     """The temperature as an array that broadcasts against x, one value or one per channel."""
     x = call.x
-    given = array(name, value)
+    given = array(name, value, "temperature")
     if not jnp.issubdtype(given.dtype, jnp.number) or jnp.issubdtype(
         given.dtype, jnp.complexfloating
     ):
@@ -133,7 +133,7 @@ def _mask(name: str, x: jax.Array, where: Any, windows: tuple[Window, ...]) -> j
     """`where` with as many axes as x, whole along the pooled ones."""
     if where is None:
         return None
-    mask = array(name, where)
+    mask = array(name, where, "where")
     if mask.dtype != jnp.bool_:
         fail(
             name,

@@ -232,8 +232,10 @@ def _interleave(phases: Sequence[jax.Array], window: Window) -> jax.Array:
     if window.stride == 1:
         return phases[0]
     at = phases[0].ndim + window.axis
-    woven = jnp.stack(phases, at + 1).reshape(_replace_axis(phases[0].shape, at, -1))
-    return _slice(woven, at, 0, window.length)
+    shape, n = phases[0].shape, phases[0].shape[at] * window.stride
+    return _slice(
+        jnp.stack(phases, at + 1).reshape(_replace_axis(shape, at, n)), at, 0, window.length
+    )
 
 
 def _spread_disjoint(g: jax.Array, winner: jax.Array, window: Window) -> jax.Array:
