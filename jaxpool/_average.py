@@ -202,6 +202,8 @@ def _real(x: jax.Array, where: jax.Array | None) -> jax.Array:
 
 def _divisor(name: str, value: Any) -> float:
     try:
+        if isinstance(value, bool | str):
+            raise TypeError
         number = float(value)
     except Exception as error:
         raise TypeError(

@@ -305,9 +305,7 @@ def output_shape(
             f"output_shape: x_shape={show(x_shape)} is not a shape."
             " Write x.shape, for example (8, 28, 28, 3)."
         )
-    shape = tuple(x_shape)
-    for length in shape:
-        integer("output_shape", "x_shape", shape, length, least=0)
+    shape = tuple(integer("output_shape", "x_shape", x_shape, n, least=0) for n in x_shape)
     found, _ = windows(
         "output_shape", shape, window_shape, strides, padding, window_dilation, ceil_mode, axis
     )

@@ -59,8 +59,9 @@ def array(name: str, x: Any, argument: str = "x") -> jax.Array:
     try:
         return jnp.asarray(x)
     except (TypeError, ValueError) as error:
+        what = argument if argument == "x" else f"{argument}={show(x)}"
         raise TypeError(
-            f"{name}: {argument} of type {type(x).__name__} is not an array of numbers."
+            f"{name}: {what} of type {type(x).__name__} is not an array of numbers."
             " Write a JAX or NumPy array."
         ) from error
 

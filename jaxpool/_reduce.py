@@ -248,7 +248,7 @@ def _spread_disjoint(g: jax.Array, winner: jax.Array, window: Window) -> jax.Arr
     return _pad(dx, at, -window.low, window.length + window.low - window.out * s)
 
 
-def _linear_shape(shape: Sequence[Any], *, window: Window, forward: bool) -> tuple[Any, ...]:
+def _linear_shape(shape: Sequence[Any], *, window: Window, forward: bool, **_: Any) -> tuple:
     return _replace_axis(shape, window.axis, window.out if forward else window.length)
 
 
@@ -346,12 +346,12 @@ def count(mask: jax.Array | None, windows: Sequence[Window], ndim: int, padding:
 class Smooth(NamedTuple):
     """What LSE and softmax pooling are made of, for every element or window:
 
-        T*log(mean exp(x/T)) = top + T*level,    sum softmax(x/T)*x = mean.
+        T*log(mean exp(x/T)) = top + T*level,    sum softmax(x/T)*x = top + gap.
 
-    top is the largest element and level = log(mean exp((x - top)/T)) lies in [-log n, 0], so no
-    exponent is above 0 and every weight is exact to rounding, whatever the size of x/T: the sum
-    top + T*level has already lost what the weights need. An element is (x, 0, 1, x); one that is
-    not real, or is -inf, stands at `floor`, where it has no weight beside any other.
+    top is the largest element, and level = log(mean exp((x - top)/T)) lies in [-log n, 0], so no
+    exponent is above 0 and every weight is exact to rounding, whatever the size of x/T: the sums
+    have already lost what weights and derivatives need. An element is (x, 0, 1, 0); one that is not
+    real, or is -inf, stands at `floor`, where it has no weight beside any other.
 
     count says how many real elements a window holds; None: as many as its neighbours.
     """
@@ -359,7 +359,7 @@ class Smooth(NamedTuple):
     top: jax.Array
     level: jax.Array
     count: jax.Array | None
-    mean: jax.Array | None
+    gap: jax.Array | None
 
 
 def floor(dtype: Any) -> float:
@@ -372,15 +372,16 @@ def smooth(
     windows: Sequence[Window],
     temperature: jax.Array,
     mask: jax.Array | None,
-    mean: bool,
+    gap: bool,
 ) -> Smooth:
-    """Fold every window of x into one `Smooth`; its mean only where asked for."""
+    """Fold every window of x into one `Smooth`; its gap only where asked for."""
     if mask is not None:
         x = jnp.where(mask, x, floor(x.dtype))
     x = lax.max(x, jnp.full_like(x, floor(x.dtype)))
     pooled = {window.axis + x.ndim for window in windows}
     level = jnp.zeros([n if a in pooled else 1 for a, n in enumerate(x.shape)], x.dtype)
-    state = Smooth(x, level, None if mask is None else mask.astype(x.dtype), x if mean else None)
+    count = None if mask is None else mask.astype(x.dtype)
+    state = Smooth(x, level, count, level if gap else None)
     for window in reversed(windows):
         if mask is None:  # along one axis counts can differ at the borders; across axes they agree
             ones = _replace_axis((1,) * x.ndim, window.axis, window.length)
@@ -391,13 +392,15 @@ def smooth(
 
 
 def _smooth_pass(temperature: jax.Array, state: Smooth, window: Window) -> Smooth:
+    if temperature.ndim < state.top.ndim:  # a row for every window: see `_disjoint`
+        temperature = lax.expand_dims(temperature, [temperature.ndim + window.axis])
     # The shift cancels out of every result, so it needs no derivative.
     shift = lax.stop_gradient(_value(state.top, window, largest=True))
     shift = lax.clamp(floor(shift.dtype), shift, -floor(shift.dtype))
     shift = lax.optimization_barrier(shift)  # or XLA computes it again for every tap and transpose
     count, shares = _shares(state.count, window)
-    level, mean = _smooth_window(temperature, *state, shift, count, shares, window)
-    return Smooth(shift, level, count, mean)
+    level, gap = _smooth_window(temperature, *state, shift, count, shares, window)
+    return Smooth(shift, level, count, gap)
 
 
 def _shares(counts: jax.Array | None, window: Window) -> tuple[jax.Array | None, list | None]:
@@ -410,24 +413,25 @@ def _shares(counts: jax.Array | None, window: Window) -> tuple[jax.Array | None,
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(8,))
-def _smooth_window(temperature, top, level, counts, mean, shift, count, shares, window):
+def _smooth_window(temperature, top, level, counts, gap, shift, count, shares, window):
     weight = excess = offset = jnp.zeros((), top.dtype)
     low = floor(top.dtype)
     tops, levels = _padded_taps(top, window, low), _padded_taps(level, window, 0)
-    means = tops if mean is None else _padded_taps(mean, window, low)
+    gaps = levels if gap is None else _padded_taps(gap, window, 0)
     shares = shares or [np.asarray(1 / window.size, top.dtype)] * window.size
-    for t, r, share, m in zip(tops, levels, shares, means, strict=True):
-        z = _below(t, shift) / temperature + r
+    for t, r, share, m in zip(tops, levels, shares, gaps, strict=True):
+        down = _below(t, shift)
+        z = down / temperature + r
         e = jnp.exp(z)
         weight += share * e
         excess += share * _expm1(z, e)
-        offset += share * e * _below(m, shift)
+        offset += share * e * (down + m)
     weight = jnp.where(weight == 0, 1, weight)
     # log(weight); near 1 with the part of `excess` that weight = 1 + excess has rounded away, which
     # is all there is at large temperatures.
     lost = jnp.where(jnp.abs(excess) < 0.5, (excess - (weight - 1)) / weight, 0)
-    level, mean = jnp.log(weight) + lost, None if mean is None else shift + offset / weight
-    return lax.optimization_barrier((level, mean))
+    level, gap = jnp.log(weight) + lost, None if gap is None else offset / weight
+    return lax.optimization_barrier((level, gap))
 
 
 def _expm1(z: jax.Array, exp: jax.Array) -> jax.Array:
@@ -441,35 +445,36 @@ def _expm1(z: jax.Array, exp: jax.Array) -> jax.Array:
 
 
 def _smooth_window_jvp(window, primals, tangents):
-    """With w = the softmax weights in a window and <.> = sum w*(.), in the tangents of x and T:
+    """With <.> = the softmax-weighted sum of (.) over a window, mean = top + gap, shift fixed:
 
     level' = <q> - T'/T^2 <top - shift>,    q = top'/T + level'
-    mean' = <mean'> + <(mean - <mean>) q> - T'/T^2 <(mean - <mean>) (top - shift)>
+    gap' = <mean'> + <(mean - <mean>) q> - T'/T^2 <(mean - <mean>) (top - shift)>
     """
-    temperature, top, level, counts, mean, shift, count, _ = primals
-    d_temperature, d_top, d_level, _, d_mean, *_ = tangents
-    level_out, mean_out = _smooth_window(*primals, window)
+    temperature, top, level, counts, gap, shift, count, _ = primals
+    d_temperature, d_top, d_level, _, d_gap, *_ = tangents
+    level_out, gap_out = _smooth_window(*primals, window)
     inner = level if counts is None else level + jnp.log(counts)
     size = np.asarray(window.size, top.dtype) if count is None else jnp.maximum(count, 1)
     rest = (top, inner, shift, level_out + jnp.log(size), temperature)
-    weighed = partial(weigh, window=window)
-    around = () if mean is None else (mean, mean_out)
 
-    level_dot, mean_dot = jnp.zeros_like(level_out), jnp.zeros_like(level_out)
+    def average(t: jax.Array, factors: str = "") -> jax.Array:
+        gaps = (gap, gap_out) if "F" in factors else ()
+        return weigh(jnp.broadcast_to(t, top.shape), *rest, *gaps, window=window, factors=factors)
+
+    level_dot = gap_dot = jnp.zeros_like(level_out)
     q = [] if _no(d_top) else [d_top / temperature]
-    q += [] if _no(d_level) else [jnp.broadcast_to(d_level, top.shape)]
+    q += [] if _no(d_level) else [d_level]
     if q:
-        q = sum(q[1:], q[0])
-        level_dot += weighed(q, *rest)
-        mean_dot += weighed(q, *rest, *around) if around else 0
-    if around and not _no(d_mean):
-        mean_dot += weighed(d_mean, *rest)
+        level_dot += average(sum(q[1:], q[0]))
+        gap_dot += 0 if gap is None else average(sum(q[1:], q[0]), "F")
+    if gap is not None:
+        for mean_dot in (d_top, d_gap):
+            gap_dot += 0 if _no(mean_dot) else average(mean_dot)
     if not _no(d_temperature):
-        rate = d_temperature / (temperature * temperature)
-        one = jnp.ones_like(top)
-        level_dot -= rate * weighed(one, *rest, top, shift)
-        mean_dot -= rate * weighed(one, *rest, top, shift, *around) if around else 0
-    return (level_out, mean_out), (level_dot, mean_dot if around else None)
+        rate, one = d_temperature / (temperature * temperature), jnp.ones((), top.dtype)
+        level_dot -= rate * average(one, "D")
+        gap_dot -= 0 if gap is None else rate * average(one, "DF")
+    return (level_out, gap_out), (level_dot, None if gap is None else gap_dot)
 
 
 _smooth_window.defjvp(_smooth_window_jvp, symbolic_zeros=True)
@@ -485,34 +490,38 @@ def _below(a: jax.Array, b: jax.Array) -> jax.Array:
     return lax.max(difference, jnp.full_like(difference, -1e30))
 
 
-def _weight(top, level, shift, norm, temperature, *pairs):
-    """The softmax weight of an element in a window, times (inner - outer) for each further pair."""
-    weight = jnp.exp(_below(top, shift) / temperature + level - norm)
+def _weight(top, level, shift, norm, temperature, *gaps, factors):
+    """The softmax weight of an element, times D = top - shift, times F = mean - <mean>."""
+    down = _below(top, shift)
+    weight = jnp.exp(down / temperature + level - norm)
     live = weight > 0  # no factor may be infinite where there is no weight
-    for inner, outer in zip(pairs[::2], pairs[1::2], strict=True):
-        weight *= jnp.where(live, inner - outer, 0)
+    if "D" in factors:
+        weight *= jnp.where(live, down, 0)
+    if "F" in factors:
+        gap, gap_out = gaps
+        weight *= jnp.where(live, down + (gap - gap_out), 0)
     return weight
 
 
-def _weigh(t: jax.Array, *rest: jax.Array, window: Window) -> jax.Array:
+def _weigh(t: jax.Array, *rest: jax.Array, window: Window, factors: str) -> jax.Array:
     """out[i] = the sum over the elements p of window i of weight(i, p) * t[p]."""
     inner, outer, temperature = _sides(rest)
     fills = (0, *_fills(inner))
     columns = [_padded_taps(a, window, fill) for a, fill in zip((t, *inner), fills, strict=True)]
     out = jnp.zeros((), t.dtype)
     for t_tap, *slabs in zip(*columns, strict=True):
-        out += t_tap * _weight(*_weave(slabs, outer, temperature))
+        out += t_tap * _weight(*_weave(slabs, outer, temperature), factors=factors)
     return out
 
 
-def _weigh_back(g: jax.Array, *rest: jax.Array, window: Window) -> jax.Array:
+def _weigh_back(g: jax.Array, *rest: jax.Array, window: Window, factors: str) -> jax.Array:
     """The transpose of `_weigh`: dt[p] = the sum of weight(i, p) * g[i] over windows of p."""
     inner, outer, temperature = _sides(rest)
     outer = [g, *outer]
     fills = [0, -floor(g.dtype), *[0] * len(outer[2:])]  # what is no window gives no weight
     if window.disjoint:
         g, *outer = [_repeat(a, window, fill) for a, fill in zip(outer, fills, strict=True)]
-        return g * _weight(*_weave(inner, outer, temperature))
+        return g * _weight(*_weave(inner, outer, temperature), factors=factors)
 
     s, axis, n = window.stride, window.axis, -(-window.length // window.stride)
     inner = [
@@ -529,7 +538,7 @@ def _weigh_back(g: jax.Array, *rest: jax.Array, window: Window) -> jax.Array:
             ahead, aside = divmod(phase + window.low - tap * window.dilation, s)
             if not aside:
                 g, *here = [_slice(a, axis, ahead + beyond, n) for a in outer]
-                dt += g * _weight(*_weave(slabs, here, temperature))
+                dt += g * _weight(*_weave(slabs, here, temperature), factors=factors)
         phases.append(dt)
     return _interleave(phases, window)
 
@@ -545,21 +554,19 @@ def _repeat(a: jax.Array, window: Window, fill: float) -> jax.Array:
 
 
 def _fills(inner: Sequence[jax.Array]) -> list[float]:
-    """What (top, level, ...) hold on padding: nothing that could make a weight infinite."""
-    low = floor(inner[0].dtype)
-    return [low, 0, *[low] * len(inner[2:])]
+    """What (top, level, gap) hold on padding: nothing that could make a weight infinite."""
+    return [floor(inner[0].dtype), 0, 0][: len(inner)]
 
 
 def _sides(rest: Sequence[jax.Array]) -> tuple[list, list, jax.Array]:
     """The arrays at the elements, those at the windows, and the temperature."""
-    top, level, shift, norm, temperature, *pairs = rest
-    return [top, level, *pairs[::2]], [shift, norm, *pairs[1::2]], temperature
+    top, level, shift, norm, temperature, *gaps = rest
+    return [top, level, *gaps[:1]], [shift, norm, *gaps[1:]], temperature
 
 
 def _weave(inner: Sequence[Any], outer: Sequence[Any], temperature: Any) -> list:
     """`_sides` undone."""
-    pairs = [a for pair in zip(inner[2:], outer[2:], strict=True) for a in pair]
-    return [inner[0], inner[1], outer[0], outer[1], temperature, *pairs]
+    return [*inner[:2], *outer[:2], temperature, *inner[2:], *outer[2:]]
 
 
 def _padded_taps(x: jax.Array, window: Window, fill: float) -> list[jax.Array]:

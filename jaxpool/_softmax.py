@@ -190,11 +190,11 @@ def _smooth(name: str, call: Call, temperature: Any, **how: Any) -> jax.Array:
 @partial(jax.jit, static_argnames=("windows", "kind", "keepdims"))
 def _jitted(x, where, windows, temperature, *, kind, keepdims=True):
     wide = x.astype(_prepare.wide(x.dtype))
-    top, level, _, mean = _reduce.smooth(wide, windows, temperature, where, kind == "softmax")
+    top, level, _, gap = _reduce.smooth(wide, windows, temperature, where, kind == "softmax")
     count = _reduce.count(where, windows, x.ndim, padding=False)
     if kind == "sum":
         level += jnp.log(jnp.maximum(count, 1))
-    y = top + temperature * level if mean is None else mean
+    y = top + (temperature * level if gap is None else gap)
     nothing = jnp.where(count > 0, -jnp.inf, 0.0 if kind == "softmax" else -jnp.inf)
     y = jnp.where(top > _reduce.floor(wide.dtype), y, nothing.astype(wide.dtype))
     y = jnp.where(jnp.isnan(top), top, y)

@@ -6,6 +6,7 @@ JAXPOOL_EXAMPLES is the number of geometries that hypothesis draws per row (25 u
 import os
 
 import jax
+import pytest
 from hypothesis import HealthCheck, settings
 
 # No silent promotion: a library that mixes dtypes or ranks by accident fails here.
@@ -21,3 +22,14 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("jaxpool")
+
+
+@pytest.fixture
+def quick_compilation():
+    """Leave out XLA's and LLVM's expensive passes: the same program compiles in half the time.
+
+    For tests of derivatives, which compile much and compute little.
+    """
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

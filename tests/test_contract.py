@@ -534,14 +534,15 @@ def test_nan_is_seen_by_exactly_its_windows(op: Op, layout: str, size: int):
 @pytest.mark.parametrize("size", MAPS)
 def test_nan_is_seen_by_global_pools(op: Op, size: int):
     h, w = MAPS[size]
-    calls = [((h, w), 0), ((h, w), 1), ((1, h, w, 1), None), ((size,), 0)]
-    for shape, axis in calls if op.selects else calls[2:3]:
+    calls = [((1, h, w, 1), None), ((h, w), 0), ((h, w), 1), ((size,), 0)]
+    for shape, axis in calls if op.selects else calls[:1]:
         x, flags = with_nan(shape)
         pool = functools.partial(op, call=Call(shape, (), {"axis": axis}))
         expected = flags.any((1, 2) if axis is None else axis)
         x = jnp.asarray(x, jnp.float32)
-        np.testing.assert_array_equal(np.isnan(pool(x)), expected)
         np.testing.assert_array_equal(np.isnan(jax.jit(pool)(x)), expected)
+        if not op.soft:  # which compile for long, and eager is the same program
+            np.testing.assert_array_equal(np.isnan(pool(x)), expected)
 
 
 @each(selects)
@@ -754,7 +755,7 @@ def test_higher_derivatives_are_symmetric(op: Op):
     v = np.arange(5, dtype=FLOAT)
 
     def f(x):
-        return jnp.sum(jnp.sin(op(x.reshape(1, 5, 1) if op.covers else x[:, None], call)))
+        return jnp.sum(jnp.sin(1 + op(x.reshape(1, 5, 1) if op.covers else x[:, None], call)))
 
     hessian = jax.jit(jax.hessian(f))(x)
     assert jnp.abs(hessian).max() > 0
