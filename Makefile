@@ -18,7 +18,7 @@ run: $(VENV)/.experiments
 	$(BIN)/python -m experiments report
 
 test: $(VENV)/.dev
-	JAX_ENABLE_X64=1 $(BIN)/python -m pytest -q -n 2 $(CORE_TESTS)
+	JAX_ENABLE_X64=1 JAXPOOL_EXAMPLES=5 $(BIN)/python -m pytest -q -n 2 $(CORE_TESTS)
 	$(BIN)/python -m pytest -q -n 2
 
 check: $(VENV)/.dev

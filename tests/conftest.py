@@ -24,12 +24,13 @@ settings.register_profile(
 settings.load_profile("jaxpool")
 
 
-@pytest.fixture
-def quick_compilation():
-    """Leave out XLA's and LLVM's expensive passes: the same program compiles in half the time.
+@pytest.fixture(autouse=True)
+def compilation(request):
+    """Leave out XLA's and LLVM's expensive passes: most tests compile much and compute little.
 
-    For tests of derivatives, which compile much and compute little.
+    Tests marked `optimized` keep them: what those promise is about the machine code itself.
     """
-    jax.config.update("jax_disable_most_optimizations", True)
+    quick = request.node.get_closest_marker("optimized") is None
+    jax.config.update("jax_disable_most_optimizations", quick)
     yield
     jax.config.update("jax_disable_most_optimizations", False)

@@ -378,6 +378,7 @@ def test_padding_words_are_read_in_any_case(op: Op, padding: str):
 
 @each()
 @pytest.mark.parametrize("dtype", [*FLOATS, *WHOLE], ids=lambda dtype: jnp.dtype(dtype).name)
+@pytest.mark.usefixtures("quick_compilation")
 def test_the_dtype_is_kept(op: Op, dtype):
     call = op.call()
     dtype = jnp.dtype(dtype)
@@ -428,6 +429,7 @@ SIXTEEN = [
 ]
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize(
     ("op", "dtype", "size", "value"),
     SIXTEEN,
@@ -448,6 +450,7 @@ def test_16_bit_floats_accumulate_in_float32(op: Op, dtype, size: int, value: fl
     assert_equal(y, expected, float(jnp.finfo(dtype).eps))
 
 
+@pytest.mark.optimized
 @each(windowed, lambda op: op.linear or op.selects)
 def test_16_bit_gradients_accumulate_in_float32(op: Op):
     # 400 windows see the middle. Added one by one in bfloat16, ones stop at 256.
@@ -515,6 +518,7 @@ NAN_ROWS = [
 ]
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize(
     ("op", "layout"), NAN_ROWS, ids=[f"{op.id}-{layout}" for op, layout in NAN_ROWS]
 )
@@ -530,6 +534,7 @@ def test_nan_is_seen_by_exactly_its_windows(op: Op, layout: str, size: int):
     np.testing.assert_array_equal(np.isnan(jax.jit(pool)(x)), expected)
 
 
+@pytest.mark.optimized
 @each(lambda op: op.covers)
 @pytest.mark.parametrize("size", MAPS)
 def test_nan_is_seen_by_global_pools(op: Op, size: int):
@@ -545,6 +550,7 @@ def test_nan_is_seen_by_global_pools(op: Op, size: int):
             np.testing.assert_array_equal(np.isnan(pool(x)), expected)
 
 
+@pytest.mark.optimized
 @each(selects)
 @pytest.mark.parametrize("dtype", FLOATS, ids=lambda dtype: jnp.dtype(dtype).name)
 def test_the_first_nan_gets_the_gradient(op: Op, dtype):
@@ -560,6 +566,7 @@ def test_the_first_nan_gets_the_gradient(op: Op, dtype):
 
 @each()
 @pytest.mark.parametrize("dtype", [*FLOATS, *WHOLE], ids=lambda dtype: jnp.dtype(dtype).name)
+@pytest.mark.usefixtures("quick_compilation")
 def test_an_empty_window_has_its_value_and_no_gradient(op: Op, dtype):
     if dtype in WHOLE and not op.whole:
         pytest.skip("takes no integers")
@@ -621,6 +628,7 @@ def test_a_mask_of_ones_is_no_mask(op: Op, padding):
 
 
 @each_with_padding("SAME", "REFLECT")
+@pytest.mark.usefixtures("quick_compilation")
 def test_what_is_masked_out_spoils_nothing(op: Op, padding: str):
     call = op.call(padding=padding)
     x = distinct(call.shape)
@@ -642,6 +650,7 @@ def test_what_is_masked_out_spoils_nothing(op: Op, padding: str):
 
 
 @each()
+@pytest.mark.usefixtures("quick_compilation")
 def test_masks_may_be_traced_batched_and_of_lower_rank(op: Op):
     call = op.call()
     x = jnp.asarray(distinct(call.shape), FLOAT)
@@ -689,6 +698,7 @@ def test_a_mask_is_extended_as_x_is(op: Op, padding: str):
 # Transformations
 
 
+@pytest.mark.optimized
 @each_with_padding("SAME", "EDGE", 1)
 def test_jit_equals_eager(op: Op, padding):
     call = op.call(padding=padding)
@@ -699,6 +709,7 @@ def test_jit_equals_eager(op: Op, padding):
 
 
 @each()
+@pytest.mark.usefixtures("quick_compilation")
 def test_vmap_equals_a_loop(op: Op):
     call = op.call()
     x = jnp.asarray(distinct((4, *call.shape)), FLOAT)
@@ -744,11 +755,13 @@ SMOOTH = [(op, call) for op in OPS for call in smooth_calls(op)]
 @pytest.mark.parametrize(
     ("op", "call"), SMOOTH, ids=[f"{op.id}-{call.shape}" for op, call in SMOOTH]
 )
+@pytest.mark.usefixtures("quick_compilation")
 def test_derivatives_of_both_orders_in_both_modes(op: Op, call: Call):
     check_derivatives(jax.jit(functools.partial(op, call=call)), distinct(call.shape).astype(FLOAT))
 
 
 @each()
+@pytest.mark.usefixtures("quick_compilation")
 def test_higher_derivatives_are_symmetric(op: Op):
     call = op.call((5, 1), (3,), 2, "SAME")
     x = distinct(call.shape).astype(FLOAT).ravel()
@@ -769,6 +782,7 @@ def test_higher_derivatives_are_symmetric(op: Op):
 
 
 @each()
+@pytest.mark.usefixtures("quick_compilation")
 def test_grad_under_scan_and_checkpoint(op: Op):
     call = op.call()
     x = jnp.asarray(distinct(call.shape), FLOAT)
@@ -800,6 +814,7 @@ def test_grad_under_scan_and_checkpoint(op: Op):
 # Winners
 
 
+@pytest.mark.optimized
 @each(selects)
 def test_the_first_winner_gets_the_whole_gradient(op: Op):
     # [1, 2, 2, 2] gives [0, 1, 0, 0], and so it does for windows of any shape and size.
@@ -884,6 +899,7 @@ def test_a_copied_element_gets_its_gradient_back(op: Op):
 TEMPERATURES = [1e-3, 1e-2, 1.0, 1e2, 1e3]
 
 
+@pytest.mark.optimized
 @each(soft)
 def test_exact_at_large_values(op: Op):
     call = op.call((2, 6, 6, 2), (3, 3), 2, "SAME")
@@ -994,15 +1010,20 @@ def test_the_dtype_of_temperature_does_not_matter(op: Op):
 
 
 @each(soft)
-@pytest.mark.parametrize("shape", [(), (3,)])
-def test_derivatives_by_temperature(op: Op, shape: tuple[int, ...]):
-    call = op.call()
-    x = jnp.asarray(distinct(call.shape), FLOAT)
-    t = jnp.asarray(distinct(shape) / 4 + 1, FLOAT)
+@pytest.mark.usefixtures("quick_compilation")
+def test_derivatives_by_temperature(op: Op):
+    call = op.call((2, 3, 2), (2,), 1, "SAME")
+    x = distinct(call.shape).astype(FLOAT)
+    t = np.array([0.75, 1.25], FLOAT)
     check_derivatives(jax.jit(lambda x, t: op(x, call, temperature=t)), x, t)
+    # One temperature for all is the sum over channels.
+    slope = jax.jit(jax.grad(lambda t: op(x, call, temperature=t).sum()))
+    expected = slope(np.array([0.75, 0.75], FLOAT)).sum()
+    assert_equal(slope(FLOAT.type(0.75)), expected, TOLERANCE)
 
 
 @each(soft)
+@pytest.mark.usefixtures("quick_compilation")
 def test_derivatives_by_temperature_equal_the_definition(op: Op):
     # Where float32 has no digits left for a finite difference: so the oracle takes it, in float64.
     call = op.call((2, 6, 6, 2), (3, 3), 2, "SAME")
@@ -1049,6 +1070,7 @@ def test_soft_poolings_lie_between_average_and_maximum(temperature: float):
 # Shifts
 
 
+@pytest.mark.optimized
 @each(windowed)
 @pytest.mark.parametrize("strides", [1, 2, (4, 2)])
 @pytest.mark.parametrize("window", [(2, 2), (3, 3), (5, 4)])
