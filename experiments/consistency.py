@@ -87,8 +87,8 @@ PRESETS = {
         data="mnist5k",
         seeds=3,
         train_images=4000,
-        test_images=256,
-        epochs=4,
+        test_images=128,
+        epochs=3,
     ),
 }
 
