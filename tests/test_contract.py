@@ -378,7 +378,6 @@ def test_padding_words_are_read_in_any_case(op: Op, padding: str):
 
 @each()
 @pytest.mark.parametrize("dtype", [*FLOATS, *WHOLE], ids=lambda dtype: jnp.dtype(dtype).name)
-@pytest.mark.usefixtures("quick_compilation")
 def test_the_dtype_is_kept(op: Op, dtype):
     call = op.call()
     dtype = jnp.dtype(dtype)
@@ -566,7 +565,6 @@ def test_the_first_nan_gets_the_gradient(op: Op, dtype):
 
 @each()
 @pytest.mark.parametrize("dtype", [*FLOATS, *WHOLE], ids=lambda dtype: jnp.dtype(dtype).name)
-@pytest.mark.usefixtures("quick_compilation")
 def test_an_empty_window_has_its_value_and_no_gradient(op: Op, dtype):
     if dtype in WHOLE and not op.whole:
         pytest.skip("takes no integers")
@@ -628,7 +626,6 @@ def test_a_mask_of_ones_is_no_mask(op: Op, padding):
 
 
 @each_with_padding("SAME", "REFLECT")
-@pytest.mark.usefixtures("quick_compilation")
 def test_what_is_masked_out_spoils_nothing(op: Op, padding: str):
     call = op.call(padding=padding)
     x = distinct(call.shape)
@@ -650,7 +647,6 @@ def test_what_is_masked_out_spoils_nothing(op: Op, padding: str):
 
 
 @each()
-@pytest.mark.usefixtures("quick_compilation")
 def test_masks_may_be_traced_batched_and_of_lower_rank(op: Op):
     call = op.call()
     x = jnp.asarray(distinct(call.shape), FLOAT)
@@ -709,7 +705,6 @@ def test_jit_equals_eager(op: Op, padding):
 
 
 @each()
-@pytest.mark.usefixtures("quick_compilation")
 def test_vmap_equals_a_loop(op: Op):
     call = op.call()
     x = jnp.asarray(distinct((4, *call.shape)), FLOAT)
@@ -755,13 +750,11 @@ SMOOTH = [(op, call) for op in OPS for call in smooth_calls(op)]
 @pytest.mark.parametrize(
     ("op", "call"), SMOOTH, ids=[f"{op.id}-{call.shape}" for op, call in SMOOTH]
 )
-@pytest.mark.usefixtures("quick_compilation")
 def test_derivatives_of_both_orders_in_both_modes(op: Op, call: Call):
     check_derivatives(jax.jit(functools.partial(op, call=call)), distinct(call.shape).astype(FLOAT))
 
 
 @each()
-@pytest.mark.usefixtures("quick_compilation")
 def test_higher_derivatives_are_symmetric(op: Op):
     call = op.call((5, 1), (3,), 2, "SAME")
     x = distinct(call.shape).astype(FLOAT).ravel()
@@ -782,7 +775,6 @@ def test_higher_derivatives_are_symmetric(op: Op):
 
 
 @each()
-@pytest.mark.usefixtures("quick_compilation")
 def test_grad_under_scan_and_checkpoint(op: Op):
     call = op.call()
     x = jnp.asarray(distinct(call.shape), FLOAT)
@@ -1010,7 +1002,6 @@ def test_the_dtype_of_temperature_does_not_matter(op: Op):
 
 
 @each(soft)
-@pytest.mark.usefixtures("quick_compilation")
 def test_derivatives_by_temperature(op: Op):
     call = op.call((2, 3, 2), (2,), 1, "SAME")
     x = distinct(call.shape).astype(FLOAT)
@@ -1023,7 +1014,6 @@ def test_derivatives_by_temperature(op: Op):
 
 
 @each(soft)
-@pytest.mark.usefixtures("quick_compilation")
 def test_derivatives_by_temperature_equal_the_definition(op: Op):
     # Where float32 has no digits left for a finite difference: so the oracle takes it, in float64.
     call = op.call((2, 6, 6, 2), (3, 3), 2, "SAME")
