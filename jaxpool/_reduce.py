@@ -396,7 +396,8 @@ def _smooth_pass(temperature: jax.Array, state: Smooth, window: Window) -> Smoot
         temperature = lax.expand_dims(temperature, [temperature.ndim + window.axis])
     # The shift cancels out of every result, so it needs no derivative.
     shift = lax.stop_gradient(_value(state.top, window, largest=True))
-    shift = lax.clamp(floor(shift.dtype), shift, -floor(shift.dtype))
+    low = np.asarray(floor(shift.dtype), shift.dtype)
+    shift = lax.clamp(low, shift, -low)
     shift = lax.optimization_barrier(shift)  # or XLA computes it again for every tap and transpose
     count, shares = _shares(state.count, window)
     level, gap = _smooth_window(temperature, *state, shift, count, shares, window)

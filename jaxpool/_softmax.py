@@ -191,7 +191,7 @@ def _smooth(name: str, call: Call, temperature: Any, **how: Any) -> jax.Array:
 def _jitted(x, where, windows, temperature, *, kind, keepdims=True):
     wide = x.astype(_prepare.wide(x.dtype))
     top, level, _, gap = _reduce.smooth(wide, windows, temperature, where, kind == "softmax")
-    count = _reduce.count(where, windows, x.ndim, padding=False)
+    count = _reduce.count(where, windows, x.ndim, padding=False).astype(wide.dtype)
     if kind == "sum":
         level += jnp.log(jnp.maximum(count, 1))
     y = top + (temperature * level if gap is None else gap)
