@@ -1,6 +1,7 @@
 # make run     measure what each pooling does to translation invariance, and draw the report
 # make test    run the tests
 # make check   lint, format and types;  make format  repairs what can be repaired
+# make reference   run, and keep the pictures and the table that the README shows
 # make clean   remove what make made (the results of experiments stay)
 #
 # All that is needed is Python 3.11 or newer; name another one with: make PYTHON=python3.12 test
@@ -11,11 +12,17 @@ BIN := $(VENV)/bin
 CORE_TESTS := tests/test_contract.py tests/test_textbook.py tests/test_messages.py
 
 .DELETE_ON_ERROR:
-.PHONY: run test check format clean python
+.PHONY: run reference test check format clean python
 
 run: $(VENV)/.experiments
 	$(BIN)/python -m experiments run consistency --preset quick
 	$(BIN)/python -m experiments report
+
+reference: run
+	mkdir -p experiments/reference
+	cp results/report/consistency-pareto.png experiments/reference/pareto.png
+	cp results/report/consistency-maps.png experiments/reference/maps.png
+	cp results/report/consistency.csv experiments/reference/consistency.csv
 
 test: $(VENV)/.dev
 	JAX_ENABLE_X64=1 JAXPOOL_EXAMPLES=5 $(BIN)/python -m pytest -q -n 2 $(CORE_TESTS)
