@@ -332,7 +332,7 @@ def count(mask: jax.Array | None, windows: Sequence[Window], ndim: int, padding:
         along = [np.asarray(window.count(padding), np.float32) for window in windows]
         axes = [_replace_axis((1,) * ndim, w.axis, w.out) for w in windows]
         n = reduce(np.multiply, [a.reshape(s) for a, s in zip(along, axes, strict=True)])
-        return n.flat[0].reshape((1,) * ndim) if n.size and np.all(n == n.flat[0]) else n
+        return n[(slice(1),) * ndim] if np.all(n == n.flat[0]) else n
 
     if mask is None:
         return jnp.asarray(positions(padding))
@@ -406,7 +406,7 @@ def _smooth_pass(temperature: jax.Array, state: Smooth, window: Window) -> Smoot
 
 def _shares(counts: jax.Array | None, window: Window) -> tuple[jax.Array | None, list | None]:
     """The real elements of every window, and each tap's share of them."""
-    if counts is None and not window.padded:
+    if counts is None:
         return None, None
     taps = _padded_taps(counts, window, 0)
     count = sum(taps[1:], taps[0])

@@ -107,7 +107,7 @@ def softmax_pool(
     >>> from jaxpool import softmax_pool
     >>> x = jnp.array([4.0, 4.0, 0.0, jnp.log(3.0)])[:, None]
     >>> softmax_pool(x, (2,))[:, 0].round(4)  # 4, and 3/4 of log(3)
-    Array([4.    , 0.824 ], dtype=float32)
+    Array([4.   , 0.824], dtype=float32)
     """
     call = _prepare.windowed(
         "softmax_pool", x, window_shape, strides, padding, window_dilation, ceil_mode, axis, where
