@@ -897,17 +897,21 @@ def test_exact_at_large_values(op: Op):
     call = op.call((2, 6, 6, 2), (3, 3), 2, "SAME")
 
     @jax.jit
-    def run(x, temperature):  # traced, so that it compiles once
-        y, back = jax.vjp(functools.partial(op, call=call, temperature=temperature), x)
+    def run(x, temperature, where):  # temperature is traced, so that it compiles once
+        pool = functools.partial(op, call=call, temperature=temperature, where=where)
+        y, back = jax.vjp(pool, x)
         return y, back(jnp.ones_like(y))[0]
 
+    some = random("large").random(call.shape) < 0.7
     for temperature in TEMPERATURES:
         rng = random("large", temperature)
         small = temperature * rng.normal(size=call.shape)
-        for x in (rng.uniform(-1e4, 1e4, call.shape), 1e4 + small, -1e4 + small):
+        spread = rng.uniform(-1e4, 1e4, call.shape)
+        cases = [(spread, None), (1e4 + small, None), (-1e4 + small, None), (-1e4 - small, some)]
+        for x, where in cases:
             x = x.astype(np.float32)
-            expected = op.expect(x, call, temperature=np.float32(temperature))
-            y, gradient = run(x, jnp.float32(temperature))
+            expected = op.expect(x, call, temperature=np.float32(temperature), where=where)
+            y, gradient = run(x, jnp.float32(temperature), where)
             # float32 has steps of 1e-3 at 1e4.
             np.testing.assert_allclose(y, expected.values, rtol=3e-7, atol=3e-3)
             slope = expected.pullback(np.ones(y.shape))
