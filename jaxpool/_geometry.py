@@ -83,17 +83,33 @@ class Window:
             for a, b, taps in _cut(reach, self.out)
         ]
 
+    @property
+    def phase_length(self) -> int:
+        """How many inputs phase, phase + stride, ... there are, at most."""
+        return -(-self.length // self.stride)
+
+    def ahead(self, phase: int) -> dict[int, int]:
+        """Which windows see the inputs phase, phase + stride, ...: {tap: i} says that input number
+        q of the phase is tap `tap` of window q + i."""
+        found = {}
+        for tap in range(self.size):
+            i, aside = divmod(phase + self.low - tap * self.dilation, self.stride)
+            if not aside:
+                found[tap] = i
+        return found
+
     def sources(self, phase: int) -> list[Region]:
         """Transposed `regions`: for inputs phase, phase + stride, ..., who sees them."""
-        reach = []
-        for tap in range(self.size):
-            ahead, aside = divmod(phase + self.low - tap * self.dilation, self.stride)
-            if not aside:
-                reach.append((tap, ahead, -ahead, self.out - 1 - ahead))
+        reach = [(tap, i, -i, self.out - 1 - i) for tap, i in self.ahead(phase).items()]
         return [
-            Region(a, b, tuple((tap, ahead + a) for tap, ahead in taps))
-            for a, b, taps in _cut(reach, -(-self.length // self.stride))
+            Region(a, b, tuple((tap, i + a) for tap, i in taps))
+            for a, b, taps in _cut(reach, self.phase_length)
         ]
+
+    def beyond(self) -> tuple[int, int]:
+        """How many windows that do not exist `ahead` names, before the first and after the last."""
+        ahead = [i for phase in range(self.stride) for i in self.ahead(phase).values()]
+        return max(-min(ahead), 0), max(self.phase_length + max(ahead) - self.out, 0)
 
     def count(self, padding: bool) -> list[int]:
         """How many positions each window averages over: the map alone, or with its padding."""

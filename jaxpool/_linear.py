@@ -10,7 +10,7 @@ batched).
 The functions given here count axes from the end, so that batching is a new leading axis.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,21 +18,48 @@ import jax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+Arrays = dict[str, jax.Array]
+
 
 def linear_pair(
-    name: str, forward: Callable, transpose: Callable, shapes: Callable
+    name: str, forward: Callable, transpose: Callable, shape: Callable, shape_back: Callable
 ) -> tuple[Callable, Callable]:
-    """`forward(t, *rest, **static)` and its transpose, as two functions linear in t.
+    """`forward(tangents, rest, outs, **static)` and its transpose, as two functions.
 
-    Derivatives with respect to `rest`, which first derivatives never need, are JAX's own of the
-    same code. `shapes(shape, **static, forward)` gives the result's shape from that of t, or back.
+    `tangents` is a dict of arrays, what is not named in it is 0; `outs` names the entries of the
+    result, which is linear in all tangents together. `rest` is any tree of arrays, on which the
+    linear map depends: derivatives with respect to it, which first derivatives never need, are
+    JAX's own of the same code. `shape(rest, **static)` is the shape of every entry of the result.
     """
-    there = _primitive(name, forward, partial(shapes, forward=True))
-    back = _primitive(f"{name}_transpose", transpose, partial(shapes, forward=False))
+    there = _linear(name, forward, shape)
+    back = _linear(f"{name}_transpose", transpose, shape_back)
     for one, function, other in ((there, forward, back), (back, transpose, there)):
         ad.primitive_jvps[one] = partial(_linear_jvp, one, function)
         ad.primitive_transposes[one] = partial(_linear_transpose, other)
-    return there.bind, back.bind
+    return partial(_bind, there), partial(_bind, back)
+
+
+def _bind(
+    new: Primitive, tangents: Arrays, rest: Any, outs: Sequence[str], **static: Any
+) -> Arrays:
+    ins = tuple(sorted(tangents))
+    leaves, tree = jax.tree.flatten(rest)
+    flat = new.bind(*(tangents[k] for k in ins), *leaves, ins=ins, outs=outs, tree=tree, **static)
+    return dict(zip(outs, flat, strict=True))
+
+
+def _linear(name: str, function: Callable, shape: Callable) -> Primitive:
+    def flat(*args, ins, outs, tree, **static):
+        n = len(ins)
+        tangents, rest = dict(zip(ins, args[:n], strict=True)), jax.tree.unflatten(tree, args[n:])
+        result = function(tangents, rest, outs, **static)
+        return [result[k] for k in outs]
+
+    def shapes(*avals, ins, outs, tree, **static):
+        rest = jax.tree.unflatten(tree, avals[len(ins) :])
+        return [(shape(rest, **static), None)] * len(outs)
+
+    return _primitive(name, flat, shapes)
 
 
 def primitive(name: str, function: Callable, shapes: Callable, jvp: Callable) -> Callable:
@@ -41,7 +68,7 @@ def primitive(name: str, function: Callable, shapes: Callable, jvp: Callable) ->
     `jvp` gives the tangent of the first result from the results and the tangent of x; the other
     results are integers and have none.
     """
-    new = _primitive(name, function, shapes, several=True)
+    new = _primitive(name, function, shapes)
 
     def rule(primals, tangents, **static):
         outs = new.bind(*primals, **static)
@@ -54,51 +81,120 @@ def primitive(name: str, function: Callable, shapes: Callable, jvp: Callable) ->
     return new.bind
 
 
-def _primitive(name: str, function: Callable, shapes: Callable, several: bool = False) -> Any:
+def _primitive(name: str, function: Callable, shapes: Callable) -> Primitive:
+    """`shapes(*avals, **static)`: a (shape, dtype) per result, None for the first operand's dtype."""
     new = Primitive(f"jaxpool_{name}")
-    new.multiple_results = several
+    new.multiple_results = True
 
-    def avals(t, *rest, **static):
-        if several:
-            return [
-                t.update(shape=shape, dtype=dtype or t.dtype, weak_type=False)
-                for shape, dtype in shapes(t.shape, **static)
-            ]
-        return t.update(shape=shapes(t.shape, **static), weak_type=False)
+    def avals(*args, **static):
+        return [
+            args[0].update(shape=shape, dtype=dtype or args[0].dtype, weak_type=False)
+            for shape, dtype in shapes(*args, **static)
+        ]
 
     def batch(args, dims, **static):
         size = next(x.shape[d] for x, d in zip(args, dims, strict=True) if d is not None)
         front = [batching.bdim_at_front(x, d, size) for x, d in zip(args, dims, strict=True)]
         out = new.bind(*front, **static)
-        return out, [0] * len(out) if several else 0
+        return out, [0] * len(out)
 
     new.def_impl(lambda *args, **static: jax.jit(partial(function, **static))(*args))
     new.def_abstract_eval(avals)
     batching.primitive_batchers[new] = batch
-    mlir.register_lowering(new, mlir.lower_fun(function, multiple_results=several))
+    mlir.register_lowering(new, mlir.lower_fun(function, multiple_results=True))
     return new
 
 
-def _linear_jvp(this, function, primals, tangents, **static):
-    t, *rest = primals
-    out = this.bind(*primals, **static)
-    dots = [] if isinstance(tangents[0], ad.Zero) else [this.bind(tangents[0], *rest, **static)]
-    live = [i for i, dot in enumerate(tangents[1:]) if not isinstance(dot, ad.Zero)]
+def _linear_jvp(this, function, primals, tangents, *, ins, outs, tree, **static):
+    n = len(ins)
+    linear, rest = dict(zip(ins, primals[:n], strict=True)), primals[n:]
+    out = this.bind(*primals, ins=ins, outs=outs, tree=tree, **static)
+    dots = []
+    moved = {k: t for k, t in zip(ins, tangents[:n], strict=True) if not isinstance(t, ad.Zero)}
+    if moved:
+        dots.append(
+            this.bind(*moved.values(), *rest, ins=tuple(moved), outs=outs, tree=tree, **static)
+        )
+    live = [i for i, dot in enumerate(tangents[n:]) if not isinstance(dot, ad.Zero)]
     if live:
 
         def of_rest(*arrays):
-            args = dict(zip(live, arrays, strict=True))
-            return function(t, *(args.get(i, a) for i, a in enumerate(rest)), **static)
+            leaves = list(rest)
+            for i, a in zip(live, arrays, strict=True):
+                leaves[i] = a
+            result = function(linear, jax.tree.unflatten(tree, leaves), outs, **static)
+            return [result[k] for k in outs]
 
-        at, along = [rest[i] for i in live], [tangents[1 + i] for i in live]
+        at, along = [rest[i] for i in live], [tangents[n + i] for i in live]
         dots.append(jax.jvp(of_rest, at, along)[1])
-    return out, sum(dots[1:], dots[0]) if dots else _zero(out)
+    if not dots:
+        return out, [_zero(o) for o in out]
+    return out, [sum(each[1:], each[0]) for each in zip(*dots, strict=True)]
 
 
-def _linear_transpose(other, g, t, *rest, **static):
-    none = [None] * len(rest)
-    return [ad.Zero(t.aval) if isinstance(g, ad.Zero) else other.bind(g, *rest, **static), *none]
+def _linear_transpose(other, cotangents, *args, ins, outs, tree, **static):
+    n = len(ins)
+    given = {k: g for k, g in zip(outs, cotangents, strict=True) if not isinstance(g, ad.Zero)}
+    if given:
+        found = other.bind(
+            *given.values(), *args[n:], ins=tuple(given), outs=ins, tree=tree, **static
+        )
+    else:
+        found = [ad.Zero(t.aval) for t in args[:n]]
+    return [*found, *[None] * (len(args) - n)]
 
 
 def _zero(out):
     return ad.Zero(jax.typeof(out).to_tangent_aval())
+
+
+# ---- fusion ----
+
+
+def apart(function: Callable, *args: Any, **static: Any) -> Any:
+    """`function(*args, **static)`, which XLA's CPU backend fuses with nothing around it.
+
+    Left alone it computes one pass anew inside the loop of the next, once for each of its reads, and
+    loses vectorisation there (`optimization_barrier` is gone by the time it fuses). A call that may
+    not be inlined is a border. Other backends see the function as if written in place.
+    """
+    leaves, tree = jax.tree.flatten(args)
+    how = {"of": function, "tree": tree, "static": tuple(static.items())}
+    shape = jax.eval_shape(partial(function, **static), *args)
+    return jax.tree.unflatten(jax.tree.structure(shape), _apart.bind(*leaves, **how))
+
+
+def _run(*leaves, of, tree, static):
+    return jax.tree.leaves(of(*jax.tree.unflatten(tree, leaves), **dict(static)))
+
+
+def _run_shapes(*avals, **how):
+    return [(out.shape, out.dtype) for out in jax.eval_shape(partial(_run, **how), *avals)]
+
+
+def _run_jvp(primals, tangents, **how):
+    """JAX's own, of the function in place."""
+    live = [i for i, t in enumerate(tangents) if not isinstance(t, ad.Zero)]
+
+    def of_live(*arrays):
+        leaves = list(primals)
+        for i, a in zip(live, arrays, strict=True):
+            leaves[i] = a
+        return _run(*leaves, **how)
+
+    return jax.jvp(of_live, [primals[i] for i in live], [tangents[i] for i in live])
+
+
+def _lower_apart(ctx, *args, **how):
+    call = jax.jit(partial(_run, **how))
+    outs = mlir.lower_fun(lambda *args: call(*args), multiple_results=True)(ctx, *args)
+    for out in outs:
+        out.owner.attributes["mhlo.frontend_attributes"] = mlir.ir.DictAttr.get(
+            {"inlineable": mlir.ir.StringAttr.get("false")}
+        )
+    return outs
+
+
+_apart = _primitive("apart", _run, _run_shapes)
+ad.primitive_jvps[_apart] = _run_jvp
+mlir.register_lowering(_apart, _lower_apart, platform="cpu")

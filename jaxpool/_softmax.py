@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxpool import _prepare, _reduce
+from jaxpool import _prepare, _reduce, _smooth
 from jaxpool._geometry import Axes, Padding, PerAxis
 from jaxpool._prepare import Call
 
@@ -63,7 +63,7 @@ def lse_pool(
     call = _prepare.windowed(
         "lse_pool", x, window_shape, strides, padding, window_dilation, ceil_mode, axis, where
     )
-    return _smooth("lse_pool", call, temperature, kind=_kind(normalize))
+    return _pool("lse_pool", call, temperature, kind=_kind(normalize))
 
 
 def softmax_pool(
@@ -112,7 +112,7 @@ def softmax_pool(
     call = _prepare.windowed(
         "softmax_pool", x, window_shape, strides, padding, window_dilation, ceil_mode, axis, where
     )
-    return _smooth("softmax_pool", call, temperature, kind="softmax")
+    return _pool("softmax_pool", call, temperature, kind="softmax")
 
 
 def global_lse_pool(
@@ -143,7 +143,7 @@ def global_lse_pool(
     Array([[2.0794, 2.0794, 2.0794]], dtype=float32)
     """
     call = _prepare.whole("global_lse_pool", x, axis, where)
-    return _smooth("global_lse_pool", call, temperature, kind=_kind(normalize), keepdims=keepdims)
+    return _pool("global_lse_pool", call, temperature, kind=_kind(normalize), keepdims=keepdims)
 
 
 def global_softmax_pool(
@@ -173,14 +173,14 @@ def global_softmax_pool(
     Array([[1., 1., 1.]], dtype=float32)
     """
     call = _prepare.whole("global_softmax_pool", x, axis, where)
-    return _smooth("global_softmax_pool", call, temperature, kind="softmax", keepdims=keepdims)
+    return _pool("global_softmax_pool", call, temperature, kind="softmax", keepdims=keepdims)
 
 
 def _kind(normalize: bool) -> str:
     return "mean" if normalize else "sum"
 
 
-def _smooth(name: str, call: Call, temperature: Any, **how: Any) -> jax.Array:
+def _pool(name: str, call: Call, temperature: Any, **how: Any) -> jax.Array:
     _prepare.floats(name, call)
     temperature = _prepare.temperature(name, temperature, call)
     with jax.named_scope(name):
@@ -190,12 +190,12 @@ def _smooth(name: str, call: Call, temperature: Any, **how: Any) -> jax.Array:
 @partial(jax.jit, static_argnames=("windows", "kind", "keepdims"))
 def _jitted(x, where, windows, temperature, *, kind, keepdims=True):
     wide = x.astype(_prepare.wide(x.dtype))
-    top, level, _, gap = _reduce.smooth(wide, windows, temperature, where, kind == "softmax")
+    top, level, _, gap = _smooth.smooth(wide, windows, temperature, where, kind == "softmax")
     count = _reduce.count(where, windows, x.ndim, padding=False).astype(wide.dtype)
     if kind == "sum":
         level += jnp.log(jnp.maximum(count, 1))
     y = top + (temperature * level if gap is None else gap)
     nothing = jnp.where(count > 0, -jnp.inf, 0.0 if kind == "softmax" else -jnp.inf)
-    y = jnp.where(top > _reduce.floor(wide.dtype), y, nothing.astype(wide.dtype))
+    y = jnp.where(top > _smooth.floor(wide.dtype), y, nothing.astype(wide.dtype))
     y = jnp.where(jnp.isnan(top), top, y)
     return _prepare.squeeze(y.astype(x.dtype), windows, keepdims)

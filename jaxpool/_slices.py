@@ -1,0 +1,78 @@
+"""Arrays as windows see them: slices, rows, borders. Axes count from the end throughout."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxpool._geometry import Region, Window
+
+
+def cut(x: jax.Array, axis: int, start: int, n: int, stride: int = 1) -> jax.Array:
+    """x[start], x[start + stride], ...: n of them."""
+    return lax.slice_in_dim(x, start, start + (n - 1) * stride + 1, stride, axis % x.ndim)
+
+
+def join(pieces: Sequence[jax.Array], axis: int) -> jax.Array:
+    """One after the other along an axis."""
+    return pieces[0] if len(pieces) == 1 else lax.concatenate(pieces, axis % pieces[0].ndim)
+
+
+def reads(x: jax.Array, window: Window, region: Region) -> list[tuple[int, jax.Array]]:
+    """Each tap of a region's windows with the elements it reads, as one slice of x."""
+    n = region.stop - region.start
+    return [(tap, cut(x, window.axis, first, n, window.stride)) for tap, first in region.taps]
+
+
+def pad(x: jax.Array, axis: int, low: int, high: int, fill: Any = 0) -> jax.Array:
+    """`fill` before and after; negative numbers cut off."""
+    if not low and not high:
+        return x
+    widths = replace_axis([(0, 0, 0)] * x.ndim, axis, (low, high, 0))
+    return lax.pad(x, jnp.full((), fill, x.dtype), widths)
+
+
+def replace_axis(shape: Sequence[Any], axis: int, n: Any) -> tuple[Any, ...]:
+    """`shape` with another entry at one axis."""
+    new = list(shape)
+    new[axis] = n
+    return tuple(new)
+
+
+def interleave(phases: Sequence[jax.Array], window: Window) -> jax.Array:
+    """Every phase of the stride in its place along the map."""
+    if window.stride == 1:
+        return phases[0]
+    at = phases[0].ndim + window.axis
+    shape, n = phases[0].shape, phases[0].shape[at] * window.stride
+    whole = jnp.stack(phases, at + 1).reshape(replace_axis(shape, at, n))
+    return cut(whole, window.axis, 0, window.length)
+
+
+def rows(x: jax.Array, windows: Sequence[Window], fill: Any = 0) -> jax.Array:
+    """Disjoint windows: every pooled axis as two, the windows and then their taps."""
+    for window in windows:
+        at, n = x.ndim + window.axis, window.out * window.stride
+        x = pad(x, window.axis, window.low, n - window.low - window.length, fill)
+        x = x.reshape(*x.shape[:at], window.out, window.stride, *x.shape[at + 1 :])
+        x = cut(x, window.axis, 0, window.size)
+    return x
+
+
+def along_rows(x: jax.Array, windows: Sequence[Window]) -> jax.Array:
+    """What has one value per window (or one for all) beside `rows`."""
+    for window in windows:
+        x = lax.expand_dims(x, [x.ndim + window.axis + 1])
+    return x
+
+
+def unrows(x: jax.Array, windows: Sequence[Window]) -> jax.Array:
+    """`rows` undone, with 0 for elements that no window sees."""
+    for window in reversed(windows):
+        at, s, low = x.ndim + window.axis - 1, window.stride, window.low
+        x = pad(x, window.axis, 0, s - window.size)
+        x = x.reshape(*x.shape[:at], window.out * s, *x.shape[at + 2 :])
+        x = pad(x, window.axis, -low, window.length + low - window.out * s)
+    return x
