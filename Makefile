@@ -1,5 +1,5 @@
 # make run     measure what each pooling does to translation invariance, and draw the report
-# make test    run the tests
+# make test    run the tests;  make test64  runs those of the library in float64
 # make check   lint, format and types;  make format  repairs what can be repaired
 # make reference   run, and keep the pictures and the table that the README shows
 # make clean   remove what make made (the results of experiments stay)
@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 CORE_TESTS := tests/test_contract.py tests/test_textbook.py tests/test_messages.py
 
 .DELETE_ON_ERROR:
-.PHONY: run reference test check format clean python
+.PHONY: run reference test test64 check format clean python
 
 run: $(VENV)/.experiments
 	$(BIN)/python -m experiments run consistency --preset quick
@@ -25,8 +25,10 @@ reference: run
 	cp results/report/consistency.csv experiments/reference/consistency.csv
 
 test: $(VENV)/.dev
-	JAX_ENABLE_X64=1 JAXPOOL_EXAMPLES=5 $(BIN)/python -m pytest -q -n 2 $(CORE_TESTS)
 	$(BIN)/python -m pytest -q -n 2
+
+test64: $(VENV)/.dev
+	JAX_ENABLE_X64=1 JAXPOOL_EXAMPLES=5 $(BIN)/python -m pytest -q -n 2 $(CORE_TESTS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -17,7 +17,6 @@ import pytest
 import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jax.test_util import check_grads
 
 import jaxpool
 
@@ -393,7 +392,9 @@ def test_the_dtype_is_kept(op: Op, dtype):
     assert y.dtype == op.result_dtype(dtype)
     exact = y.dtype.kind in "iub"
     expected = reference.as_dtype(op.expect(x, call).values, y.dtype)
-    assert_equal(y, expected, 0 if op.selects or exact else float(jnp.finfo(y.dtype).eps))
+    # The oracle computes in float64, so it is no judge of the last bit there.
+    steps = 0 if op.selects or exact else 4 if y.dtype == jnp.float64 else 1
+    assert_equal(y, expected, 0 if not steps else steps * float(jnp.finfo(y.dtype).eps))
     if y.dtype == dtype and dtype in FLOATS:
         gradient = jax.grad(lambda x: op(x, call).astype(jnp.float32).sum())
         assert jax.eval_shape(gradient, x).dtype == dtype
@@ -727,9 +728,56 @@ def test_vmap_equals_a_loop(op: Op):
 
 
 def check_derivatives(f: Callable, *args) -> None:
-    """First and second derivatives equal finite differences, in forward and reverse mode."""
-    eps, tolerance = (1e-4, 1e-6) if X64 else (1e-2, 3e-2)
-    check_grads(f, args, 2, modes=["fwd", "rev"], eps=eps, atol=tolerance, rtol=tolerance)
+    """First and second derivatives, in every order of the modes, equal finite differences.
+
+    All are taken along one random direction v and weighed by one random cotangent u, which no wrong
+    derivative survives.
+    """
+    eps, tolerance = (1e-4, 1e-6) if X64 else (1e-2, 3e-3)
+    rng = random("derivatives")
+    v = tuple(rng.uniform(-1, 1, np.shape(a)).astype(FLOAT) for a in args)
+    u = rng.uniform(-1, 1, jax.eval_shape(f, *args).shape).astype(FLOAT)
+
+    def dot(a, b):
+        return sum(map(jnp.vdot, a, b))
+
+    def loss(args):
+        return jnp.vdot(u, f(*args))
+
+    def forward(args):
+        return jax.jvp(f, args, v)[1]
+
+    slope = jax.grad(loss)
+
+    @jax.jit
+    def derivatives(args):
+        over_forward = jax.jvp(forward, (args,), (v,))[1]
+        second = {
+            "forward over reverse": jax.jvp(slope, (args,), (v,))[1],
+            "reverse over forward": jax.grad(lambda args: jnp.vdot(u, forward(args)))(args),
+            "reverse over reverse": jax.grad(lambda args: dot(slope(args), v))(args),
+        }
+        return forward(args), slope(args), over_forward, second
+
+    @jax.jit
+    def sides(args, eps):
+        at = [tuple(a + e * b for a, b in zip(args, v, strict=True)) for e in (eps, -eps)]
+        return [f(*args) for args in at], [slope(args) for args in at]
+
+    def difference(a, b):
+        return (np.asarray(a, float) - np.asarray(b, float)) / (2 * eps)
+
+    tangent, gradient, over_forward, second = derivatives(args)
+    values, slopes = sides(args, FLOAT.type(eps))
+    assert_equal(tangent, difference(*values), tolerance)
+    assert_equal(dot(gradient, v), jnp.vdot(u, tangent), 100 * TOLERANCE)
+    along = second["forward over reverse"]
+    for actual, a, b in zip(along, *slopes, strict=True):
+        assert_equal(actual, difference(a, b), tolerance)
+    for gradients in second.values():
+        for a, b in zip(gradients, along, strict=True):
+            assert_equal(a, b, 100 * TOLERANCE)
+    assert_equal(jnp.vdot(u, over_forward), dot(along, v), 100 * TOLERANCE)
 
 
 def smooth_calls(op: Op) -> list[Call]:
@@ -784,23 +832,24 @@ def test_grad_under_scan_and_checkpoint(op: Op):
     def loss(f, x):
         return jnp.sum(jnp.cos(f(x)))
 
-    expected = jax.grad(functools.partial(loss, pool))(x)
-    assert_equal(
-        jax.jit(jax.grad(functools.partial(loss, jax.checkpoint(pool))))(x), expected, tolerance
-    )
+    slope = jax.jit(jax.grad(functools.partial(loss, pool)))
+    again = jax.jit(jax.grad(functools.partial(loss, jax.checkpoint(pool))))
+    assert_equal(again(x), slope(x), tolerance)
 
+    # A scan over steps, and the gradient of a scan over checkpointed steps.
     def step(x, _):
         return x - 0.1 * jax.grad(functools.partial(loss, pool))(x), None
 
-    looped = step(step(x, None)[0], None)[0]
-    assert_equal(jax.lax.scan(step, x, length=2)[0], looped, tolerance)
-    # And the gradient of a scan over checkpointed steps.
-    total = jax.jit(
-        jax.grad(lambda x: loss(pool, jax.lax.scan(jax.checkpoint(step), x, length=2)[0]))
-    )
-    assert_equal(
-        total(x), jax.grad(lambda x: loss(pool, step(step(x, None)[0], None)[0]))(x), tolerance
-    )
+    def steps(step, x):
+        return jax.lax.scan(step, x, length=2)[0]
+
+    def looped(x):
+        return step(step(x, None)[0], None)[0]
+
+    once = x - 0.1 * slope(x)
+    assert_equal(jax.jit(functools.partial(steps, step))(x), once - 0.1 * slope(once), tolerance)
+    total = jax.jit(jax.grad(lambda x: loss(pool, steps(jax.checkpoint(step), x))))
+    assert_equal(total(x), jax.jit(jax.grad(lambda x: loss(pool, looped(x))))(x), tolerance)
 
 
 # Winners
