@@ -29,6 +29,21 @@ class Region(NamedTuple):
     taps: tuple[tuple[int, int], ...]
 
 
+class Pass(NamedTuple):
+    """One of the small windows that make up a large one.
+
+    Its tap j stands for the taps [j*apart, j*apart + covered) of the large window, of which those
+    from `first(j)` on are no other's before it. (Several windows, one per axis: for few taps.)
+    """
+
+    windows: tuple["Window", ...]
+    apart: int
+    covered: int
+
+    def first(self, tap: int) -> int:
+        return self.covered + (tap - 1) * self.apart if tap else 0
+
+
 @dataclass(frozen=True)
 class Window:
     """A window sliding along one axis: out[i] sees x[i*stride + j*dilation - low] for j < size.
@@ -65,6 +80,13 @@ class Window:
     def padded(self) -> bool:
         """Some window reaches beyond the map, so that not all see equally many elements."""
         return self.low > 0 or self.overhang > 0
+
+    def plain(self) -> "Window":
+        """The same window, a single one cut to the map: then it has no neighbour to overlap."""
+        first, stop = max(-self.low, 0), min(self.size - self.low, self.length)
+        if self.out > 1 or self.dilation > 1 or stop <= first:
+            return self
+        return replace(self, size=stop - first, stride=stop - first, low=-first, high=0)
 
     def filled(self) -> "Window":
         """The same window over a map to which its padding has been added as real elements."""
@@ -123,38 +145,33 @@ class Window:
             for p in at
         ]
 
-    def passes(self, direct: int, overlap: bool) -> "list[Window]":
+    def split(self) -> "tuple[Window, Window] | None":
+        """The same window, k = a*b and s = a*c, as one of a taps and one of b over its output."""
+        n = gcd(self.size, self.stride)
+        if n in (1, self.size) or self.dilation > 1:
+            return None
+        skip = self.low % n
+        out = -(-(self.length + skip) // n)
+        blocks = replace(self, size=n, stride=n, low=skip, high=0, out=out)
+        size, stride, low = self.size // n, self.stride // n, self.low // n
+        return blocks, Window(self.axis, out, size, stride, 1, low, 0, self.out)
+
+    def passes(self, direct: int, overlap: bool) -> list[Pass]:
         """The same window as a chain of windows of few taps, each over the output of the last.
 
         A window of k = a*b taps is a window of a taps and then one of b taps, a apart; where the
         stride shares a factor with k, the first of them need not overlap at all. `overlap` says
         that an element may be folded in twice (max and min), which allows any k in log2(k) passes.
-        Padding is dealt out so that no intermediate window lies on padding alone.
+        Windows that do not overlap stay whole, whatever their size. Padding is dealt out so that
+        no intermediate window lies on padding alone.
         """
-        if self.size <= direct:
-            return [self]
-        shared = gcd(self.size, self.stride) if self.dilation == 1 else 1
-        if 1 < shared < self.size:
-            skip = self.low % shared
-            blocks = replace(
-                self,
-                size=shared,
-                stride=shared,
-                low=skip,
-                high=0,
-                out=-(-(self.length + skip) // shared),
-            )
-            rest = Window(
-                self.axis,
-                blocks.out,
-                self.size // shared,
-                self.stride // shared,
-                1,
-                self.low // shared,
-                0,
-                self.out,
-            )
-            return blocks.passes(direct, overlap) + rest.passes(direct, overlap)
+        if self.size <= direct or self.disjoint:
+            return [Pass((self,), 1, 1)]
+        if parts := self.split():
+            blocks, rest = parts
+            n = blocks.size
+            later = [(p.windows, p.apart * n, p.covered * n) for p in rest.passes(direct, overlap)]
+            return [Pass((blocks,), 1, 1), *(Pass(*p) for p in later)]
         chain, covered = [], 1  # windows of `covered` taps are known at the starts in [first, last]
         first, last = 0, self.length - 1
         for taps, apart in _factors(self.size, overlap):
@@ -165,18 +182,17 @@ class Window:
                 (self.out - 1) * self.stride - self.low + (self.size - covered_next) * self.dilation
             )
             end = min(end, self.length - 1)
-            chain.append(
-                Window(
-                    self.axis,
-                    last - first + 1,
-                    taps,
-                    self.stride if done else 1,
-                    apart * self.dilation,
-                    first - start,
-                    0,
-                    self.out if done else end - start + 1,
-                )
+            window = Window(
+                self.axis,
+                last - first + 1,
+                taps,
+                self.stride if done else 1,
+                apart * self.dilation,
+                first - start,
+                0,
+                self.out if done else end - start + 1,
             )
+            chain.append(Pass((window,), apart, covered))
             covered, first, last = covered_next, start, end
         return chain
 

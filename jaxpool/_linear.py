@@ -1,4 +1,4 @@
-"""Primitives: the only file that talks to JAX's interpreters.
+"""Primitives: the only file that talks to JAX's interpreters, and that knows backends.
 
 JAX derives the transpose of a slice as a pad, and pads inside a fused loop are what makes pooling's
 gradient slow. So a pooling's linear part is a *pair* of primitives, each the other's transpose,
@@ -29,7 +29,8 @@ def linear_pair(
     `tangents` is a dict of arrays, what is not named in it is 0; `outs` names the entries of the
     result, which is linear in all tangents together. `rest` is any tree of arrays, on which the
     linear map depends: derivatives with respect to it, which first derivatives never need, are
-    JAX's own of the same code. `shape(rest, **static)` is the shape of every entry of the result.
+    JAX's own of the same code. `shape(tangent, rest, **static)` is the shape of every entry of the
+    result.
     """
     there = _linear(name, forward, shape)
     back = _linear(f"{name}_transpose", transpose, shape_back)
@@ -57,7 +58,7 @@ def _linear(name: str, function: Callable, shape: Callable) -> Primitive:
 
     def shapes(*avals, ins, outs, tree, **static):
         rest = jax.tree.unflatten(tree, avals[len(ins) :])
-        return [(shape(rest, **static), None)] * len(outs)
+        return [(shape(avals[0], rest, **static), None)] * len(outs)
 
     return _primitive(name, flat, shapes)
 
@@ -82,7 +83,7 @@ def primitive(name: str, function: Callable, shapes: Callable, jvp: Callable) ->
 
 
 def _primitive(name: str, function: Callable, shapes: Callable) -> Primitive:
-    """`shapes(*avals, **static)`: a (shape, dtype) per result, None for the first operand's dtype."""
+    """`shapes(*avals, **static)`: (shape, dtype) of each result, None for that of operand 0."""
     new = Primitive(f"jaxpool_{name}")
     new.multiple_results = True
 
@@ -154,9 +155,9 @@ def _zero(out):
 def apart(function: Callable, *args: Any, **static: Any) -> Any:
     """`function(*args, **static)`, which XLA's CPU backend fuses with nothing around it.
 
-    Left alone it computes one pass anew inside the loop of the next, once for each of its reads, and
-    loses vectorisation there (`optimization_barrier` is gone by the time it fuses). A call that may
-    not be inlined is a border. Other backends see the function as if written in place.
+    Left alone it computes one pass anew inside the loop of the next, once for each of its reads,
+    and loses vectorisation there (`optimization_barrier` is gone by the time it fuses). A call that
+    may not be inlined is a border. Other backends see the function as if written in place.
     """
     leaves, tree = jax.tree.flatten(args)
     how = {"of": function, "tree": tree, "static": tuple(static.items())}

@@ -1,22 +1,25 @@
-"""How a windowed reduction runs, and its derivatives: the one place that knows.
+"""How windows are reduced to their extreme or their sum, and the derivatives: the one place.
 
 A window over several axes is one pass per axis, last axis first, and a large window is several
-passes of few taps (`Window.passes`). Each pass reads slices of its input; the few windows at the
-borders are computed apart, because padding inside a fused loop keeps XLA from vectorising it.
+passes of few taps (`Window.passes`). Few taps are slices of the input; the few windows at the
+borders are computed by themselves, because padding inside a fused loop keeps XLA from vectorising
+it. Windows that do not overlap are rows of a reshaped array where they are large; where they are
+small, all axes are one pass.
 
 Max and min. Elementwise `lax.max` over slices, because XLA's CPU backend drops NaN from
 `reduce_window` and `reduce` where windows do not overlap. Their derivative is linear in the tangent
-once the *winner* of every window is known: one byte, the first tap that holds the value (or the
-first NaN). `pick` takes each window's tangent from its winner; its transpose `spread` gives each
+once the *winner* of every window is known, the first tap that holds the value (or the first NaN):
+one byte per window, whatever the window's size up to 255, since which pass it came from can be
+read from it. `pick` takes each window's tangent from its winner; its transpose `spread` gives each
 cotangent back there, summing over the windows that see an element: no scatter, so the same result
 every time.
 
-Sums are linear: `lax.reduce_window` along each axis.
+Sums are linear, and the transpose of a sum over windows is sums over windows.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial, reduce
+from math import prod
 from typing import Any
 
 import jax
@@ -24,9 +27,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxpool._geometry import Region, Window
+from jaxpool._geometry import Pass, Window
 from jaxpool._linear import apart, linear_pair, primitive
-from jaxpool._slices import cut, interleave, join, pad, reads, replace_axis
+from jaxpool._slices import along_rows, cut, interleave, join, pad, replace_axis, rows, unrows
 
 # More taps than DIRECT in one window cost less as several passes over fewer taps. Windows that do
 # not overlap read every element once whatever their size; BLOCK only bounds the length of the
@@ -34,65 +37,27 @@ from jaxpool._slices import cut, interleave, join, pad, reads, replace_axis
 DIRECT = 7
 BLOCK = 16
 
-
-def passes(step: Callable, state: Any, window: Window, overlap: bool) -> Any:
-    """Fold one axis of every array in `state` by `step(state, small_window)`, often enough."""
-    if window.size <= (BLOCK if window.disjoint else DIRECT):
-        return step(state, window)
-    if window.out == 1 and window.dilation == 1:
-        first, stop = max(-window.low, 0), min(window.size - window.low, window.length)
-        if stop <= first:
-            return step(state, window)
-        state = jax.tree.map(lambda a: cut(a, window.axis, first, stop - first), state)
-        n = stop - first
-        while n > 1:
-            taps = min(n, BLOCK)
-            n, length = -(-n // taps), n
-            step_window = Window(window.axis, length, taps, taps, 1, 0, 0, n)
-            state = step(state, step_window)
-        return state
-    if window.disjoint:
-        return _disjoint(step, state, window, overlap)
-    for small in window.passes(DIRECT, overlap):
-        state = passes(step, state, small, overlap) if small.disjoint else step(state, small)
-    return state
+Group = tuple[Window, ...]
 
 
-def _disjoint(step: Callable, state: Any, window: Window, overlap: bool) -> Any:
-    """Large windows side by side: a new axis across them, and one window over each of its rows.
-
-    Only the first and the last window can reach past the map; they are folded by themselves.
-    """
-    axis, s, k = window.axis, window.stride, window.size
-    begin = -(-max(window.low, 0) // s)  # the first and last windows that lie wholly on the map
-    end = max(min((window.length + window.low - k) // s + 1, window.out), begin)
-
-    def one(i: int) -> Any:
-        return passes(step, state, replace(window, low=window.low - i * s, out=1), overlap)
-
-    def in_rows(a: jax.Array) -> jax.Array:
-        a = cut(
-            a,
-            axis,
-            begin * s - window.low,
-            min((end - begin) * s, a.shape[axis] + window.low - begin * s),
-        )
-        at = a.ndim + axis
-        a = pad(a, at, 0, (end - begin) * s - a.shape[at])
-        a = a.reshape(*a.shape[:at], end - begin, s, *a.shape[at + 1 :])
-        return cut(a, axis, 0, k)
-
-    parts = [one(i) for i in range(begin)]
-    if end > begin:
-        inner = passes(
-            step, jax.tree.map(in_rows, state), Window(axis, k, k, k, 1, 0, 0, 1), overlap
-        )
-        parts.append(jax.tree.map(lambda a: lax.squeeze(a, [a.ndim + axis]), inner))
-    parts += [one(i) for i in range(end, window.out)]
-    return jax.tree.map(lambda *leaves: join(leaves, axis), *parts)
+def together(windows: Sequence[Window], overlap: bool) -> list[Group]:
+    """The axes to fold at once, last axes first: few taps in all; `overlap` joins any windows."""
+    groups: list[Group] = []
+    for window in (window.plain() for window in reversed(windows)):
+        joint = (window, *(groups[-1] if groups else ()))
+        few = prod(w.size for w in joint) <= BLOCK
+        if groups and few and (overlap or _disjoint(joint)):
+            groups[-1] = joint
+        else:
+            groups.append((window,))
+    return groups
 
 
-# ---- max and min ----
+def _disjoint(group: Group) -> bool:
+    return all(window.disjoint for window in group)
+
+
+# ---- max and min: values and winners ----
 
 
 def lowest(dtype: Any, largest: bool) -> Any:
@@ -104,6 +69,102 @@ def lowest(dtype: Any, largest: bool) -> Any:
     return jnp.iinfo(dtype).min if largest else jnp.iinfo(dtype).max
 
 
+def extremum(
+    x: jax.Array, windows: Sequence[Window], largest: bool, mask: jax.Array | None = None
+) -> jax.Array:
+    """The largest (or smallest) element of every window; `mask` says which elements are real."""
+    run = _extremum if jnp.issubdtype(x.dtype, jnp.floating) else _value
+    if mask is not None:
+        x = jnp.where(mask, x, jnp.asarray(lowest(x.dtype, largest), x.dtype))
+    for group in together(windows, overlap=False):
+        first = None
+        if mask is not None:
+            mask, first = value_and_winner(mask, group=group, largest=True)
+        x = run(x, first, group, largest)
+    return x
+
+
+def _value(x: jax.Array, first: Any, group: Group, largest: bool) -> jax.Array:
+    for p in _passes(group):
+        x, _ = apart(_fold, x, None, p=p, largest=largest, size=None)
+    return x
+
+
+_extremum = jax.custom_jvp(_value, nondiff_argnums=(2, 3))
+
+
+@_extremum.defjvp
+def _(group, largest, primals, tangents):
+    x, first = primals
+    rest = () if first is None else (first,)
+    value, winner = value_and_winner(x, *rest, group=group, largest=largest)
+    return value, pick({"t": tangents[0]}, winner, ("t",), group=group)["t"]
+
+
+def _value_and_winner(x: jax.Array, *first: jax.Array, group: Group, largest: bool) -> list:
+    """The value of each window and the first tap that holds it; its size where there is no tap.
+
+    `first` is each window's first real tap under a mask: an element that is not real holds the
+    identity, and must not win from a real element that holds it too.
+    """
+    value, winner = x, None
+    for p in _passes(group):
+        value, winner = apart(_fold, value, winner, p=p, largest=largest, size=_size(group))
+    if first:
+        winner = _instead(winner, first[0], value, largest)
+    return [value, winner]
+
+
+def _passes(group: Group) -> list[Pass]:
+    """Small windows of several axes at once, or one axis: in several passes if it is large."""
+    return group[0].passes(DIRECT, overlap=True) if len(group) == 1 else [Pass(group, 1, 1)]
+
+
+def _size(group: Group) -> int:
+    return prod(window.size for window in group)
+
+
+def _index(size: int) -> Any:
+    """The narrowest dtype that holds every tap, and `size` for none."""
+    return jnp.dtype(
+        next(t for t in (jnp.uint8, jnp.uint16, jnp.int32) if size <= jnp.iinfo(t).max)
+    )
+
+
+def _instead(winner: jax.Array, first: Any, value: jax.Array, largest: bool) -> jax.Array:
+    """`first` where no element is above the identity, for then all real ones tie."""
+    nothing = value == jnp.asarray(lowest(value.dtype, largest), value.dtype)
+    return jnp.where(nothing, jnp.broadcast_to(first, winner.shape), winner)
+
+
+def _fold(
+    value: jax.Array, winner: jax.Array | None, p: Pass, largest: bool, size: int | None
+) -> tuple[jax.Array, jax.Array | None]:
+    """One pass of values and winners (of values alone where `size`, of the whole, is None)."""
+    window = p.windows[0]
+    if len(p.windows) == 1 and window.disjoint and window.size > BLOCK:
+        return _fold_rows(value, winner, window, largest, size)
+
+    def of_region(taps: list, shape: tuple, _) -> tuple[jax.Array, jax.Array | None]:
+        if not taps:
+            none = None if size is None else lax.full(shape, size, _index(size))
+            return lax.full(shape, lowest(value.dtype, largest), value.dtype), none
+        if size is None:
+            return reduce(lax.max if largest else lax.min, [v for _, (v, _) in taps]), None
+        best, at = None, None
+        for tap, (v, w) in taps:
+            number = jnp.asarray(tap * p.apart, _index(size))
+            w = lax.full(v.shape, number) if w is None else w + number
+            if best is None:
+                best, at = v, w
+            else:
+                better = _beats(v, best, largest)
+                best, at = lax.select(better, v, best), lax.select(better, w, at)
+        return best, at
+
+    return _over_regions(of_region, (value, winner), p.windows)
+
+
 def _beats(a: jax.Array, b: jax.Array, largest: bool) -> jax.Array:
     """True where a, coming after b, takes the window from it; NaN beats every number, ties stay."""
     worse = lax.le if largest else lax.ge
@@ -112,185 +173,263 @@ def _beats(a: jax.Array, b: jax.Array, largest: bool) -> jax.Array:
     return ~worse(a, b)
 
 
-def extremum_value(x: jax.Array, window: Window, largest: bool) -> jax.Array:
-    pieces = []
-    for region in window.regions():
-        slabs = [slab for _, slab in reads(x, window, region)]
-        if slabs:
-            value = reduce(lax.max if largest else lax.min, slabs)
-        else:
-            value = _empty(x, window, region, lowest(x.dtype, largest))
-        pieces.append(value)
-    return join(pieces, window.axis)
+def _fold_rows(value, winner, window, largest, size):
+    """Large windows side by side: an axis of their own to fold, BLOCK taps at a time."""
+    at, k, apart_now = window.axis, window.size, 1
+    value = rows(value, (window,), lowest(value.dtype, largest))
+    while k > 1:
+        taps = min(k, BLOCK)
+        n = -(-k // taps)
+        p = Pass((Window(at, k, taps, taps, 1, 0, 0, n),), apart_now, apart_now)
+        value, winner = apart(_fold, value, winner, p=p, largest=largest, size=size)
+        k, apart_now = n, apart_now * taps
+    value = lax.squeeze(value, [value.ndim + at])
+    if size is None:
+        return value, None
+    winner = lax.squeeze(winner, [winner.ndim + at])
+    if window.padded:
+        starts = np.arange(window.out) * window.stride - window.low
+        first = np.where(starts < window.length, np.clip(-starts, 0, size), size)
+        first = first.reshape(replace_axis((1,) * value.ndim, at, window.out))
+        winner = _instead(winner, jnp.asarray(first, winner.dtype), value, largest)
+    return value, winner
 
 
-def _empty(
-    x: jax.Array, window: Window, region: Region, value: Any, dtype: Any = None
-) -> jax.Array:
-    shape = replace_axis(x.shape, window.axis, region.stop - region.start)
-    return lax.full(shape, value, dtype or x.dtype)
+def _over_regions(of_region: Callable, state: Any, windows: Group) -> Any:
+    """`of_region(taps, shape, at)` of each region of each axis, put together.
 
-
-def _value_and_winner(x: jax.Array, *first: jax.Array, **how: Any) -> list[jax.Array]:
-    return apart(_value_and_winner_of, x, *first, **how)
-
-
-def _value_and_winner_of(
-    x: jax.Array, *first: jax.Array, window: Window, largest: bool
-) -> list[jax.Array]:
-    """The value of each window and the first tap that holds it; `size` where there is no tap.
-
-    `first` is each window's first real tap under a mask: an element that is not real holds the
-    identity, and must not win from a real element that holds it too.
+    taps: (tap, the elements it reads) of every tap that falls on the map, in row-major order.
     """
-    values, winners = [], []
-    for region in window.regions():
-        taps = reads(x, window, region)
-        if taps:
-            tap, value = taps[0]
-            winner = lax.full(value.shape, tap, jnp.uint8)
-            for tap, slab in taps[1:]:
-                better = _beats(slab, value, largest)
-                value = lax.select(better, slab, value)
-                winner = lax.select(better, lax.full_like(winner, tap), winner)
-        else:
-            value = _empty(x, window, region, lowest(x.dtype, largest))
-            winner = _empty(x, window, region, window.size, jnp.uint8)
-        values.append(value)
-        winners.append(winner)
-    value, winner = join(values, window.axis), join(winners, window.axis)
-    if first:
-        nothing = value == jnp.asarray(lowest(x.dtype, largest), x.dtype)
-        winner = lax.select(nothing, jnp.broadcast_to(first[0], winner.shape), winner)
-    return [value, winner]
+    leaf = jax.tree.leaves(state)[0]
+
+    def go(todo: Group, taps: list, shape: tuple, at: tuple) -> Any:
+        if not todo:
+            return of_region(taps, shape, at)
+        window, *later = todo
+        pieces = []
+        for start, stop, reads in window.regions():
+            n = stop - start
+            read = partial(cut, axis=window.axis, n=n, stride=window.stride)
+            further = [
+                (tap * window.size + j, jax.tree.map(partial(read, start=first), part))
+                for tap, part in taps
+                for j, first in reads
+            ]
+            now = replace_axis(shape, window.axis, n)
+            pieces.append(go(tuple(later), further, now, (*at, (window.axis, start, n))))
+        return jax.tree.map(lambda *each: join(each, window.axis), *pieces)
+
+    return go(windows, [(0, state)], leaf.shape, ())
 
 
-def _pick(t: jax.Array, winner: jax.Array, window: Window) -> jax.Array:
+def _winner_shapes(x: Any, *_: Any, group: Group, largest: bool) -> list[tuple]:
+    shape = x.shape
+    for window in group:
+        shape = replace_axis(shape, window.axis, window.out)
+    return [(shape, None), (shape, _index(_size(group)))]
+
+
+# ---- max and min: the linear map of tangents, and its transpose ----
+
+
+def _pick(t: dict, winner: jax.Array, _: Any, group: Group) -> dict:
     """out[i] = t[the element that won window i], 0 where none did."""
-    pieces = []
-    for region in window.regions():
-        won = cut(winner, window.axis, region.start, region.stop - region.start)
-        value = lax.full(won.shape, 0, t.dtype)
-        for tap, slab in reads(t, window, region):
-            value = lax.select(won == jnp.uint8(tap), slab, value)
-        pieces.append(value)
-    return join(pieces, window.axis)
+    passes = _passes(group)
+    inner = [winner]  # the winners of every pass, from those of the last
+    for p in passes[:0:-1]:
+        zero = jnp.zeros(inner[0].shape, jnp.float32)
+        inner.insert(0, apart(_spread_pass, zero, inner[0], p=p, inner=True)[1])
+    picked = t["t"]
+    for p, w in zip(passes, inner, strict=True):
+        picked = apart(_pick_pass, picked, w, p=p)
+    return {"t": picked}
 
 
-def _spread(g: jax.Array, winner: jax.Array, window: Window) -> jax.Array:
+def _pick_pass(t: jax.Array, winner: jax.Array, p: Pass) -> jax.Array:
+    if _disjoint(p.windows):
+        won = along_rows(winner, p.windows) == _tap_numbers(winner, p.windows)
+        each = jnp.where(won, rows(t, p.windows), 0)
+        axes = [w.axis - i for i, w in enumerate(reversed(p.windows))]
+        return each.sum([each.ndim + axis for axis in axes], dtype=t.dtype)
+
+    def of_region(taps: list, shape: tuple, at: tuple) -> jax.Array:
+        here, value = winner, lax.full(shape, 0, t.dtype)
+        for axis, start, n in at:
+            here = cut(here, axis, start, n)
+        for tap, slab in taps:
+            value = lax.select(_won(here, p, tap), slab, value)
+        return value
+
+    return _over_regions(of_region, t, p.windows)
+
+
+def _won(winner: jax.Array, p: Pass, tap: int) -> jax.Array:
+    """Whether a pass took its winner from this tap."""
+    first, stop = (jnp.asarray(p.first(j), winner.dtype) for j in (tap, tap + 1))
+    if p.first(tap + 1) == p.first(tap) + 1:
+        return winner == first
+    return (winner >= first) & (winner < stop)
+
+
+def _tap_numbers(winner: jax.Array, group: Group) -> jax.Array:
+    """The number of every tap beside `rows` of a group."""
+    numbers = np.arange(_size(group)).reshape([window.size for window in group])
+    shape = [1] * (winner.ndim + len(group))
+    for i, window in enumerate(group):
+        shape[window.axis - (len(group) - 1 - i)] = window.size
+    return jnp.asarray(numbers.reshape(shape), winner.dtype)
+
+
+def _spread(g: dict, winner: jax.Array, _: Any, group: Group) -> dict:
     """The transpose of `_pick`: dx[p] = the sum of g[i] over the windows i that p won."""
-    if window.disjoint:
-        return _spread_disjoint(g, winner, window)
+    spread, passes = g["t"], _passes(group)
+    for i in reversed(range(len(passes))):
+        spread, winner = apart(_spread_pass, spread, winner, p=passes[i], inner=i > 0)
+    return {"t": spread}
+
+
+def _spread_pass(
+    g: jax.Array, winner: jax.Array, p: Pass, inner: bool
+) -> tuple[jax.Array, jax.Array | None]:
+    """One pass back: the sums, and if asked for, what won the windows of the pass before."""
+    if _disjoint(p.windows):
+        won = along_rows(winner, p.windows) == _tap_numbers(winner, p.windows)
+        dx = jnp.where(won, along_rows(g, p.windows), jnp.zeros((), g.dtype))
+        return unrows(dx, p.windows), None
+    (window,) = p.windows
+    wide = g.dtype if g.dtype.itemsize >= 4 else jnp.dtype(jnp.float32)
     phases = []
     for phase in range(window.stride):
         pieces = []
-        for region in window.sources(phase):
-            dx = _empty(g, window, region, 0)
-            for tap, first in region.taps:
-                n = region.stop - region.start
-                won = cut(winner, window.axis, first, n) == jnp.uint8(tap)
-                dx += lax.select(won, cut(g, window.axis, first, n), jnp.zeros_like(dx))
-            pieces.append(dx)
-        phases.append(join(pieces, window.axis))
-    return interleave(phases, window)
+        for start, stop, taps in window.sources(phase):
+            n = stop - start
+            shape = replace_axis(g.shape, window.axis, n)
+            dx, before = lax.full(shape, 0, wide), lax.full(shape, 0, winner.dtype)
+            for tap, first in taps:
+                number = cut(winner, window.axis, first, n)
+                won = _won(number, p, tap)
+                here = cut(g, window.axis, first, n).astype(wide)
+                dx += lax.select(won, here, jnp.zeros_like(here))
+                if inner:
+                    number -= jnp.asarray(tap * p.apart, winner.dtype)
+                    before = lax.select(won, number, before)
+            pieces.append((dx.astype(g.dtype), before if inner else None))
+        phases.append(jax.tree.map(lambda *each: join(each, window.axis), *pieces))
+    return jax.tree.map(lambda *each: interleave(each, window), *phases)
 
 
-def _spread_disjoint(g: jax.Array, winner: jax.Array, window: Window) -> jax.Array:
-    """No two windows share an element: compare each winner with the taps of its own window."""
-    at, k, s = g.ndim + window.axis, window.size, window.stride
-    tap = lax.broadcasted_iota(jnp.uint8, (*g.shape[: at + 1], k, *g.shape[at + 1 :]), at + 1)
-    won = lax.expand_dims(winner, [at + 1]) == tap
-    dx = jnp.where(won, lax.expand_dims(g, [at + 1]), jnp.zeros((), g.dtype))
-    dx = pad(dx, at + 1, 0, s - k).reshape(replace_axis(g.shape, at, window.out * s))
-    return pad(dx, at, -window.low, window.length + window.low - window.out * s)
+def _shape_back(shape: tuple, group: Group) -> tuple:
+    for window in group:
+        shape = replace_axis(shape, window.axis, window.length)
+    return shape
 
 
-def _winner_shapes(x: Any, *_: Any, window: Window, largest: bool) -> list[tuple]:
-    out = replace_axis(x.shape, window.axis, window.out)
-    return [(out, None), (out, jnp.dtype(jnp.uint8))]
-
-
-_pick_of, _ = linear_pair(
+pick, _ = linear_pair(
     "pick",
-    lambda t, winner, _, window: {"t": apart(_pick, t["t"], winner, window=window)},
-    lambda g, winner, _, window: {"t": apart(_spread, g["t"], winner, window=window)},
-    lambda winner, window: winner.shape,
-    lambda winner, window: replace_axis(winner.shape, window.axis, window.length),
+    _pick,
+    _spread,
+    lambda t, winner, group: winner.shape,
+    lambda g, winner, group: _shape_back(winner.shape, group),
 )
-
-
-def pick(t: jax.Array, winner: jax.Array, window: Window) -> jax.Array:
-    """Take each window's tangent from its winner."""
-    return _pick_of({"t": t}, winner, ("t",), window=window)["t"]
-
-
 value_and_winner = primitive(
     "extremum",
     _value_and_winner,
     _winner_shapes,
-    jvp=lambda outs, t, *, window, largest: pick(t, outs[1], window=window),
+    jvp=lambda outs, t, *, group, largest: pick({"t": t}, outs[1], ("t",), group=group)["t"],
 )
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(2, 3))
-def _extremum_pass(x: jax.Array, first: tuple, window: Window, largest: bool) -> jax.Array:
-    if window.disjoint:
-        return extremum_value(x, window, largest)
-    return apart(extremum_value, x, window=window, largest=largest)
-
-
-@_extremum_pass.defjvp
-def _(window, largest, primals, tangents):
-    x, first = primals
-    value, winner = value_and_winner(x, *first, window=window, largest=largest)
-    return value, pick(tangents[0], winner, window=window)
-
-
-def extremum(
-    x: jax.Array, windows: Sequence[Window], largest: bool, mask: jax.Array | None = None
-) -> jax.Array:
-    """The largest (or smallest) element of every window; `mask` says which elements are real."""
-
-    def step(state: tuple, window: Window) -> tuple:
-        x, *mask = state
-        run = _extremum_pass if jnp.issubdtype(x.dtype, jnp.floating) else _value_of_integers
-        if not mask:
-            return (run(x, (), window, largest),)
-        real, first = value_and_winner(mask[0], window=window, largest=True)
-        return run(x, (first,), window, largest), real
-
-    state = (x,)
-    if mask is not None:
-        state = (jnp.where(mask, x, jnp.asarray(lowest(x.dtype, largest), x.dtype)), mask)
-    for window in reversed(windows):
-        state = passes(step, state, window, overlap=True)
-    return state[0]
-
-
-def _value_of_integers(x, first, window, largest):
-    return extremum_value(x, window, largest)
 
 
 # ---- sums ----
 
 
 def total(x: jax.Array, windows: Sequence[Window]) -> jax.Array:
-    """The sum of every window, one axis at a time; a linear map, so JAX's own derivatives serve."""
+    """The sum of every window."""
     if x.dtype == jnp.bool_:
         return extremum(x, windows, largest=True)
-    for window in reversed(windows):
-        at, high = x.ndim + window.axis, window.overhang
-        x = pad(x, at, 0, min(high, 0))
-        x = lax.reduce_window(
-            x,
-            np.zeros((), x.dtype),
-            lax.add,
-            replace_axis((1,) * x.ndim, at, window.size),
-            replace_axis((1,) * x.ndim, at, window.stride),
-            replace_axis(((0, 0),) * x.ndim, at, (window.low, max(high, 0))),
-            window_dilation=replace_axis((1,) * x.ndim, at, window.dilation),
-        )
+    for group in together(windows, overlap=False):
+        x = _add({"x": x}, (), ("x",), group=group)["x"]
     return x
+
+
+def _add_of(x: dict, _: Any, __: Any, group: Group) -> dict:
+    return {"x": _reduce_window(x["x"], group) if _disjoint(group) else _slide(x["x"], *group)}
+
+
+def _add_back(g: dict, _: Any, __: Any, group: Group) -> dict:
+    """The transpose: dx[p] = the sum of g[i] over the windows i that see p."""
+    g = g["x"]
+    if _disjoint(group):
+        return {"x": apart(_repeat, g, group=group)}
+    (window,) = group
+    phases = []
+    for phase in range(window.stride):
+        ahead = sorted(window.ahead(phase).values())
+        n = window.phase_length
+        if not ahead:
+            phases.append(jnp.zeros(replace_axis(g.shape, window.axis, n), g.dtype))
+        else:
+            step = ahead[1] - ahead[0] if len(ahead) > 1 else 1
+            of = Window(window.axis, window.out, len(ahead), 1, step, -ahead[0], 0, n)
+            phases.append(_slide(g, of))
+    return {"x": interleave(phases, window)}
+
+
+def _repeat(g: jax.Array, group: Group) -> jax.Array:
+    """Disjoint windows: every window's value at each of its elements."""
+    g = along_rows(g, group)
+    shape = g.shape
+    for i, window in enumerate(reversed(group)):
+        shape = replace_axis(shape, window.axis - i, window.size)
+    return unrows(jnp.broadcast_to(g, shape), group)
+
+
+def _slide(x: jax.Array, window: Window) -> jax.Array:
+    """The sum of every window along one axis, in log(k) passes for k of many taps."""
+    if window.size <= BLOCK:
+        return _reduce_window(x, (window,))
+    if parts := window.split():
+        return _slide(_reduce_window(x, (parts[0],)), parts[1])
+    axis, d = window.axis, window.dilation
+    x = apart(pad, x, axis=axis, low=window.low, high=window.overhang)
+    result, done, power = None, 0, 1  # x sums windows of `power` taps; `done` taps are in result
+    while True:
+        if window.size & power:
+            result = apart(_plus, result, x, window=window, start=done * d)
+            done += power
+        if done == window.size:
+            return result
+        x = apart(_twice, x, axis=axis, distance=power * d)
+        power *= 2
+
+
+def _plus(result: jax.Array | None, x: jax.Array, window: Window, start: int) -> jax.Array:
+    more = cut(x, window.axis, start, window.out, window.stride)
+    return more if result is None else result + more
+
+
+def _twice(x: jax.Array, axis: int, distance: int) -> jax.Array:
+    n = x.shape[axis] - distance
+    return cut(x, axis, 0, n) + cut(x, axis, distance, n)
+
+
+def _reduce_window(x: jax.Array, group: Group) -> jax.Array:
+    size, stride, dilation = [1] * x.ndim, [1] * x.ndim, [1] * x.ndim
+    padding = [(0, 0)] * x.ndim
+    for w in group:
+        x = pad(x, w.axis, min(w.low, 0), min(w.overhang, 0))
+        size[w.axis], stride[w.axis], dilation[w.axis] = w.size, w.stride, w.dilation
+        padding[w.axis] = max(w.low, 0), max(w.overhang, 0)
+    zero = np.zeros((), x.dtype)
+    return lax.reduce_window(x, zero, lax.add, size, stride, padding, window_dilation=dilation)
+
+
+_add, _ = linear_pair(
+    "add",
+    _add_of,
+    _add_back,
+    lambda x, _, group: _winner_shapes(x, group=group, largest=True)[0][0],
+    lambda g, _, group: _shape_back(g.shape, group),
+)
 
 
 def count(mask: jax.Array | None, windows: Sequence[Window], ndim: int, padding: bool) -> jax.Array:

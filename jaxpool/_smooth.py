@@ -7,25 +7,20 @@ said once, as a function of an element and its window.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import product
-from math import prod
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from jaxpool import _reduce
 from jaxpool._geometry import Window
 from jaxpool._linear import apart, linear_pair
+from jaxpool._reduce import BLOCK, DIRECT, Group, together
 from jaxpool._slices import along_rows, cut, interleave, pad, rows, unrows
-
-# One exponential per tap is what a pass costs, and a loop over few taps of all axes is one pass.
-JOINT = 16
 
 Arrays = dict[str, jax.Array]
 
@@ -68,7 +63,8 @@ def smooth(
     state = Smooth(x)
     if mask is not None:
         state = state._replace(count=mask.astype(x.dtype))
-    passes = [(group, i) for axes in _together(windows) for i, group in enumerate(_few_taps(axes))]
+    axes = together(windows, overlap=True)
+    passes = [(group, i) for together in axes for i, group in enumerate(_few_taps(together))]
     for group, i in passes:
         if mask is None and i == 0:  # counts differ along an axis, never across
             state = state._replace(count=None)
@@ -78,29 +74,15 @@ def smooth(
     return state
 
 
-def _together(windows: Sequence[Window]) -> list[tuple[Window, ...]]:
-    """The axes to fold at once, last axes first."""
-    groups: list[tuple[Window, ...]] = []
-    for window in reversed(windows):
-        if window.out == 1 and window.dilation == 1:  # then its stride is of no importance
-            window = replace(window, stride=window.size)
-        if groups and window.size * prod(w.size for w in groups[-1]) <= JOINT:
-            groups[-1] = (window, *groups[-1])
-        else:
-            groups.append((window,))
-    return groups
-
-
-def _few_taps(axes: tuple[Window, ...]) -> Iterator[tuple[Window, ...]]:
+def _few_taps(axes: Group) -> Iterator[Group]:
     """A large window that overlaps its neighbours as passes of few taps."""
-    if len(axes) > 1 or axes[0].disjoint or axes[0].size <= JOINT:
+    if len(axes) > 1 or axes[0].size <= BLOCK:
         yield axes
     else:
-        for window in axes[0].passes(_reduce.DIRECT, overlap=False):
-            yield (window,)
+        yield from (p.windows for p in axes[0].passes(DIRECT, overlap=False))
 
 
-def _fold(state: Smooth, group: tuple, temperature: jax.Array, outs: tuple[str, ...]) -> Smooth:
+def _fold(state: Smooth, group: Group, temperature: jax.Array, outs: tuple[str, ...]) -> Smooth:
     # The shift cancels out of every result, so it needs no derivative.
     shift = _reduce.extremum(lax.stop_gradient(state.top), group, largest=True)
     shift = lax.max(shift, jnp.full_like(shift, floor(shift.dtype)))
@@ -217,7 +199,7 @@ def _weight(cell: Arrays, around: Arrays, temperature: jax.Array) -> tuple[jax.A
     return weight, jnp.where(live, down, 0), jnp.where(live, further, 0)
 
 
-def _weigh(tangents: Arrays, rest: tuple, outs: Sequence[str], group: Sequence[Window]) -> Arrays:
+def _weigh(tangents: Arrays, rest: tuple, outs: Sequence[str], group: Group) -> Arrays:
     cells, *others = rest
     cells = reach({**cells, **{f"{k}'": t for k, t in tangents.items()}}, group)
     return apart(_weigh_of, cells, *others, outs=outs, group=group)
@@ -237,9 +219,7 @@ def _weigh_of(cells, around, temperature, outs, group):
     return dict(zip(outs, sum_at_windows(terms, cells, around, temperature, group), strict=True))
 
 
-def _weigh_back(
-    cotangents: Arrays, rest: tuple, outs: Sequence[str], group: Sequence[Window]
-) -> Arrays:
+def _weigh_back(cotangents: Arrays, rest: tuple, outs: Sequence[str], group: Group) -> Arrays:
     cells, around, temperature = rest
     around = {**around, **{f"{k}'": g for k, g in cotangents.items()}}
     cells, around = surround(cells, around, group)
@@ -264,8 +244,8 @@ weigh, _ = linear_pair(
     "weigh",
     _weigh,
     _weigh_back,
-    lambda rest, group: rest[1]["shift"].shape,
-    lambda rest, group: rest[0]["top"].shape,
+    lambda _, rest, group: rest[1]["shift"].shape,
+    lambda _, rest, group: rest[0]["top"].shape,
 )
 
 
@@ -279,19 +259,19 @@ def _fill(name: str, a: jax.Array) -> float:
     return {"top": floor(a.dtype), "shift": -floor(a.dtype)}.get(name, 0)
 
 
-def _in_rows(group: Sequence[Window]) -> bool:
+def _in_rows(group: Group) -> bool:
     """Whether windows are summed over as an axis of their own, not tap by tap."""
-    return group[0].disjoint and group[0].size > JOINT
+    return group[0].disjoint and group[0].size > BLOCK
 
 
-def reach(cells: Arrays, group: Sequence[Window]) -> Arrays:
+def reach(cells: Arrays, group: Group) -> Arrays:
     """All that the windows reach, for `sum_at_windows`."""
     edges = () if _in_rows(group) else tuple((w.axis, w.low, max(w.overhang, 0)) for w in group)
     return {k: _padded(a, edges, _fill(k, a)) for k, a in cells.items()}
 
 
 def sum_at_windows(
-    terms: Terms, cells: Arrays, around: Arrays, temperature: jax.Array, group: Sequence[Window]
+    terms: Terms, cells: Arrays, around: Arrays, temperature: jax.Array, group: Group
 ) -> list[jax.Array]:
     """out[i] = the sum of each of terms(cells[p], around[i]) over the elements p of window i."""
     if _in_rows(group):
@@ -309,7 +289,7 @@ def sum_at_windows(
     return sums
 
 
-def surround(cells: Arrays, around: Arrays, group: Sequence[Window]) -> tuple[Arrays, Arrays]:
+def surround(cells: Arrays, around: Arrays, group: Group) -> tuple[Arrays, Arrays]:
     """Every phase of the strides complete, and all windows that one could look for."""
     if all(window.disjoint for window in group):
         return cells, around
@@ -327,7 +307,7 @@ def sum_at_elements(
     cells: Arrays,
     around: Arrays,
     temperature: jax.Array,
-    group: Sequence[Window],
+    group: Group,
 ) -> list[jax.Array]:
     """out[p] = the sum of each of n terms(cells[p], around[i]) over the windows i that see p."""
     if all(window.disjoint for window in group):

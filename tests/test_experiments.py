@@ -284,8 +284,12 @@ def fake(run):
     return module
 
 
-def test_ctrl_c_keeps_what_is_finished(tmp_path):
+def test_ctrl_c_keeps_what_is_finished(tmp_path, request):
     import _thread
+
+    # In a background job of a shell, Ctrl-C is ignored unless one listens.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
 
     def run(config, tick):
         tick(1, 0.5)
