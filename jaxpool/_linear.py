@@ -11,7 +11,7 @@ The functions given here count axes from the end, so that batching is a new lead
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial, wraps
 from typing import Any
 
 import jax
@@ -161,16 +161,27 @@ def apart(function: Callable, *args: Any, **static: Any) -> Any:
     """
     leaves, tree = jax.tree.flatten(args)
     how = {"of": function, "tree": tree, "static": tuple(static.items())}
-    shape = jax.eval_shape(partial(function, **static), *args)
+    shape = _program(**how).eval_shape(*leaves)
     return jax.tree.unflatten(jax.tree.structure(shape), _apart.bind(*leaves, **how))
 
 
-def _run(*leaves, of, tree, static):
-    return jax.tree.leaves(of(*jax.tree.unflatten(tree, leaves), **dict(static)))
+@lru_cache(maxsize=4096)
+def _program(of, tree, static):
+    """One function object for one program, so that JAX traces it once for each shape."""
+
+    @wraps(of)
+    def run(*leaves):
+        return of(*jax.tree.unflatten(tree, leaves), **dict(static))
+
+    return jax.jit(run)
+
+
+def _run(*leaves, **how):
+    return jax.tree.leaves(_program(**how)(*leaves))
 
 
 def _run_shapes(*avals, **how):
-    return [(out.shape, out.dtype) for out in jax.eval_shape(partial(_run, **how), *avals)]
+    return [(a.shape, a.dtype) for a in jax.tree.leaves(_program(**how).eval_shape(*avals))]
 
 
 def _run_jvp(primals, tangents, **how):
@@ -187,8 +198,7 @@ def _run_jvp(primals, tangents, **how):
 
 
 def _lower_apart(ctx, *args, **how):
-    call = jax.jit(partial(_run, **how))
-    outs = mlir.lower_fun(lambda *args: call(*args), multiple_results=True)(ctx, *args)
+    outs = mlir.lower_fun(partial(_run, **how), multiple_results=True)(ctx, *args)
     for out in outs:
         out.owner.attributes["mhlo.frontend_attributes"] = mlir.ir.DictAttr.get(
             {"inlineable": mlir.ir.StringAttr.get("false")}

@@ -131,7 +131,7 @@ def _index(size: int) -> Any:
     )
 
 
-def _instead(winner: jax.Array, first: Any, value: jax.Array, largest: bool) -> jax.Array:
+def _instead(winner: Any, first: Any, value: jax.Array, largest: bool) -> jax.Array:
     """`first` where no element is above the identity, for then all real ones tie."""
     nothing = value == jnp.asarray(lowest(value.dtype, largest), value.dtype)
     return jnp.where(nothing, jnp.broadcast_to(first, winner.shape), winner)
@@ -151,15 +151,15 @@ def _fold(
             return lax.full(shape, lowest(value.dtype, largest), value.dtype), none
         if size is None:
             return reduce(lax.max if largest else lax.min, [v for _, (v, _) in taps]), None
-        best, at = None, None
-        for tap, (v, w) in taps:
+
+        def numbered(tap: int, v: jax.Array, w: jax.Array | None) -> tuple[jax.Array, jax.Array]:
             number = jnp.asarray(tap * p.apart, _index(size))
-            w = lax.full(v.shape, number) if w is None else w + number
-            if best is None:
-                best, at = v, w
-            else:
-                better = _beats(v, best, largest)
-                best, at = lax.select(better, v, best), lax.select(better, w, at)
+            return v, lax.full(v.shape, number) if w is None else w + number
+
+        (best, at), *others = (numbered(tap, *part) for tap, part in taps)
+        for v, w in others:
+            better = _beats(v, best, largest)
+            best, at = lax.select(better, v, best), lax.select(better, w, at)
         return best, at
 
     return _over_regions(of_region, (value, winner), p.windows)
@@ -355,9 +355,9 @@ def _add_of(x: dict, _: Any, __: Any, group: Group) -> dict:
     return {"x": _reduce_window(x["x"], group) if _disjoint(group) else _slide(x["x"], *group)}
 
 
-def _add_back(g: dict, _: Any, __: Any, group: Group) -> dict:
+def _add_back(cotangent: dict, _: Any, __: Any, group: Group) -> dict:
     """The transpose: dx[p] = the sum of g[i] over the windows i that see p."""
-    g = g["x"]
+    g = cotangent["x"]
     if _disjoint(group):
         return {"x": apart(_repeat, g, group=group)}
     (window,) = group
@@ -391,20 +391,16 @@ def _slide(x: jax.Array, window: Window) -> jax.Array:
         return _slide(_reduce_window(x, (parts[0],)), parts[1])
     axis, d = window.axis, window.dilation
     x = apart(pad, x, axis=axis, low=window.low, high=window.overhang)
-    result, done, power = None, 0, 1  # x sums windows of `power` taps; `done` taps are in result
+    at = partial(cut, axis=axis, n=window.out, stride=window.stride)
+    parts, done, power = [], 0, 1  # x sums windows of `power` taps; `done` taps are in parts
     while True:
         if window.size & power:
-            result = apart(_plus, result, x, window=window, start=done * d)
+            parts.append(at(x, start=done * d))
             done += power
         if done == window.size:
-            return result
+            return reduce(lax.add, parts)
         x = apart(_twice, x, axis=axis, distance=power * d)
         power *= 2
-
-
-def _plus(result: jax.Array | None, x: jax.Array, window: Window, start: int) -> jax.Array:
-    more = cut(x, window.axis, start, window.out, window.stride)
-    return more if result is None else result + more
 
 
 def _twice(x: jax.Array, axis: int, distance: int) -> jax.Array:

@@ -40,9 +40,17 @@ class Smooth(NamedTuple):
     """
 
     top: jax.Array
-    level: jax.Array | None = None
-    count: jax.Array | None = None
-    gap: jax.Array | None = None
+    level: Any = None
+    count: Any = None
+    gap: Any = None
+
+
+class Sides(NamedTuple):
+    """What the weight of an element in a window depends on: arrays at elements, at windows, T."""
+
+    cells: Arrays
+    around: Arrays
+    temperature: jax.Array
 
 
 def floor(dtype: Any) -> float:
@@ -152,7 +160,7 @@ def _means_jvp(group, outs, primals, tangents):
     elif state.count is not None:
         cells["log"] = _log(state.count)
     around = {"shift": shift, "norm": level + _log(n), "gap": found.get("gap")}
-    rest = _present(cells), _present(around), temperature
+    rest = Sides(_present(cells), _present(around), temperature)
     dots = dict.fromkeys(outs, jnp.zeros_like(shift))
 
     moved = {"top": d_state.top, "level": d_state.level, "gap": d_state.gap}
@@ -166,8 +174,7 @@ def _means_jvp(group, outs, primals, tangents):
             yield from [weight * {"level": down, "gap": further * down}[out] for out in outs]
 
         rate = d_temperature / (temperature * temperature)
-        cells, *others = rest
-        moments = sum_at_windows(terms, reach(cells, group), *others, group)
+        moments = sum_at_windows(terms, *rest._replace(cells=reach(rest.cells, group)), group)
         for out, moment in zip(outs, moments, strict=True):
             dots[out] -= rate * moment
     return found, dots
@@ -199,10 +206,9 @@ def _weight(cell: Arrays, around: Arrays, temperature: jax.Array) -> tuple[jax.A
     return weight, jnp.where(live, down, 0), jnp.where(live, further, 0)
 
 
-def _weigh(tangents: Arrays, rest: tuple, outs: Sequence[str], group: Group) -> Arrays:
-    cells, *others = rest
-    cells = reach({**cells, **{f"{k}'": t for k, t in tangents.items()}}, group)
-    return apart(_weigh_of, cells, *others, outs=outs, group=group)
+def _weigh(tangents: Arrays, rest: Sides, outs: Sequence[str], group: Group) -> Arrays:
+    cells = reach({**rest.cells, **{f"{k}'": t for k, t in tangents.items()}}, group)
+    return apart(_weigh_of, cells, rest.around, rest.temperature, outs=outs, group=group)
 
 
 def _weigh_of(cells, around, temperature, outs, group):
@@ -219,11 +225,10 @@ def _weigh_of(cells, around, temperature, outs, group):
     return dict(zip(outs, sum_at_windows(terms, cells, around, temperature, group), strict=True))
 
 
-def _weigh_back(cotangents: Arrays, rest: tuple, outs: Sequence[str], group: Group) -> Arrays:
-    cells, around, temperature = rest
-    around = {**around, **{f"{k}'": g for k, g in cotangents.items()}}
-    cells, around = surround(cells, around, group)
-    return apart(_weigh_back_of, cells, around, temperature, outs=outs, group=group)
+def _weigh_back(cotangents: Arrays, rest: Sides, outs: Sequence[str], group: Group) -> Arrays:
+    around = {**rest.around, **{f"{k}'": g for k, g in cotangents.items()}}
+    cells, around = surround(rest.cells, around, group)
+    return apart(_weigh_back_of, cells, around, rest.temperature, outs=outs, group=group)
 
 
 def _weigh_back_of(cells, around, temperature, outs, group):
@@ -244,8 +249,8 @@ weigh, _ = linear_pair(
     "weigh",
     _weigh,
     _weigh_back,
-    lambda _, rest, group: rest[1]["shift"].shape,
-    lambda _, rest, group: rest[0]["top"].shape,
+    lambda _, rest, group: rest.around["shift"].shape,
+    lambda _, rest, group: rest.cells["top"].shape,
 )
 
 
