@@ -19,5 +19,6 @@ to do, the experiment measures one (`nets`, `train`, `shifts`), `store` keeps ra
 
 EXPERIMENTS = {
     "consistency": "experiments.consistency",
+    "speed": "experiments.speed",
 }
 """Name -> module. The modules are imported when they are asked for: they load JAX."""

@@ -43,7 +43,7 @@ def run(
     cells = experiment.cells(preset, data, seeds, variants)
     from experiments import runner
 
-    at_least("--workers", workers, 1)
+    workers = min(at_least("--workers", workers, 1), getattr(experiment, "WORKERS", workers))
     done = runner.run(experiment, cells, root=results, workers=workers)
     print(
         f"{len(cells)} of {len(cells)} cells are finished in {results}: {done.ran} now "

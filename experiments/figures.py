@@ -4,7 +4,7 @@ Every variant has a colour and a shape of its own, and its name beside it, so a 
 same in grey. Colours: Okabe and Ito, "Color universal design", 2008.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import matplotlib
@@ -200,4 +200,35 @@ def maps(titles: Sequence[str], values: Sequence[np.ndarray], *, narrow: bool = 
             label="images with the same answer as unshifted (%)",
         )
         bar.outline.set_visible(False)
+    return figure
+
+
+def bars(
+    panels: Mapping[str, Mapping[str, Mapping[str, float]]], x: str, *, narrow: bool = False
+) -> Figure:
+    """Ratios on a log axis: per panel a group for each case, per group a bar for each name."""
+    names = list(dict.fromkeys(n for p in panels.values() for g in p.values() for n in g))
+    size = (3.9, 3.6 * len(panels)) if narrow else (8, 2.9 * len(panels))
+    with plt.rc_context(STYLE | {"font.size": 8 if narrow else 10}):
+        figure, grid = plt.subplots(
+            len(panels), 1, figsize=size, layout="constrained", squeeze=False, sharex=True
+        )
+        for axes, (title, groups) in zip(grid.flat, panels.items(), strict=True):
+            height = 0.8 / len(names)
+            for i, name in enumerate(names):
+                known = [
+                    (j, group[name]) for j, group in enumerate(groups.values()) if name in group
+                ]
+                at = [j + (i - (len(names) - 1) / 2) * height for j, _ in known]
+                ratios = [ratio for _, ratio in known]
+                axes.barh(at, ratios, 0.9 * height, label=name, color=COLOURS[i % len(COLOURS)])
+                for y, ratio in zip(at, ratios, strict=True):
+                    axes.text(ratio, y, f" {ratio:.1f}", va="center", fontsize="x-small")
+            axes.set_yticks(range(len(groups)), list(groups))
+            axes.invert_yaxis()
+            axes.axvline(1, color=FAINT, linewidth=0.8)
+            axes.set(xscale="log", title=title)
+            axes.tick_params(axis="y", length=0)
+        grid.flat[-1].set_xlabel(x)
+        grid.flat[0].legend(loc="best", frameon=False)
     return figure

@@ -27,17 +27,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Column:
-    """A measured share: its name in the CSV, its short title, what it means."""
+    """Something measured: its name in the CSV, short title, meaning, and how it is written."""
 
     key: str
     title: str
     meaning: str
     on_terminal: bool = True
+    show: "Callable[[np.ndarray], str]" = lambda values: percent(values)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One variant: for each column one value per seed, between 0 and 1."""
+    """One variant: for each column one value per seed."""
 
     variant: str
     title: str
@@ -76,6 +77,7 @@ class Section:
     size: str
     claims: Sequence[Claim]
     method: Sequence[str]
+    unit: str = "%"
 
 
 def percent(values: np.ndarray) -> str:
@@ -112,12 +114,12 @@ def _print(section: Section, note: str) -> None:
     if not console.is_terminal:
         console = Console(width=110)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("%")
+    table.add_column(section.unit)
     columns = [column for column in section.columns if column.on_terminal]
     for column in columns:
         table.add_column(column.title, justify="right")
     for row in section.rows:
-        table.add_row(row.title, *(percent(row.values[column.key]) for column in columns))
+        table.add_row(row.title, *(column.show(row.values[column.key]) for column in columns))
     console.print(table)
     for line in filter(None, (section.size, section.answer, note)):
         console.print(line, markup=False, highlight=False)
@@ -191,7 +193,6 @@ def _page(
     return environment.get_template("report.html.j2").render(
         section=section,
         pictures=pictures,
-        percent=percent,
         command=command,
         note=note,
         made=_made(cells),

@@ -131,8 +131,9 @@ class Board(AbstractContextManager):
         """Replace a cell's line by a printed one."""
         self.progress.remove_task(line)
         self.finished += 1
+        loss = f"loss {facts['losses'][-1]:.3f}, " if "losses" in facts else ""
         self.console.print(
-            f"[{self.finished}/{self.cells}] {label(config)}: loss {facts['losses'][-1]:.3f}, "
+            f"[{self.finished}/{self.cells}] {label(config)}: {loss}"
             f"{duration(facts['wall_seconds'])}; {self.clock.left()}",
             markup=False,
             highlight=False,

@@ -107,11 +107,17 @@ def _fold(state: Smooth, group: Group, temperature: jax.Array, outs: tuple[str, 
 @partial(jax.custom_jvp, nondiff_argnums=(4, 5))
 def _means(temperature, state, shift, n, group, outs) -> Arrays:
     """The level and the gap of every window, given its top (`shift`) and count."""
-    cells = reach(_present(state._asdict()), group)
-    return apart(_means_of, temperature, cells, {"shift": shift}, n, group=group, outs=outs)
+    cells, around = reach(_present(state._asdict()), group), {"shift": shift}
+    return _one_by_one(_means_of, cells, around, temperature, n, group=group, outs=outs)
 
 
-def _means_of(temperature, cells, around, n, group, outs):
+def _one_by_one(function: Callable, *args: Any, outs: Sequence[str], group: Group) -> Arrays:
+    """Each result in a loop of its own: one loop has one result, and exponentials that two of them
+    share would be stored, for every tap."""
+    return {out: apart(function, *args, outs=(out,), group=group)[out] for out in outs}
+
+
+def _means_of(cells, around, temperature, n, group, outs):
     def terms(cell, around, temperature):
         down = _below(cell["top"], around["shift"])
         z = down / temperature + cell.get("level", 0)
@@ -208,7 +214,8 @@ def _weight(cell: Arrays, around: Arrays, temperature: jax.Array) -> tuple[jax.A
 
 def _weigh(tangents: Arrays, rest: Sides, outs: Sequence[str], group: Group) -> Arrays:
     cells = reach({**rest.cells, **{f"{k}'": t for k, t in tangents.items()}}, group)
-    return apart(_weigh_of, cells, rest.around, rest.temperature, outs=outs, group=group)
+    args = cells, rest.around, rest.temperature
+    return _one_by_one(_weigh_of, *args, outs=outs, group=group)
 
 
 def _weigh_of(cells, around, temperature, outs, group):
@@ -228,7 +235,8 @@ def _weigh_of(cells, around, temperature, outs, group):
 def _weigh_back(cotangents: Arrays, rest: Sides, outs: Sequence[str], group: Group) -> Arrays:
     around = {**rest.around, **{f"{k}'": g for k, g in cotangents.items()}}
     cells, around = surround(rest.cells, around, group)
-    return apart(_weigh_back_of, cells, around, rest.temperature, outs=outs, group=group)
+    args = cells, around, rest.temperature
+    return _one_by_one(_weigh_back_of, *args, outs=outs, group=group)
 
 
 def _weigh_back_of(cells, around, temperature, outs, group):
