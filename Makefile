@@ -2,6 +2,7 @@
 # make test    run the tests;  make test64  runs those of the library in float64
 # make check   lint, format and types;  make format  repairs what can be repaired
 # make reference   run, and keep the pictures and the table that the README shows
+# make reference-speed   the same for the times; with PyTorch and Equinox where .venv has them
 # make clean   remove what make made (the results of experiments stay)
 #
 # All that is needed is Python 3.11 or newer; name another one with: make PYTHON=python3.12 test
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 CORE_TESTS := tests/test_contract.py tests/test_textbook.py tests/test_messages.py
 
 .DELETE_ON_ERROR:
-.PHONY: run reference test test64 check format clean python
+.PHONY: run reference reference-speed test test64 check format clean python
 
 run: $(VENV)/.experiments
 	$(BIN)/python -m experiments run consistency --preset quick
@@ -23,6 +24,12 @@ reference: run
 	cp results/report/consistency-pareto.png experiments/reference/pareto.png
 	cp results/report/consistency-maps.png experiments/reference/maps.png
 	cp results/report/consistency.csv experiments/reference/consistency.csv
+
+reference-speed:
+	$(BIN)/python -m experiments run speed
+	$(BIN)/python -m experiments report speed
+	cp results/report/speed-bars.png experiments/reference/speed.png
+	cp results/report/speed.csv experiments/reference/speed.csv
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -n 2

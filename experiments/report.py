@@ -112,9 +112,9 @@ def _print(section: Section, note: str) -> None:
     """The table, as wide as it needs to be where no terminal limits it."""
     console = Console()
     if not console.is_terminal:
-        console = Console(width=110)
+        console = Console(width=140)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column(section.unit)
+    table.add_column(section.unit, no_wrap=True)
     columns = [column for column in section.columns if column.on_terminal]
     for column in columns:
         table.add_column(column.title, justify="right")

@@ -43,29 +43,29 @@ class Case:
 
 
 CASES = {
-    "stem": Case("ResNet stem, 3x3 s2", (8, 112, 112, 64), 3, 2, 1),
-    "vgg": Case("VGG, 2x2 s2", (8, 56, 56, 192), 2, 2, 0),
-    "inception": Case("Inception, 3x3 s1", (8, 28, 28, 256), 3, 1, 1),
-    "pyramid": Case("SPP block, 11x11 s1", (2, 40, 40, 256), 11, 1, 5),
-    "image": Case("raw image, 2x2 s2", (32, 128, 128, 3), 2, 2, 0),
-    "global": Case("global, 8x8", (64, 8, 8, 1024), 8, 8, 0),
+    "stem": Case("stem 3x3 s2", (8, 112, 112, 64), 3, 2, 1),
+    "vgg": Case("VGG 2x2 s2", (8, 56, 56, 192), 2, 2, 0),
+    "inception": Case("Inception 3x3 s1", (8, 28, 28, 256), 3, 1, 1),
+    "pyramid": Case("SPP 11x11 s1", (2, 40, 40, 256), 11, 1, 5),
+    "image": Case("image 2x2 s2", (32, 128, 128, 3), 2, 2, 0),
+    "global": Case("global 8x8", (64, 8, 8, 1024), 8, 8, 0),
 }
 OPS = ("max", "avg", "lse", "softmax")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(configs.Config):
-    """All that one measurement depends on."""
+    """All that one measurement depends on; the variant, max@stem, says which op and which case."""
 
     experiment: str = NAME
-    case: str
-    op: str
-    shape: tuple[int, ...]
-    window: int
-    stride: int
-    pad: int
+    one_example: bool
     blocks: int
     calls: int = 3
+
+
+def _parts(variant: str) -> tuple[str, Case]:
+    op, case = variant.split("@")
+    return op, CASES[case]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,58 +94,49 @@ def cells(
     every = [f"{op}@{case}" for case in CASES for op in OPS]
     names = [configs.choose("variant", variant, every) for variant in variants or every]
     count = configs.at_least("--seeds", 1 if seeds is None else seeds, 1)
-    found = []
-    for seed in range(count):
-        for variant in names:
-            op, case = variant.split("@")
-            c = CASES[case]
-            shape = c.shape if preset != "smoke" else (1, *c.shape[1:])
-            found.append(
-                Config(
-                    data=name,
-                    variant=variant,
-                    seed=seed,
-                    case=case,
-                    op=op,
-                    shape=shape,
-                    window=c.window,
-                    stride=c.stride,
-                    pad=c.pad,
-                    blocks=chosen.blocks,
-                )
-            )
-    return found
+    return [
+        Config(
+            data=name,
+            variant=variant,
+            seed=seed,
+            one_example=preset == "smoke",
+            blocks=chosen.blocks,
+        )
+        for seed in range(count)
+        for variant in names
+    ]
 
 
 # ---- the contenders ----
 
-Run = Callable[[], Any]
+Run = Callable[..., Any]  # called without arguments
 
 
-def _contenders(config: Config, x: np.ndarray) -> tuple[dict[str, Run], dict[str, Any]]:
+def _contenders(op: str, case: Case, images: np.ndarray) -> tuple[dict[str, Run], dict[str, Any]]:
     """What is timed, by name: `library/value` and `library/gradient`; and facts about jaxpool's."""
     import jax
     import jax.numpy as jnp
 
     import jaxpool
 
-    k, s, p = config.window, config.stride, config.pad
-    x = jnp.asarray(x)
+    k, s, p = case.window, case.stride, case.pad
+    x = jnp.asarray(images)
 
     def ours(x: jax.Array) -> jax.Array:
-        return getattr(jaxpool, f"{config.op}_pool")(x, (k, k), s, p)
+        return getattr(jaxpool, f"{op}_pool")(x, (k, k), s, p)
 
     runs, facts = {}, {}
     y = ours(x)
     runs["floor/value"] = _ready(jax.jit(lambda x, y: jnp.sum(x[:1, :1]) + y), x, y)
-    functions: dict[str, Callable] = {"jaxpool": ours} | _flax(config)
+    functions: dict[str, Callable] = {"jaxpool": ours} | _flax(op, case)
     for name, f in functions.items():
         both = jax.jit(lambda x, g, f=f: _value_and_gradient(f, x, g))
         start = time.perf_counter()
         compiled = both.lower(x, y).compile()
         if name == "jaxpool":
             facts["compile_seconds"] = time.perf_counter() - start
-            facts["temporary_bytes"] = compiled.memory_analysis().temp_size_in_bytes
+            memory: Any = compiled.memory_analysis()
+            facts["temporary_bytes"] = memory.temp_size_in_bytes
             kept = jax.eval_shape(lambda x: jax.vjp(ours, x)[1], x)
             facts["kept_bytes"] = sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(kept))
         runs[f"{name}/value"] = _ready(jax.jit(f), x)
@@ -155,7 +146,7 @@ def _contenders(config: Config, x: np.ndarray) -> tuple[dict[str, Run], dict[str
     part = x.ravel()[: (x.size + y.size) // 2]
     runs["floor/value"] = _ready(jax.jit(lambda a: a + 1), part)
     facts["input_bytes"] = x.nbytes
-    return runs | _equinox(config, x) | _torch(config, np.asarray(x)), facts
+    return runs | _equinox(op, case, x) | _torch(op, case, images), facts
 
 
 def _ready(f: Callable, *args: Any) -> Run:
@@ -171,17 +162,17 @@ def _value_and_gradient(f: Callable, x: Any, g: Any) -> tuple[Any, Any]:
     return y, back(g)[0]
 
 
-def _flax(config: Config) -> dict[str, Callable]:
+def _flax(op: str, case: Case) -> dict[str, Callable]:
     from flax import linen as nn
 
-    pool = {"max": nn.max_pool, "avg": nn.avg_pool}.get(config.op)
+    pool = {"max": nn.max_pool, "avg": nn.avg_pool}.get(op)
     if pool is None:
         return {}
-    k, s, p = config.window, config.stride, config.pad
+    k, s, p = case.window, case.stride, case.pad
     return {"flax": lambda x: pool(x, (k, k), (s, s), ((p, p), (p, p)))}
 
 
-def _equinox(config: Config, x: Any) -> dict[str, Run]:
+def _equinox(op: str, case: Case, x: Any) -> dict[str, Run]:
     try:
         import equinox as eqx
     except ImportError:
@@ -189,10 +180,10 @@ def _equinox(config: Config, x: Any) -> dict[str, Run]:
     import jax
     import jax.numpy as jnp
 
-    kind = {"max": eqx.nn.MaxPool2d, "avg": eqx.nn.AvgPool2d}.get(config.op)
+    kind = {"max": eqx.nn.MaxPool2d, "avg": eqx.nn.AvgPool2d}.get(op)
     if kind is None:
         return {}
-    pool = jax.vmap(kind(config.window, config.stride, config.pad))
+    pool = jax.vmap(kind(case.window, case.stride, case.pad))
     first = jnp.moveaxis(x, -1, 1)
     g = pool(first)
     both = jax.jit(lambda x, g: _value_and_gradient(pool, x, g))
@@ -202,13 +193,13 @@ def _equinox(config: Config, x: Any) -> dict[str, Run]:
     }
 
 
-def _torch(config: Config, x: np.ndarray) -> dict[str, Run]:
+def _torch(op: str, case: Case, x: np.ndarray) -> dict[str, Run]:
     try:
         import torch
         import torch.nn.functional as F
     except ImportError:
         return {}
-    pool = {"max": F.max_pool2d, "avg": F.avg_pool2d}.get(config.op)
+    pool = {"max": F.max_pool2d, "avg": F.avg_pool2d}.get(op)
     if pool is None:
         return {}
     runs = {}
@@ -219,12 +210,12 @@ def _torch(config: Config, x: np.ndarray) -> dict[str, Run]:
 
         def value(a: Any = a) -> Any:
             with torch.no_grad():
-                return pool(a, config.window, config.stride, config.pad)
+                return pool(a, case.window, case.stride, case.pad)
 
         g = torch.ones_like(value())
 
         def both(a: Any = a, g: Any = g) -> Any:
-            y = pool(a, config.window, config.stride, config.pad)
+            y = pool(a, case.window, case.stride, case.pad)
             return y, torch.autograd.grad(y, a, g)
 
         runs[f"torch, channels {layout}/value"] = value
@@ -234,8 +225,10 @@ def _torch(config: Config, x: np.ndarray) -> dict[str, Run]:
 
 def run(config: Config, tick: Callable[[int, float | None], None]) -> tuple[dict, dict]:
     """Time all contenders of one case: milliseconds per block."""
-    x = np.random.default_rng(config.seed).normal(size=config.shape).astype(np.float32)
-    runs, facts = _contenders(config, x)
+    op, case = _parts(config.variant)
+    shape = (1, *case.shape[1:]) if config.one_example else case.shape
+    x = np.random.default_rng(config.seed).normal(size=shape).astype(np.float32)
+    runs, facts = _contenders(op, case, x)
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(config.blocks):
         for name, once in runs.items():
@@ -285,8 +278,9 @@ def numbers(cell: Cell) -> dict[str, float]:
 
 def check(cell: Cell) -> list[str]:
     """What is kept for the backward pass: nothing for averages, winners alone for max."""
+    op, case = _parts(cell.variant)
     kept = cell.facts["kept_bytes"] / cell.facts["input_bytes"]
-    most = {"avg": 0.001, "max": 0.25 if cell.config["stride"] > 1 else 0.5}.get(cell.config["op"])
+    most = {"avg": 0.001, "max": 0.25 if case.stride > 1 else 0.5}.get(op)
     if most is not None and kept > most:
         return [f"{kept:.2f} bytes are kept per input byte, more than {most}"]
     return []
@@ -297,24 +291,24 @@ def _times(values: np.ndarray) -> str:
 
 
 COLUMNS = [
-    Column("value_ms", "value, ms", "Milliseconds of one call, the result alone.", show=_times),
-    Column("gradient_ms", "+ gradient, ms", "Value and gradient in one program.", show=_times),
+    Column("value_ms", "ms", "Milliseconds of one call, the result alone.", show=_times),
+    Column("gradient_ms", "ms, +grad", "Value and gradient in one program.", show=_times),
     *(
         Column(
             f"{kind}_to_{other}",
-            f"{short} / {other}",
+            f"{short} {other}",
             f"Time of jaxpool over that of {other}, {what}: below 1 is faster.",
             show=_times,
         )
         for other in ("floor", "flax", "torch")
         for kind, short, what in (
-            ("value", "value", "value alone"),
-            ("gradient", "gradient", "value and gradient"),
+            ("value", "/", "value alone"),
+            ("gradient", "+grad /", "value and gradient"),
         )
     ),
     Column("kept", "kept", "Bytes kept for the backward pass per input byte.", show=_times),
-    Column("temporary", "temporary", "Temporary bytes per input byte.", show=_times),
-    Column("compile_s", "compile, s", "Compiling value and gradient.", show=_times),
+    Column("temporary", "temp", "Temporary bytes per input byte.", show=_times),
+    Column("compile_s", "compile", "Seconds to compile value and gradient.", show=_times),
 ]
 
 
@@ -325,9 +319,9 @@ def section(found: Sequence[Cell]) -> Section:
     for variant in order:
         of = [numbers(cell) for cell in found if cell.variant == variant]
         if of:
-            op, case = variant.split("@")
+            op, case = _parts(variant)
             values = {key: np.array([each[key] for each in of]) for key in of[0]}
-            rows.append(Row(variant, f"{op}, {CASES[case].title}", values))
+            rows.append(Row(variant, f"{op}, {case.title}", values))
     return Section(
         question=QUESTION,
         answer=_answer(rows),

@@ -40,13 +40,13 @@ BLOCK = 16
 Group = tuple[Window, ...]
 
 
-def together(windows: Sequence[Window], overlap: bool) -> list[Group]:
-    """The axes to fold at once, last axes first: few taps in all; `overlap` joins any windows."""
+def together(windows: Sequence[Window], join: Callable[[Group], bool]) -> list[Group]:
+    """The axes to fold at once, last axes first: few taps in all, and `join` is true of them."""
     groups: list[Group] = []
     for window in (window.plain() for window in reversed(windows)):
         joint = (window, *(groups[-1] if groups else ()))
         few = prod(w.size for w in joint) <= BLOCK
-        if groups and few and (overlap or _disjoint(joint)):
+        if groups and few and join(joint):
             groups[-1] = joint
         else:
             groups.append((window,))
@@ -76,7 +76,9 @@ def extremum(
     run = _extremum if jnp.issubdtype(x.dtype, jnp.floating) else _value
     if mask is not None:
         x = jnp.where(mask, x, jnp.asarray(lowest(x.dtype, largest), x.dtype))
-    for group in together(windows, overlap=False):
+    # Small windows side by side are one loop over all axes, if its inner loop is long enough.
+    long = prod(x.shape[x.ndim + windows[-1].axis + 1 :]) >= BLOCK
+    for group in together(windows, lambda group: long and _disjoint(group)):
         first = None
         if mask is not None:
             mask, first = value_and_winner(mask, group=group, largest=True)
@@ -246,7 +248,7 @@ def _pick(t: dict, winner: jax.Array, _: Any, group: Group) -> dict:
 
 
 def _pick_pass(t: jax.Array, winner: jax.Array, p: Pass) -> jax.Array:
-    if _disjoint(p.windows):
+    if _in_rows(p):
         won = along_rows(winner, p.windows) == _tap_numbers(winner, p.windows)
         each = jnp.where(won, rows(t, p.windows), 0)
         axes = [w.axis - i for i, w in enumerate(reversed(p.windows))]
@@ -261,6 +263,11 @@ def _pick_pass(t: jax.Array, winner: jax.Array, p: Pass) -> jax.Array:
         return value
 
     return _over_regions(of_region, t, p.windows)
+
+
+def _in_rows(p: Pass) -> bool:
+    """Whether every element has one window, whose winner it is or is not."""
+    return p.covered == 1 and _disjoint(p.windows)
 
 
 def _won(winner: jax.Array, p: Pass, tap: int) -> jax.Array:
@@ -292,7 +299,7 @@ def _spread_pass(
     g: jax.Array, winner: jax.Array, p: Pass, inner: bool
 ) -> tuple[jax.Array, jax.Array | None]:
     """One pass back: the sums, and if asked for, what won the windows of the pass before."""
-    if _disjoint(p.windows):
+    if _in_rows(p):
         won = along_rows(winner, p.windows) == _tap_numbers(winner, p.windows)
         dx = jnp.where(won, along_rows(g, p.windows), jnp.zeros((), g.dtype))
         return unrows(dx, p.windows), None
@@ -346,7 +353,7 @@ def total(x: jax.Array, windows: Sequence[Window]) -> jax.Array:
     """The sum of every window."""
     if x.dtype == jnp.bool_:
         return extremum(x, windows, largest=True)
-    for group in together(windows, overlap=False):
+    for group in together(windows, _disjoint):
         x = _add({"x": x}, (), ("x",), group=group)["x"]
     return x
 

@@ -71,7 +71,7 @@ def smooth(
     state = Smooth(x)
     if mask is not None:
         state = state._replace(count=mask.astype(x.dtype))
-    axes = together(windows, overlap=True)
+    axes = together(windows, lambda _: True)
     passes = [(group, i) for together in axes for i, group in enumerate(_few_taps(together))]
     for group, i in passes:
         if mask is None and i == 0:  # counts differ along an axis, never across

@@ -338,6 +338,7 @@ CHOSEN = [
     (Call((1, 70, 3), (32, 16, "CIRCULAR"), {"axis": 1}), False),
     (Call((1, 70, 3), (20, 30), {"axis": 1}), True),
     (Call((1, 70, 3), (31, 3, 30), {"axis": 1}), False),
+    (Call((1, 70, 3), (17, 3), {"axis": 1}), True),
     (Call((1, 70, 3), (300, 20, 299), {"axis": 1}), True),  # more than a byte can count
 ]
 CHOSEN_ROWS = [

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import consistency, data, metrics, runner, shifts, store, train
+from experiments import consistency, data, metrics, runner, shifts, speed, store, train
 from experiments.__main__ import main
 from experiments.config import UserError, canonical, choose, digest, study
 from experiments.nets import VARIANTS, Net
@@ -334,7 +334,7 @@ def test_durations_for_people():
 # --- the command line ---
 
 MISTAKES = [
-    ("run consistancy", "Unknown experiment 'consistancy': write one of consistency."),
+    ("run consistancy", "Unknown experiment 'consistancy': write one of consistency, speed."),
     ("run consistency --preset fast", "Unknown preset 'fast': write one of smoke, quick."),
     ("run consistency --data mnist", "Did you mean 'mnist5k'?"),
     ("run consistency --variants maximum", "Unknown variant 'maximum': write one of stride, max,"),
@@ -485,6 +485,23 @@ def test_check_names_the_cell_that_breaks_a_statement(
 
 
 # --- pictures ---
+
+
+def test_speed_is_measured_and_drawn(monkeypatch, capsys, tmp_path):
+    small = ["--preset", "smoke", "--results", str(tmp_path)]
+    some = ["--variants", "max@image", "lse@image"]
+    monkeypatch.setattr("sys.argv", ["x", "run", "speed", *small, *some])
+    main()
+    monkeypatch.setattr("sys.argv", ["x", "check", "speed", "--results", str(tmp_path)])
+    main()
+    for cell in store.cells(tmp_path, "speed"):
+        seen = speed.numbers(cell)
+        assert seen["value_ms"] > 0 and seen["gradient_to_floor"] > 0 and seen["compile_s"] > 0
+        assert ("max" in cell.variant) == (seen["gradient_to_flax"] == seen["gradient_to_flax"])
+    monkeypatch.setattr("sys.argv", ["x", "report", "speed", *small])
+    main()
+    assert "22 of 24 cells are missing" in capsys.readouterr().out
+    assert (tmp_path / "report" / "speed-bars.png").stat().st_size > 10_000
 
 
 def test_the_front_holds_what_nothing_beats():

@@ -1,0 +1,88 @@
+"""How poolings run: what is kept for the backward pass, what is lowered, that no window unrolls."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+
+import jaxpool
+
+POOLS = [
+    jaxpool.max_pool,
+    jaxpool.min_pool,
+    jaxpool.sum_pool,
+    jaxpool.avg_pool,
+    jaxpool.lse_pool,
+    jaxpool.softmax_pool,
+]
+each_pool = pytest.mark.parametrize("pool", POOLS, ids=lambda pool: pool.__name__)
+extremes = pytest.mark.parametrize("pool", POOLS[:2], ids=lambda pool: pool.__name__)
+
+
+def kept(f, x) -> int:
+    """Bytes kept for the backward pass."""
+    back = jax.eval_shape(lambda x: jax.vjp(f, x)[1], x)
+    return sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(back))
+
+
+def gradient(pool, *args, **options):
+    return jax.grad(lambda x: pool(x, *args, **options).sum())
+
+
+@extremes
+@pytest.mark.parametrize("strides", [1, 2, 3])
+@pytest.mark.parametrize("window", [2, 3, 7, 8, 13, 33])
+def test_an_extreme_keeps_its_winners_alone(pool, window: int, strides: int):
+    x = jax.ShapeDtypeStruct((2, 48, 48, 8), jnp.float32)
+    f = functools.partial(pool, window_shape=(window, window), strides=strides, padding="SAME")
+    assert kept(f, x) <= (0.5 if strides == 1 else 0.25) * x.size * 4
+
+
+@pytest.mark.parametrize("pool", POOLS[2:4], ids=lambda pool: pool.__name__)
+@pytest.mark.parametrize("window", [3, 40])
+def test_a_sum_keeps_nothing(pool, window: int):
+    x = jax.ShapeDtypeStruct((2, 48, 48, 8), jnp.float32)
+    # (But the counts of an average, which are the same for all examples and channels.)
+    assert kept(lambda x: pool(x, (window, window), 2, "SAME"), x) <= 4
+
+
+@each_pool
+@pytest.mark.parametrize("window", [64, 1000, 1021, 1024])  # 1021 is a prime
+def test_large_windows_are_short_programs(pool, window: int):
+    if window == 1021 and pool in POOLS[4:]:
+        pytest.skip("a prime window of log-sum-exp or softmax is still one pass of all its taps")
+    x = jax.ShapeDtypeStruct((1, 4096, 8), jnp.float32)
+    text = jax.jit(gradient(pool, (window,), 1)).lower(x).as_text()
+    assert text.count("\n") < 6000
+
+
+@each_pool
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+def test_every_platform_has_a_lowering(pool, platform: str):
+    x = jax.ShapeDtypeStruct((2, 12, 12, 3), jnp.float32)
+    for f in (functools.partial(pool, window_shape=(3, 3), strides=2), gradient(pool, (3, 3), 2)):
+        text = export.export(jax.jit(f), platforms=[platform])(x).mlir_module()
+        # On CPU passes are calls that nothing is fused with; sums are reduce_window, which is one.
+        apart = 'inlineable = "false"' in text
+        assert apart == (platform == "cpu" and pool not in POOLS[2:4])
+
+
+@extremes
+def test_all_passes_agree_on_ties_and_nan(pool):
+    # One axis, windows of one, two and many passes: the winner by the definition.
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 3, 300).astype(np.float32)
+    x[rng.random(300) < 0.02] = np.nan
+    best = np.argmax if pool is jaxpool.max_pool else np.argmin
+    for window in (2, 7, 8, 16, 17, 40, 64, 257, 300):
+        for strides in (1, 3, window):
+            g = gradient(pool, (window,), strides)(jnp.asarray(x)[:, None])[:, 0]
+            expected = np.zeros_like(x)
+            for start in range(0, 300 - window + 1, strides):
+                seen = x[start : start + window]
+                nan = np.flatnonzero(np.isnan(seen))
+                expected[start + (nan[0] if len(nan) else best(seen))] += 1
+            np.testing.assert_array_equal(g, expected)
