@@ -34,8 +34,8 @@ reference-speed:
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -n 2
 
-test64: $(VENV)/.dev
-	JAX_ENABLE_X64=1 JAXPOOL_EXAMPLES=5 $(BIN)/python -m pytest -q -n 2 $(CORE_TESTS)
+test64: $(VENV)/.core
+	JAX_ENABLE_X64=1 JAXPOOL_EXAMPLES=3 $(BIN)/python -m pytest -q -n 2 $(CORE_TESTS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -62,6 +62,10 @@ $(VENV)/.made:
 $(VENV)/.experiments: pyproject.toml | $(VENV)/.made
 	@echo "Installing jaxpool and its experiments into $(VENV); the first time takes some minutes."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[experiments]'
+	@touch $@
+
+$(VENV)/.core: pyproject.toml | $(VENV)/.made
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/.made

@@ -88,7 +88,7 @@ PRESETS = {
         seeds=3,
         train_images=4000,
         test_images=128,
-        epochs=3,
+        epochs=4,
     ),
 }
 
