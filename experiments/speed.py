@@ -18,6 +18,7 @@ promised.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -174,7 +175,7 @@ def _flax(op: str, case: Case) -> dict[str, Callable]:
 
 def _equinox(op: str, case: Case, x: Any) -> dict[str, Run]:
     try:
-        import equinox as eqx
+        eqx = import_module("equinox")
     except ImportError:
         return {}
     import jax
@@ -195,10 +196,10 @@ def _equinox(op: str, case: Case, x: Any) -> dict[str, Run]:
 
 def _torch(op: str, case: Case, x: np.ndarray) -> dict[str, Run]:
     try:
-        import torch
-        import torch.nn.functional as F
+        torch = import_module("torch")
     except ImportError:
         return {}
+    F = torch.nn.functional
     pool = {"max": F.max_pool2d, "avg": F.avg_pool2d}.get(op)
     if pool is None:
         return {}

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxpool._geometry import Region, Window
+from jaxpool._geometry import Window
 
 
 def cut(x: jax.Array, axis: int, start: int, n: int, stride: int = 1) -> jax.Array:
@@ -18,12 +18,6 @@ def cut(x: jax.Array, axis: int, start: int, n: int, stride: int = 1) -> jax.Arr
 def join(pieces: Sequence[jax.Array], axis: int) -> jax.Array:
     """One after the other along an axis."""
     return pieces[0] if len(pieces) == 1 else lax.concatenate(pieces, axis % pieces[0].ndim)
-
-
-def reads(x: jax.Array, window: Window, region: Region) -> list[tuple[int, jax.Array]]:
-    """Each tap of a region's windows with the elements it reads, as one slice of x."""
-    n = region.stop - region.start
-    return [(tap, cut(x, window.axis, first, n, window.stride)) for tap, first in region.taps]
 
 
 def pad(x: jax.Array, axis: int, low: int, high: int, fill: Any = 0) -> jax.Array:

@@ -66,19 +66,17 @@ def smooth(
     gap: bool,
 ) -> Smooth:
     """Fold every window of x into one `Smooth`; its gap only where asked for."""
-    if mask is not None:
-        x = jnp.where(mask, x, -jnp.inf)
     state = Smooth(x)
     if mask is not None:
-        state = state._replace(count=mask.astype(x.dtype))
-    axes = together(windows, lambda _: True)
-    passes = [(group, i) for together in axes for i, group in enumerate(_few_taps(together))]
-    for group, i in passes:
-        if mask is None and i == 0:  # counts differ along an axis, never across
+        state = Smooth(jnp.where(mask, x, -jnp.inf), count=mask.astype(x.dtype))
+    steps = [list(_few_taps(axes)) for axes in together(windows, lambda _: True)]
+    for passes in steps:
+        if mask is None:  # counts differ along an axis, never across
             state = state._replace(count=None)
-        last = group is passes[-1][0]
-        outs = (("level",) if not (gap and last) else ()) + (("gap",) if gap else ())
-        state = _fold(state, group, temperature, outs)
+        for group in passes:
+            last = group is steps[-1][-1]
+            outs = ("gap",) if gap and last else ("level", "gap") if gap else ("level",)
+            state = _fold(state, group, temperature, outs)
     return state
 
 

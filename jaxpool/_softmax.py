@@ -197,5 +197,5 @@ def _jitted(x, where, windows, temperature, *, kind, keepdims=True):
     y = top + (temperature * level if gap is None else gap)
     nothing = jnp.where(count > 0, -jnp.inf, 0.0 if kind == "softmax" else -jnp.inf)
     y = jnp.where(top > _smooth.floor(wide.dtype), y, nothing.astype(wide.dtype))
-    y = jnp.where(jnp.isnan(top), top, y)
+    y = jnp.where(jnp.isnan(top) | (top == jnp.inf), top, y)
     return _prepare.squeeze(y.astype(x.dtype), windows, keepdims)

@@ -1,6 +1,6 @@
 """Strict JAX and reproducible hypothesis for every test. JAX_ENABLE_X64=1 runs them all in float64.
 
-JAXPOOL_EXAMPLES is the number of geometries that hypothesis draws per row (12 unless set).
+JAXPOOL_EXAMPLES is the number of geometries that hypothesis draws per row (8 unless set).
 """
 
 import os
@@ -18,7 +18,7 @@ settings.register_profile(
     deadline=None,  # the first run of a geometry compiles
     derandomize=True,  # the same examples on every run and every worker
     print_blob=True,
-    max_examples=int(os.environ.get("JAXPOOL_EXAMPLES", "12")),
+    max_examples=int(os.environ.get("JAXPOOL_EXAMPLES", "8")),
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("jaxpool")

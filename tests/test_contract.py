@@ -994,6 +994,15 @@ def test_minus_infinity_has_no_weight(op: Op):
 
 
 @each(soft)
+def test_plus_infinity_has_all_the_weight(op: Op):
+    call = op.call((2, 2, 1), (2,), None, "VALID")
+    x = jnp.asarray([[np.inf, 3], [2, 2]], FLOAT).reshape(call.shape)
+    y = op(x, call).ravel()
+    assert y[0] == np.inf
+    assert jnp.isfinite(y[1])
+
+
+@each(soft)
 def test_the_limits_of_temperature(op: Op):
     call = op.call((2, 6, 6, 2), (3, 3), 1, "VALID")
     x = jnp.asarray(distinct(call.shape), jnp.float32)
