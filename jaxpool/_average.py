@@ -178,22 +178,21 @@ def _mean(name: str, call: Call, **how: Any) -> jax.Array:
 
 @partial(jax.jit, static_argnames=("windows", "keepdims"))
 def _jitted_sum(x, where, windows, *, keepdims=True):
-    wide = _prepare.wide(x.dtype) if jnp.issubdtype(x.dtype, jnp.inexact) else x.dtype
-    total = _reduce.total(_real(x, where).astype(wide), windows).astype(x.dtype)
-    return _prepare.squeeze(total, windows, keepdims)
+    return _prepare.squeeze(_reduce.total(_real(x, where), windows), windows, keepdims)
 
 
 @partial(jax.jit, static_argnames=("windows", "padding", "divisor", "keepdims"))
 def _jitted_mean(x, where, windows, *, padding, divisor, keepdims=True):
     dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.dtype(jnp.float32)
+    if jnp.issubdtype(x.dtype, jnp.integer) or x.dtype == jnp.bool_:
+        x = x.astype(dtype)
     wide = _prepare.wide(dtype)
-    total = _reduce.total(_real(x, where).astype(wide), windows)
-    if divisor is not None:
-        mean = total / jnp.asarray(divisor, wide)
+    if divisor is None:
+        n = jnp.maximum(_reduce.count(where, windows, x.ndim, padding), 1).astype(wide)
     else:
-        count = _reduce.count(where, windows, total.ndim, padding)
-        mean = total / jnp.maximum(count, jnp.ones((), count.dtype)).astype(wide)
-    return _prepare.squeeze(mean.astype(dtype), windows, keepdims)
+        n = jnp.full((1,) * x.ndim, divisor, wide)
+    mean = _reduce.total(_real(x, where), windows, divisor=n)
+    return _prepare.squeeze(mean, windows, keepdims)
 
 
 def _real(x: jax.Array, where: jax.Array | None) -> jax.Array:

@@ -15,6 +15,7 @@ from functools import lru_cache, partial, wraps
 from typing import Any
 
 import jax
+from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
@@ -149,7 +150,12 @@ def _zero(out):
     return ad.Zero(jax.typeof(out).to_tangent_aval())
 
 
-# ---- fusion ----
+# ---- backends ----
+
+
+def by_platform(*args: Any, cpu: Callable, other: Callable) -> Any:
+    """`cpu(*args)`, or `other(*args)` where something else compiles it."""
+    return lax.platform_dependent(*args, cpu=cpu, default=other)
 
 
 def apart(function: Callable, *args: Any, **static: Any) -> Any:

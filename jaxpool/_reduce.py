@@ -28,29 +28,43 @@ import numpy as np
 from jax import lax
 
 from jaxpool._geometry import Pass, Window
-from jaxpool._linear import apart, linear_pair, primitive
+from jaxpool._linear import apart, by_platform, linear_pair, primitive
 from jaxpool._slices import along_rows, cut, interleave, join, pad, replace_axis, rows, unrows
 
-# More taps than DIRECT in one window cost less as several passes over fewer taps. Windows that do
-# not overlap read every element once whatever their size; BLOCK only bounds the length of the
-# program.
+# More taps than DIRECT along one axis cost less as several passes over fewer taps, more than JOINT
+# over several axes less as one pass per axis. Windows that do not overlap read every element once
+# whatever their size; BLOCK only bounds the length of the program. A loop is long enough to be
+# vectorised from LONG elements side by side.
 DIRECT = 7
+JOINT = 9
 BLOCK = 16
+LONG = 16
+# Up to so many taps, GPUs and TPUs get one `reduce_window` over all axes.
+SMALL = 64
 
 Group = tuple[Window, ...]
 
 
 def together(windows: Sequence[Window], join: Callable[[Group], bool]) -> list[Group]:
-    """The axes to fold at once, last axes first: few taps in all, and `join` is true of them."""
+    """The axes to fold at once, last axes first: as many as `join` is true of."""
     groups: list[Group] = []
     for window in (window.plain() for window in reversed(windows)):
         joint = (window, *(groups[-1] if groups else ()))
-        few = prod(w.size for w in joint) <= BLOCK
-        if groups and few and join(joint):
+        if groups and join(joint):
             groups[-1] = joint
         else:
             groups.append((window,))
     return groups
+
+
+def _few(group: Group) -> bool:
+    """Small windows are one loop over all their axes."""
+    return size_of(group) <= (BLOCK if _disjoint(group) else JOINT)
+
+
+def _long(x: jax.Array, windows: Sequence[Window]) -> bool:
+    """Whether there are enough elements side by side behind the pooled axes."""
+    return prod(x.shape[x.ndim + windows[-1].axis + 1 :]) >= LONG
 
 
 def _disjoint(group: Group) -> bool:
@@ -73,34 +87,70 @@ def extremum(
     x: jax.Array, windows: Sequence[Window], largest: bool, mask: jax.Array | None = None
 ) -> jax.Array:
     """The largest (or smallest) element of every window; `mask` says which elements are real."""
-    run = _extremum if jnp.issubdtype(x.dtype, jnp.floating) else _value
     if mask is not None:
         x = jnp.where(mask, x, jnp.asarray(lowest(x.dtype, largest), x.dtype))
-    # Small windows side by side are one loop over all axes, if its inner loop is long enough.
-    long = prod(x.shape[x.ndim + windows[-1].axis + 1 :]) >= BLOCK
-    for group in together(windows, lambda group: long and _disjoint(group)):
-        first = None
+    run = _extremum if jnp.issubdtype(x.dtype, jnp.floating) else _value
+    return run(x, mask, tuple(windows), largest)
+
+
+def _value(x: jax.Array, mask: Any, windows: Group, largest: bool) -> jax.Array:
+    def passes(x: jax.Array) -> jax.Array:
+        for group in _groups(x, windows):
+            for p in _passes(group):
+                x, _ = apart(_fold, x, None, p=p, largest=largest, size=None)
+        return x
+
+    if size_of(windows) > SMALL:
+        return passes(x)
+    op = lax.max if largest else lax.min
+    at_once = partial(_reduce_window, group=windows, op=op, init=lowest(x.dtype, largest))
+    return by_platform(x, cpu=passes, other=at_once)
+
+
+def winners(
+    x: jax.Array, windows: Sequence[Window], largest: bool, mask: jax.Array | None = None
+) -> tuple[jax.Array, list[tuple[Group, jax.Array]]]:
+    """The value of every window, and the axes of each step with the winners among them.
+
+    What was folded axis by axis but does not overlap is one step with one winner all the same, if
+    the loop over it can be vectorised.
+    """
+    long = _long(x, windows)
+    steps: list[tuple[Group, jax.Array]] = []
+    for group in _groups(x, windows):
+        first = ()
         if mask is not None:
-            mask, first = value_and_winner(mask, group=group, largest=True)
-        x = run(x, first, group, largest)
-    return x
+            mask, *first = value_and_winner(mask, group=group, largest=True)
+        x, winner = value_and_winner(x, *first, group=group, largest=largest)
+        if long and steps and _disjoint(group + steps[-1][0]):
+            inner, theirs = steps.pop()
+            group, winner = group + inner, _joint_winner(theirs, winner, group, inner)
+        steps.append((group, winner))
+    return x, steps
 
 
-def _value(x: jax.Array, first: Any, group: Group, largest: bool) -> jax.Array:
-    for p in _passes(group):
-        x, _ = apart(_fold, x, None, p=p, largest=largest, size=None)
-    return x
+def _joint_winner(inner: jax.Array, outer: jax.Array, group: Group, within: Group) -> jax.Array:
+    """The number of a tap of all axes, from that of the axes within and that of the others."""
+    index = _index(size_of(group + within))
+    at = pick({"t": inner.astype(index)}, outer, ("t",), group=group)["t"]
+    return outer.astype(index) * jnp.asarray(size_of(within), index) + at
+
+
+def _groups(x: jax.Array, windows: Sequence[Window]) -> list[Group]:
+    long = _long(x, windows)
+    return together(windows, lambda group: long and _few(group))
 
 
 _extremum = jax.custom_jvp(_value, nondiff_argnums=(2, 3))
 
 
 @_extremum.defjvp
-def _(group, largest, primals, tangents):
-    x, first = primals
-    rest = () if first is None else (first,)
-    value, winner = value_and_winner(x, *rest, group=group, largest=largest)
-    return value, pick({"t": tangents[0]}, winner, ("t",), group=group)["t"]
+def _(windows, largest, primals, tangents):
+    value, steps = winners(primals[0], windows, largest, primals[1])
+    tangent = tangents[0]
+    for group, winner in steps:
+        tangent = pick({"t": tangent}, winner, ("t",), group=group)["t"]
+    return value, tangent
 
 
 def _value_and_winner(x: jax.Array, *first: jax.Array, group: Group, largest: bool) -> list:
@@ -111,7 +161,7 @@ def _value_and_winner(x: jax.Array, *first: jax.Array, group: Group, largest: bo
     """
     value, winner = x, None
     for p in _passes(group):
-        value, winner = apart(_fold, value, winner, p=p, largest=largest, size=_size(group))
+        value, winner = apart(_fold, value, winner, p=p, largest=largest, size=size_of(group))
     if first:
         winner = _instead(winner, first[0], value, largest)
     return [value, winner]
@@ -122,7 +172,7 @@ def _passes(group: Group) -> list[Pass]:
     return group[0].passes(DIRECT, overlap=True) if len(group) == 1 else [Pass(group, 1, 1)]
 
 
-def _size(group: Group) -> int:
+def size_of(group: Group) -> int:
     return prod(window.size for window in group)
 
 
@@ -164,7 +214,7 @@ def _fold(
             best, at = lax.select(better, v, best), lax.select(better, w, at)
         return best, at
 
-    return _over_regions(of_region, (value, winner), p.windows)
+    return _over_outputs(of_region, (value, winner), p.windows)
 
 
 def _beats(a: jax.Array, b: jax.Array, largest: bool) -> jax.Array:
@@ -197,38 +247,65 @@ def _fold_rows(value, winner, window, largest, size):
     return value, winner
 
 
-def _over_regions(of_region: Callable, state: Any, windows: Group) -> Any:
+def _over_outputs(of_region: Callable, state: Any, windows: Group) -> Any:
+    """`of_region` of every region of the outputs, each reading the elements of its windows."""
+    regions = [(w, w.regions(), w.stride) for w in windows]
+    return _over_regions(of_region, state, regions)
+
+
+def _over_inputs(of_region: Callable, state: Any, windows: Group, *phases: int) -> Any:
+    """`of_region` of every region of the inputs, each reading the windows that see it."""
+    if len(phases) == len(windows):
+        regions = [(w, w.sources(phase), 1) for w, phase in zip(windows, phases, strict=True)]
+        return _over_regions(of_region, state, regions)
+    window = windows[len(phases)]
+    parts = [_over_inputs(of_region, state, windows, *phases, p) for p in range(window.stride)]
+    return jax.tree.map(lambda *each: interleave(each, window), *parts)
+
+
+def _over_regions(of_region: Callable, state: Any, axes: list) -> Any:
     """`of_region(taps, shape, at)` of each region of each axis, put together.
 
-    taps: (tap, the elements it reads) of every tap that falls on the map, in row-major order.
+    axes: (window, its regions, the stride to read with) of each; taps: (tap, what it reads) of
+    every tap that falls on the map, in row-major order.
     """
-    leaf = jax.tree.leaves(state)[0]
 
-    def go(todo: Group, taps: list, shape: tuple, at: tuple) -> Any:
+    def go(todo: list, taps: list, shape: tuple, at: tuple) -> Any:
         if not todo:
             return of_region(taps, shape, at)
-        window, *later = todo
+        (window, regions, stride), *later = todo
         pieces = []
-        for start, stop, reads in window.regions():
+        for start, stop, reads in regions:
             n = stop - start
-            read = partial(cut, axis=window.axis, n=n, stride=window.stride)
+            read = partial(cut, axis=window.axis, n=n, stride=stride)
             further = [
                 (tap * window.size + j, jax.tree.map(partial(read, start=first), part))
                 for tap, part in taps
                 for j, first in reads
             ]
             now = replace_axis(shape, window.axis, n)
-            pieces.append(go(tuple(later), further, now, (*at, (window.axis, start, n))))
+            pieces.append(go(later, further, now, (*at, (window.axis, start, n))))
         return jax.tree.map(lambda *each: join(each, window.axis), *pieces)
 
-    return go(windows, [(0, state)], leaf.shape, ())
+    return go(axes, [(0, state)], jax.tree.leaves(state)[0].shape, ())
+
+
+def _cut_all(a: jax.Array, at: tuple) -> jax.Array:
+    """The part of a region of what has one value per window, or one for all."""
+    for axis, start, n in at:
+        a = a if a.shape[axis] == 1 else cut(a, axis, start, n)
+    return a
 
 
 def _winner_shapes(x: Any, *_: Any, group: Group, largest: bool) -> list[tuple]:
-    shape = x.shape
+    shape = _shape_of(x.shape, group)
+    return [(shape, None), (shape, _index(size_of(group)))]
+
+
+def _shape_of(shape: tuple, group: Group) -> tuple:
     for window in group:
         shape = replace_axis(shape, window.axis, window.out)
-    return [(shape, None), (shape, _index(_size(group)))]
+    return shape
 
 
 # ---- max and min: the linear map of tangents, and its transpose ----
@@ -255,14 +332,12 @@ def _pick_pass(t: jax.Array, winner: jax.Array, p: Pass) -> jax.Array:
         return each.sum([each.ndim + axis for axis in axes], dtype=t.dtype)
 
     def of_region(taps: list, shape: tuple, at: tuple) -> jax.Array:
-        here, value = winner, lax.full(shape, 0, t.dtype)
-        for axis, start, n in at:
-            here = cut(here, axis, start, n)
+        here, value = _cut_all(winner, at), lax.full(shape, 0, t.dtype)
         for tap, slab in taps:
             value = lax.select(_won(here, p, tap), slab, value)
         return value
 
-    return _over_regions(of_region, t, p.windows)
+    return _over_outputs(of_region, t, p.windows)
 
 
 def _in_rows(p: Pass) -> bool:
@@ -280,7 +355,7 @@ def _won(winner: jax.Array, p: Pass, tap: int) -> jax.Array:
 
 def _tap_numbers(winner: jax.Array, group: Group) -> jax.Array:
     """The number of every tap beside `rows` of a group."""
-    numbers = np.arange(_size(group)).reshape([window.size for window in group])
+    numbers = np.arange(size_of(group)).reshape([window.size for window in group])
     shape = [1] * (winner.ndim + len(group))
     for i, window in enumerate(group):
         shape[window.axis - (len(group) - 1 - i)] = window.size
@@ -303,26 +378,18 @@ def _spread_pass(
         won = along_rows(winner, p.windows) == _tap_numbers(winner, p.windows)
         dx = jnp.where(won, along_rows(g, p.windows), jnp.zeros((), g.dtype))
         return unrows(dx, p.windows), None
-    (window,) = p.windows
     wide = g.dtype if g.dtype.itemsize >= 4 else jnp.dtype(jnp.float32)
-    phases = []
-    for phase in range(window.stride):
-        pieces = []
-        for start, stop, taps in window.sources(phase):
-            n = stop - start
-            shape = replace_axis(g.shape, window.axis, n)
-            dx, before = lax.full(shape, 0, wide), lax.full(shape, 0, winner.dtype)
-            for tap, first in taps:
-                number = cut(winner, window.axis, first, n)
-                won = _won(number, p, tap)
-                here = cut(g, window.axis, first, n).astype(wide)
-                dx += lax.select(won, here, jnp.zeros_like(here))
-                if inner:
-                    number -= jnp.asarray(tap * p.apart, winner.dtype)
-                    before = lax.select(won, number, before)
-            pieces.append((dx.astype(g.dtype), before if inner else None))
-        phases.append(jax.tree.map(lambda *each: join(each, window.axis), *pieces))
-    return jax.tree.map(lambda *each: interleave(each, window), *phases)
+
+    def of_region(taps: list, shape: tuple, _) -> tuple[jax.Array, jax.Array | None]:
+        dx, before = lax.full(shape, 0, wide), lax.full(shape, 0, winner.dtype)
+        for tap, (here, number) in taps:
+            won = _won(number, p, tap)
+            dx += jnp.where(won, here.astype(wide), jnp.zeros((), wide))
+            if inner:
+                before = lax.select(won, number - jnp.asarray(tap * p.apart, number.dtype), before)
+        return dx.astype(g.dtype), before if inner else None
+
+    return _over_inputs(of_region, (g, winner), p.windows)
 
 
 def _shape_back(shape: tuple, group: Group) -> tuple:
@@ -349,25 +416,85 @@ value_and_winner = primitive(
 # ---- sums ----
 
 
-def total(x: jax.Array, windows: Sequence[Window]) -> jax.Array:
-    """The sum of every window."""
+def total(x: jax.Array, windows: Sequence[Window], divisor: jax.Array | None = None) -> jax.Array:
+    """The sum of every window, over the divisor if there is one: a number or one per window."""
     if x.dtype == jnp.bool_:
         return extremum(x, windows, largest=True)
-    for group in together(windows, _disjoint):
-        x = _add({"x": x}, (), ("x",), group=group)["x"]
-    return x
+    return _add({"x": x}, divisor, ("x",), windows=tuple(windows))["x"]
 
 
-def _add_of(x: dict, _: Any, __: Any, group: Group) -> dict:
-    return {"x": _reduce_window(x["x"], group) if _disjoint(group) else _slide(x["x"], *group)}
+def _wide(dtype: Any) -> Any:
+    """The dtype to add up in."""
+    narrow = jnp.issubdtype(dtype, jnp.floating) and jnp.dtype(dtype).itemsize < 4
+    return jnp.dtype(jnp.float32) if narrow else dtype
 
 
-def _add_back(cotangent: dict, _: Any, __: Any, group: Group) -> dict:
+def _over(y: jax.Array, divisor: jax.Array | None, dtype: Any) -> jax.Array:
+    return (y if divisor is None else y / divisor).astype(dtype)
+
+
+def _sum_groups(x: jax.Array, windows: Group) -> list[Group]:
+    long = _long(x, windows)
+    return together(windows, lambda group: _few(group) and (long or _disjoint(group)))
+
+
+def _add_of(x: dict, divisor: Any, _: Any, windows: Group) -> dict:
+    dtype = x["x"].dtype
+
+    def passes(x: jax.Array, divisor: Any) -> jax.Array:
+        *first, last = _sum_groups(x, windows)
+        for group in first:
+            x = _add_pass(x, None, group, _wide(dtype))
+        return _add_pass(x, divisor, last, dtype)
+
+    def at_once(x: jax.Array, divisor: Any) -> jax.Array:
+        return _over(_reduce_window(x.astype(_wide(dtype)), windows), divisor, dtype)
+
+    if size_of(windows) > SMALL:
+        return {"x": passes(x["x"], divisor)}
+    return {"x": by_platform(x["x"], divisor, cpu=passes, other=at_once)}
+
+
+def _add_pass(x: jax.Array, divisor: Any, group: Group, dtype: Any) -> jax.Array:
+    if _few(group):
+        return apart(_add_slices, x, divisor, group=group, dtype=dtype)
+    wide = x.astype(_wide(x.dtype))
+    y = _reduce_window(wide, group) if _disjoint(group) else _slide(wide, *group)
+    return _over(y, divisor, dtype)
+
+
+def _add_slices(x: jax.Array, divisor: Any, group: Group, dtype: Any) -> jax.Array:
+    def of_region(taps: list, shape: tuple, at: tuple) -> jax.Array:
+        part = None if divisor is None else _cut_all(divisor, at)
+        return _over(_sum_of(taps, shape, x.dtype), part, dtype)
+
+    return _over_outputs(of_region, x, group)
+
+
+def _sum_of(taps: list, shape: tuple, dtype: Any) -> jax.Array:
+    slabs = [slab.astype(_wide(dtype)) for _, slab in taps]
+    return reduce(lax.add, slabs) if slabs else lax.full(shape, 0, _wide(dtype))
+
+
+def _add_back(cotangent: dict, divisor: Any, _: Any, windows: Group) -> dict:
     """The transpose: dx[p] = the sum of g[i] over the windows i that see p."""
     g = cotangent["x"]
+    dtype, wide = g.dtype, _wide(g.dtype)
+    if divisor is not None and divisor.size > 1:
+        g, divisor = g.astype(wide) / divisor, None  # ... else in the loop of the last pass
+    last, *others = _sum_groups(g, windows)
+    for group in reversed(others):
+        g = _add_pass_back(g, None, group, wide)
+    return {"x": _add_pass_back(g, divisor, last, dtype)}
+
+
+def _add_pass_back(g: jax.Array, divisor: Any, group: Group, dtype: Any) -> jax.Array:
     if _disjoint(group):
-        return {"x": apart(_repeat, g, group=group)}
+        return apart(_repeat, g, divisor, group=group, dtype=dtype)
+    if _few(group):
+        return apart(_add_slices_back, g, divisor, group=group, dtype=dtype)
     (window,) = group
+    g = g.astype(_wide(g.dtype))
     phases = []
     for phase in range(window.stride):
         ahead = sorted(window.ahead(phase).values())
@@ -378,12 +505,19 @@ def _add_back(cotangent: dict, _: Any, __: Any, group: Group) -> dict:
             step = ahead[1] - ahead[0] if len(ahead) > 1 else 1
             of = Window(window.axis, window.out, len(ahead), 1, step, -ahead[0], 0, n)
             phases.append(_slide(g, of))
-    return {"x": interleave(phases, window)}
+    return _over(interleave(phases, window), divisor, dtype)
 
 
-def _repeat(g: jax.Array, group: Group) -> jax.Array:
+def _add_slices_back(g: jax.Array, divisor: Any, group: Group, dtype: Any) -> jax.Array:
+    def of_region(taps: list, shape: tuple, _) -> jax.Array:
+        return _over(_sum_of(taps, shape, g.dtype), divisor, dtype)
+
+    return _over_inputs(of_region, g, group)
+
+
+def _repeat(g: jax.Array, divisor: Any, group: Group, dtype: Any) -> jax.Array:
     """Disjoint windows: every window's value at each of its elements."""
-    g = along_rows(g, group)
+    g = along_rows(_over(g.astype(_wide(g.dtype)), divisor, dtype), group)
     shape = g.shape
     for i, window in enumerate(reversed(group)):
         shape = replace_axis(shape, window.axis - i, window.size)
@@ -415,23 +549,23 @@ def _twice(x: jax.Array, axis: int, distance: int) -> jax.Array:
     return cut(x, axis, 0, n) + cut(x, axis, distance, n)
 
 
-def _reduce_window(x: jax.Array, group: Group) -> jax.Array:
+def _reduce_window(x: jax.Array, group: Group, op: Callable = lax.add, init: Any = 0) -> jax.Array:
     size, stride, dilation = [1] * x.ndim, [1] * x.ndim, [1] * x.ndim
     padding = [(0, 0)] * x.ndim
     for w in group:
         x = pad(x, w.axis, min(w.low, 0), min(w.overhang, 0))
         size[w.axis], stride[w.axis], dilation[w.axis] = w.size, w.stride, w.dilation
         padding[w.axis] = max(w.low, 0), max(w.overhang, 0)
-    zero = np.zeros((), x.dtype)
-    return lax.reduce_window(x, zero, lax.add, size, stride, padding, window_dilation=dilation)
+    start = np.asarray(init, x.dtype)
+    return lax.reduce_window(x, start, op, size, stride, padding, window_dilation=dilation)
 
 
 _add, _ = linear_pair(
     "add",
     _add_of,
     _add_back,
-    lambda x, _, group: _winner_shapes(x, group=group, largest=True)[0][0],
-    lambda g, _, group: _shape_back(g.shape, group),
+    lambda x, _, windows: _shape_of(x.shape, windows),
+    lambda g, _, windows: _shape_back(g.shape, windows),
 )
 
 

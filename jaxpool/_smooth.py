@@ -19,7 +19,7 @@ from jax.custom_derivatives import SymbolicZero
 from jaxpool import _reduce
 from jaxpool._geometry import Window
 from jaxpool._linear import apart, linear_pair
-from jaxpool._reduce import BLOCK, DIRECT, Group, together
+from jaxpool._reduce import BLOCK, DIRECT, Group, size_of, together
 from jaxpool._slices import along_rows, cut, interleave, pad, rows, unrows
 
 Arrays = dict[str, jax.Array]
@@ -69,7 +69,9 @@ def smooth(
     state = Smooth(x)
     if mask is not None:
         state = Smooth(jnp.where(mask, x, -jnp.inf), count=mask.astype(x.dtype))
-    steps = [list(_few_taps(axes)) for axes in together(windows, lambda _: True)]
+    steps = [
+        list(_few_taps(axes)) for axes in together(windows, lambda group: size_of(group) <= BLOCK)
+    ]
     for passes in steps:
         if mask is None:  # counts differ along an axis, never across
             state = state._replace(count=None)
