@@ -92,6 +92,11 @@ class Window:
         """The same window over a map to which its padding has been added as real elements."""
         return replace(self, length=self.low + self.length + self.high, low=0, high=0)
 
+    def within(self) -> "Window":
+        """The same window over a map to which all that it reaches has been added."""
+        length = self.low + self.length + max(self.overhang, 0)
+        return replace(self, length=length, low=0, high=0)
+
     def regions(self) -> list[Region]:
         """The outputs, cut where the set of taps that fall on the map changes."""
         reach = []
@@ -132,6 +137,16 @@ class Window:
         """How many windows that do not exist `ahead` names, before the first and after the last."""
         ahead = [i for phase in range(self.stride) for i in self.ahead(phase).values()]
         return max(-min(ahead), 0), max(self.phase_length + max(ahead) - self.out, 0)
+
+    def complete(self) -> "Window":
+        """The same window with every phase complete, among all windows that `ahead` names."""
+        low, high = self.beyond()
+        return replace(
+            self,
+            length=self.phase_length * self.stride,
+            low=self.low + low * self.stride,
+            out=low + self.out + high,
+        )
 
     def count(self, padding: bool) -> list[int]:
         """How many positions each window averages over: the map alone, or with its padding."""

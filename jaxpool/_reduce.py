@@ -57,9 +57,9 @@ def together(windows: Sequence[Window], join: Callable[[Group], bool]) -> list[G
     return groups
 
 
-def _few(group: Group) -> bool:
+def is_few(group: Group) -> bool:
     """Small windows are one loop over all their axes."""
-    return size_of(group) <= (BLOCK if _disjoint(group) else JOINT)
+    return size_of(group) <= (BLOCK if is_disjoint(group) else JOINT)
 
 
 def _long(x: jax.Array, windows: Sequence[Window]) -> bool:
@@ -67,7 +67,7 @@ def _long(x: jax.Array, windows: Sequence[Window]) -> bool:
     return prod(x.shape[x.ndim + windows[-1].axis + 1 :]) >= LONG
 
 
-def _disjoint(group: Group) -> bool:
+def is_disjoint(group: Group) -> bool:
     return all(window.disjoint for window in group)
 
 
@@ -122,7 +122,7 @@ def winners(
         if mask is not None:
             mask, *first = value_and_winner(mask, group=group, largest=True)
         x, winner = value_and_winner(x, *first, group=group, largest=largest)
-        if long and steps and _disjoint(group + steps[-1][0]):
+        if long and steps and is_disjoint(group + steps[-1][0]):
             inner, theirs = steps.pop()
             group, winner = group + inner, _joint_winner(theirs, winner, group, inner)
         steps.append((group, winner))
@@ -138,7 +138,7 @@ def _joint_winner(inner: jax.Array, outer: jax.Array, group: Group, within: Grou
 
 def _groups(x: jax.Array, windows: Sequence[Window]) -> list[Group]:
     long = _long(x, windows)
-    return together(windows, lambda group: long and _few(group))
+    return together(windows, lambda group: long and is_few(group))
 
 
 _extremum = jax.custom_jvp(_value, nondiff_argnums=(2, 3))
@@ -214,7 +214,7 @@ def _fold(
             best, at = lax.select(better, v, best), lax.select(better, w, at)
         return best, at
 
-    return _over_outputs(of_region, (value, winner), p.windows)
+    return over_outputs(of_region, (value, winner), p.windows)
 
 
 def _beats(a: jax.Array, b: jax.Array, largest: bool) -> jax.Array:
@@ -247,33 +247,34 @@ def _fold_rows(value, winner, window, largest, size):
     return value, winner
 
 
-def _over_outputs(of_region: Callable, state: Any, windows: Group) -> Any:
+def over_outputs(of_region: Callable, state: Any, windows: Group) -> Any:
     """`of_region` of every region of the outputs, each reading the elements of its windows."""
-    regions = [(w, w.regions(), w.stride) for w in windows]
-    return _over_regions(of_region, state, regions)
+    return _over_regions(of_region, state, [(w, w.regions(), w.stride, 0, 1) for w in windows])
 
 
-def _over_inputs(of_region: Callable, state: Any, windows: Group, *phases: int) -> Any:
+def over_inputs(of_region: Callable, state: Any, windows: Group, *phases: int) -> Any:
     """`of_region` of every region of the inputs, each reading the windows that see it."""
     if len(phases) == len(windows):
-        regions = [(w, w.sources(phase), 1) for w, phase in zip(windows, phases, strict=True)]
+        axes = zip(windows, phases, strict=True)
+        regions = [(w, w.sources(phase), 1, phase, w.stride) for w, phase in axes]
         return _over_regions(of_region, state, regions)
     window = windows[len(phases)]
-    parts = [_over_inputs(of_region, state, windows, *phases, p) for p in range(window.stride)]
+    parts = [over_inputs(of_region, state, windows, *phases, p) for p in range(window.stride)]
     return jax.tree.map(lambda *each: interleave(each, window), *parts)
 
 
 def _over_regions(of_region: Callable, state: Any, axes: list) -> Any:
     """`of_region(taps, shape, at)` of each region of each axis, put together.
 
-    axes: (window, its regions, the stride to read with) of each; taps: (tap, what it reads) of
-    every tap that falls on the map, in row-major order.
+    axes: of each the window, its regions, the stride to read with, and where the region is: from
+    which position on, every how many. taps: (tap, what it reads) of every tap that falls on the
+    map, in row-major order. at: the region, for `cut_all`.
     """
 
     def go(todo: list, taps: list, shape: tuple, at: tuple) -> Any:
         if not todo:
             return of_region(taps, shape, at)
-        (window, regions, stride), *later = todo
+        (window, regions, stride, offset, every), *later = todo
         pieces = []
         for start, stop, reads in regions:
             n = stop - start
@@ -284,16 +285,17 @@ def _over_regions(of_region: Callable, state: Any, axes: list) -> Any:
                 for j, first in reads
             ]
             now = replace_axis(shape, window.axis, n)
-            pieces.append(go(later, further, now, (*at, (window.axis, start, n))))
+            here = (window.axis, offset + start * every, n, every)
+            pieces.append(go(later, further, now, (*at, here)))
         return jax.tree.map(lambda *each: join(each, window.axis), *pieces)
 
     return go(axes, [(0, state)], jax.tree.leaves(state)[0].shape, ())
 
 
-def _cut_all(a: jax.Array, at: tuple) -> jax.Array:
-    """The part of a region of what has one value per window, or one for all."""
-    for axis, start, n in at:
-        a = a if a.shape[axis] == 1 else cut(a, axis, start, n)
+def cut_all(a: jax.Array, at: tuple) -> jax.Array:
+    """A region's part of an array, which may have one value for all along an axis."""
+    for axis, start, n, every in at:
+        a = a if a.shape[axis] == 1 else cut(a, axis, start, n, every)
     return a
 
 
@@ -332,17 +334,17 @@ def _pick_pass(t: jax.Array, winner: jax.Array, p: Pass) -> jax.Array:
         return each.sum([each.ndim + axis for axis in axes], dtype=t.dtype)
 
     def of_region(taps: list, shape: tuple, at: tuple) -> jax.Array:
-        here, value = _cut_all(winner, at), lax.full(shape, 0, t.dtype)
+        here, value = cut_all(winner, at), lax.full(shape, 0, t.dtype)
         for tap, slab in taps:
             value = lax.select(_won(here, p, tap), slab, value)
         return value
 
-    return _over_outputs(of_region, t, p.windows)
+    return over_outputs(of_region, t, p.windows)
 
 
 def _in_rows(p: Pass) -> bool:
     """Whether every element has one window, whose winner it is or is not."""
-    return p.covered == 1 and _disjoint(p.windows)
+    return p.covered == 1 and is_disjoint(p.windows)
 
 
 def _won(winner: jax.Array, p: Pass, tap: int) -> jax.Array:
@@ -389,7 +391,7 @@ def _spread_pass(
                 before = lax.select(won, number - jnp.asarray(tap * p.apart, number.dtype), before)
         return dx.astype(g.dtype), before if inner else None
 
-    return _over_inputs(of_region, (g, winner), p.windows)
+    return over_inputs(of_region, (g, winner), p.windows)
 
 
 def _shape_back(shape: tuple, group: Group) -> tuple:
@@ -435,7 +437,7 @@ def _over(y: jax.Array, divisor: jax.Array | None, dtype: Any) -> jax.Array:
 
 def _sum_groups(x: jax.Array, windows: Group) -> list[Group]:
     long = _long(x, windows)
-    return together(windows, lambda group: _few(group) and (long or _disjoint(group)))
+    return together(windows, lambda group: is_few(group) and (long or is_disjoint(group)))
 
 
 def _add_of(x: dict, divisor: Any, _: Any, windows: Group) -> dict:
@@ -456,19 +458,19 @@ def _add_of(x: dict, divisor: Any, _: Any, windows: Group) -> dict:
 
 
 def _add_pass(x: jax.Array, divisor: Any, group: Group, dtype: Any) -> jax.Array:
-    if _few(group):
+    if is_few(group):
         return apart(_add_slices, x, divisor, group=group, dtype=dtype)
     wide = x.astype(_wide(x.dtype))
-    y = _reduce_window(wide, group) if _disjoint(group) else _slide(wide, *group)
+    y = _reduce_window(wide, group) if is_disjoint(group) else _slide(wide, *group)
     return _over(y, divisor, dtype)
 
 
 def _add_slices(x: jax.Array, divisor: Any, group: Group, dtype: Any) -> jax.Array:
     def of_region(taps: list, shape: tuple, at: tuple) -> jax.Array:
-        part = None if divisor is None else _cut_all(divisor, at)
+        part = None if divisor is None else cut_all(divisor, at)
         return _over(_sum_of(taps, shape, x.dtype), part, dtype)
 
-    return _over_outputs(of_region, x, group)
+    return over_outputs(of_region, x, group)
 
 
 def _sum_of(taps: list, shape: tuple, dtype: Any) -> jax.Array:
@@ -489,9 +491,9 @@ def _add_back(cotangent: dict, divisor: Any, _: Any, windows: Group) -> dict:
 
 
 def _add_pass_back(g: jax.Array, divisor: Any, group: Group, dtype: Any) -> jax.Array:
-    if _disjoint(group):
+    if is_disjoint(group):
         return apart(_repeat, g, divisor, group=group, dtype=dtype)
-    if _few(group):
+    if is_few(group):
         return apart(_add_slices_back, g, divisor, group=group, dtype=dtype)
     (window,) = group
     g = g.astype(_wide(g.dtype))
@@ -512,7 +514,7 @@ def _add_slices_back(g: jax.Array, divisor: Any, group: Group, dtype: Any) -> ja
     def of_region(taps: list, shape: tuple, _) -> jax.Array:
         return _over(_sum_of(taps, shape, g.dtype), divisor, dtype)
 
-    return _over_inputs(of_region, g, group)
+    return over_inputs(of_region, g, group)
 
 
 def _repeat(g: jax.Array, divisor: Any, group: Group, dtype: Any) -> jax.Array:

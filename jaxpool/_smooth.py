@@ -7,8 +7,9 @@ said once, as a function of an element and its window.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from itertools import product
+from dataclasses import replace
+from functools import partial, reduce
+from math import prod
 from typing import Any, NamedTuple
 
 import jax
@@ -19,8 +20,18 @@ from jax.custom_derivatives import SymbolicZero
 from jaxpool import _reduce
 from jaxpool._geometry import Window
 from jaxpool._linear import apart, linear_pair
-from jaxpool._reduce import BLOCK, DIRECT, Group, size_of, together
-from jaxpool._slices import along_rows, cut, interleave, pad, rows, unrows
+from jaxpool._reduce import (
+    BLOCK,
+    DIRECT,
+    Group,
+    cut_all,
+    is_disjoint,
+    is_few,
+    over_inputs,
+    over_outputs,
+    together,
+)
+from jaxpool._slices import along_rows, cut, pad, replace_axis, rows, unrows
 
 Arrays = dict[str, jax.Array]
 
@@ -69,9 +80,7 @@ def smooth(
     state = Smooth(x)
     if mask is not None:
         state = Smooth(jnp.where(mask, x, -jnp.inf), count=mask.astype(x.dtype))
-    steps = [
-        list(_few_taps(axes)) for axes in together(windows, lambda group: size_of(group) <= BLOCK)
-    ]
+    steps = [list(_few_taps(axes)) for axes in together(windows, is_few)]
     for passes in steps:
         if mask is None:  # counts differ along an axis, never across
             state = state._replace(count=None)
@@ -107,47 +116,80 @@ def _fold(state: Smooth, group: Group, temperature: jax.Array, outs: tuple[str, 
 @partial(jax.custom_jvp, nondiff_argnums=(4, 5))
 def _means(temperature, state, shift, n, group, outs) -> Arrays:
     """The level and the gap of every window, given its top (`shift`) and count."""
-    cells, around = reach(_present(state._asdict()), group), {"shift": shift}
-    return _one_by_one(_means_of, cells, around, temperature, n, group=group, outs=outs)
+    cells, reached = reach(_present(state._asdict()), group)
+    # Few elements, none of them padding, need one sum only, that of exp(z) - 1.
+    few = state.level is None and reached == group and not _in_rows(group)
+    args = cells, {"shift": shift, "n": n}, temperature
+    return _one_by_one(_means_of, *args, outs=outs, group=reached, few=few)
 
 
-def _one_by_one(function: Callable, *args: Any, outs: Sequence[str], group: Group) -> Arrays:
+def _one_by_one(function: Callable, *args: Any, outs: Sequence[str], **how: Any) -> Arrays:
     """Each result in a loop of its own: one loop has one result, and exponentials that two of them
     share would be stored, for every tap."""
-    return {out: apart(function, *args, outs=(out,), group=group)[out] for out in outs}
+    return {out: apart(function, *args, out=out, **how) for out in outs}
 
 
-def _means_of(cells, around, temperature, n, group, outs):
-    def terms(cell, around, temperature):
-        down = _below(cell["top"], around["shift"])
-        z = down / temperature + cell.get("level", 0)
-        e = jnp.exp(z)
+def _means_of(cells, around, temperature, out, group, few):
+    def terms(cell, around, rate):
+        down = cell["top"] - around["shift"]
+        z = down * rate + cell.get("level", 0)
         count = cell.get("count", 1)
-        yield count * e
-        if "level" in outs:
-            yield count * jnp.where(cell["top"] > floor(e.dtype), _expm1(z, e), 0)
-        if "gap" in outs:
-            yield count * e * (down + cell.get("gap", 0))
+        if few and out == "level":
+            return (count * expm1(z),)
+        e = jnp.exp(z)
+        if out == "gap":
+            return count * e, count * e * (_no_less(down) + cell.get("gap", 0))
+        real = cell["top"] > floor(
+            e.dtype
+        )  # what is not has no exponential that rounding could hit
+        return count * e, count * jnp.where(real, expm1(z), 0)
 
-    weight, *sums = sum_at_windows(terms, cells, around, temperature, group)
-    weight = jnp.where(weight == 0, 1, weight)  # no element, no weight
-    found = {}
-    if "level" in outs:
-        n = jnp.maximum(n, 1)
-        mean, excess = weight / n, sums[0] / n
+    def of_sums(around, first, second=None):
+        if out == "gap":
+            return second / jnp.where(first == 0, 1, first)  # no element, no weight
+        n = jnp.maximum(around["n"], 1)
+        if few:
+            return log1p(jnp.where(around["n"] > 0, first, 0) / n)
         # log(mean), near 1 with the part of mean = 1 + excess that is rounded away: all there is
         # at large temperatures. (Elements of -inf are missing from excess; they are no rounding.)
+        mean, excess = jnp.where(first == 0, 1, first) / n, second / n
         lost = excess - (mean - 1)
-        found["level"] = jnp.log(mean) + jnp.where(jnp.abs(lost) * n < 0.5, lost / mean, 0)
-    if "gap" in outs:
-        found["gap"] = sums[-1] / weight
-    return found
+        return jnp.log(mean) + jnp.where(jnp.abs(lost) * n < 0.5, lost / mean, 0)
+
+    return sum_at_windows(terms, of_sums, cells, around, 1 / temperature, group)
 
 
-def _expm1(z: jax.Array, exp: jax.Array) -> jax.Array:
-    """exp(z) - 1 for z <= 0, given exp(z): near 0 its series, which loses no digits there."""
-    near = -0.001 if z.dtype == jnp.float64 else -0.05
-    return jnp.where(z > near, z * (1 + z * (1 / 2 + z * (1 / 6 + z / 24))), exp - 1)
+def log1p(u: jax.Array) -> jax.Array:
+    """log(1 + u) for u from -1 to 1, exact near 0 too, where it is a short series.
+
+    (XLA's own is slow where it is fused with what its argument is made of.)
+    """
+    if u.dtype != jnp.float32:
+        return jnp.log1p(u)
+    series = jnp.zeros_like(u)
+    for n in range(7, 0, -1):
+        series = 1 / n - u * series
+    return jnp.where(jnp.abs(u) < 0.05, u * series, jnp.log(1 + u))
+
+
+def expm1(z: jax.Array) -> jax.Array:
+    """exp(z) - 1, exact near 0 too, for z up to 1.
+
+    exp(z) = 2^k exp(r) with z = k log(2) + r, and exp(r) - 1 is a short series. XLA's own is a call
+    of two exponentials; this one costs as much as one.
+    """
+    if z.dtype != jnp.float32:
+        return jnp.expm1(z)
+    z = lax.max(z, jnp.full_like(z, -87.0))
+    bits = lax.bitcast_convert_type(z * 1.44269504 + 12582912.0, jnp.int32)  # 1.5 * 2^23 rounds
+    whole = bits - 0x4B400000
+    k = whole.astype(jnp.float32)
+    r = z - k * 0.693145752 - k * 1.42860677e-6  # log(2), in two parts
+    series = jnp.full_like(r, 1 / 5040)
+    for n in (720, 120, 24, 6, 2, 1):
+        series = 1 / n + r * series
+    power = lax.bitcast_convert_type((whole + 127) << 23, jnp.float32)
+    return power * (r * series) + (power - 1)
 
 
 def _means_jvp(group, outs, primals, tangents):
@@ -165,7 +207,9 @@ def _means_jvp(group, outs, primals, tangents):
         cells["log"] = state.level if state.count is None else state.level + _log(state.count)
     elif state.count is not None:
         cells["log"] = _log(state.count)
-    around = {"shift": shift, "norm": level + _log(n), "gap": found.get("gap")}
+    around = {"shift": shift, "level": level, "log": _log(n), "gap": found.get("gap")}
+    for w in group:  # windows are looked up along these axes
+        around["log"] = _stretched(around["log"], w.axis, w.out)
     rest = Sides(_present(cells), _present(around), temperature)
     dots = dict.fromkeys(outs, jnp.zeros_like(shift))
 
@@ -174,15 +218,11 @@ def _means_jvp(group, outs, primals, tangents):
     if moved:
         dots = weigh(moved, rest, outs, group=group)
     if not isinstance(d_temperature, SymbolicZero):
-
-        def terms(cell, around, temperature):
-            weight, down, further = _weight(cell, around, temperature)
-            yield from [weight * {"level": down, "gap": further * down}[out] for out in outs]
-
-        rate = d_temperature / (temperature * temperature)
-        moments = sum_at_windows(terms, *rest._replace(cells=reach(rest.cells, group)), group)
-        for out, moment in zip(outs, moments, strict=True):
-            dots[out] -= rate * moment
+        cells, reached = reach(rest.cells, group)
+        args = cells, rest.around, temperature
+        slope = d_temperature / (temperature * temperature)
+        for out, moment in _one_by_one(_moment_of, *args, outs=outs, group=reached).items():
+            dots[out] -= slope * moment
     return found, dots
 
 
@@ -193,64 +233,77 @@ def _present(arrays: dict[str, Any]) -> Arrays:
     return {k: a for k, a in arrays.items() if a is not None}
 
 
+def _stretched(a: jax.Array, axis: int, n: int) -> jax.Array:
+    return jnp.broadcast_to(a, replace_axis(a.shape, axis, n))
+
+
 def _log(n: jax.Array) -> jax.Array:
     return jnp.log(jnp.maximum(n, 1))
 
 
-def _below(a: jax.Array, b: jax.Array) -> jax.Array:
-    """a - b, but no further below 0 than its derivatives can stand: no weight all the same."""
-    difference = a - b
-    return lax.max(difference, jnp.full_like(difference, -1e30))
+def _no_less(down: jax.Array) -> jax.Array:
+    """No further below 0 than derivatives can stand: no weight all the same."""
+    return lax.max(down, jnp.full_like(down, -1e30))
 
 
-def _weight(cell: Arrays, around: Arrays, temperature: jax.Array) -> tuple[jax.Array, ...]:
+def _weight(cell: Arrays, around: Arrays, rate: jax.Array) -> tuple[jax.Array, ...]:
     """The softmax weight of an element in a window; down = top - shift; F = mean - <mean>."""
-    down = _below(cell["top"], around["shift"])
-    weight = jnp.exp(down / temperature + cell.get("log", 0) - around["norm"])
+    down = _no_less(cell["top"] - around["shift"])
+    weight = jnp.exp(down * rate + cell.get("log", 0) - around["level"] - around["log"])
     live = weight > 0  # no factor may be infinite where there is no weight
     further = down + (cell.get("gap", 0) - around.get("gap", 0))
     return weight, jnp.where(live, down, 0), jnp.where(live, further, 0)
 
 
+def _moment_of(cells, around, temperature, out, group):
+    def terms(cell, around, rate):
+        weight, down, further = _weight(cell, around, rate)
+        return (weight * (down if out == "level" else further * down),)
+
+    return sum_at_windows(terms, _alone, cells, around, 1 / temperature, group)
+
+
 def _weigh(tangents: Arrays, rest: Sides, outs: Sequence[str], group: Group) -> Arrays:
-    cells = reach({**rest.cells, **{f"{k}'": t for k, t in tangents.items()}}, group)
-    args = cells, rest.around, rest.temperature
-    return _one_by_one(_weigh_of, *args, outs=outs, group=group)
+    cells = {**rest.cells, **{f"{k}'": t for k, t in tangents.items()}}
+    cells, group = reach(cells, group)
+    return _one_by_one(_weigh_of, cells, rest.around, rest.temperature, outs=outs, group=group)
 
 
-def _weigh_of(cells, around, temperature, outs, group):
+def _weigh_of(cells, around, temperature, out, group):
     """level' = <top'/T + level'> and gap' = <top' + gap' + F (top'/T + level')>."""
 
-    def terms(cell, around, temperature):
-        weight, _, further = _weight(cell, around, temperature)
-        q = cell.get("top'", 0) / temperature + cell.get("level'", 0)
-        if "level" in outs:
-            yield weight * q
-        if "gap" in outs:
-            yield weight * (cell.get("top'", 0) + cell.get("gap'", 0) + further * q)
+    def terms(cell, around, rate):
+        weight, _, further = _weight(cell, around, rate)
+        q = cell.get("top'", 0) * rate + cell.get("level'", 0)
+        if out == "gap":
+            q = cell.get("top'", 0) + cell.get("gap'", 0) + further * q
+        return (weight * q,)
 
-    return dict(zip(outs, sum_at_windows(terms, cells, around, temperature, group), strict=True))
+    return sum_at_windows(terms, _alone, cells, around, 1 / temperature, group)
 
 
 def _weigh_back(cotangents: Arrays, rest: Sides, outs: Sequence[str], group: Group) -> Arrays:
     around = {**rest.around, **{f"{k}'": g for k, g in cotangents.items()}}
-    cells, around = surround(rest.cells, around, group)
+    cells, around, complete = surround(rest.cells, around, group)
     args = cells, around, rest.temperature
-    return _one_by_one(_weigh_back_of, *args, outs=outs, group=group)
+    dots = _one_by_one(_weigh_back_of, *args, outs=outs, group=complete)
+    for w in group:
+        dots = {k: cut(dot, w.axis, 0, w.length) for k, dot in dots.items()}
+    return dots
 
 
-def _weigh_back_of(cells, around, temperature, outs, group):
+def _weigh_back_of(cells, around, temperature, out, group):
     """The transpose of `_weigh_of`: every element's sum over its windows."""
 
-    def terms(cell, around, temperature):
-        weight, _, further = _weight(cell, around, temperature)
+    def term(cell, around, rate):
+        weight, _, further = _weight(cell, around, rate)
         mean = around.get("gap'", 0)
+        if out == "gap":
+            return weight * mean
         level = around.get("level'", 0) + further * mean
-        for out in outs:
-            yield weight * {"top": level / temperature + mean, "level": level, "gap": mean}[out]
+        return weight * (level if out == "level" else level * rate + mean)
 
-    sums = sum_at_elements(terms, len(outs), cells, around, temperature, group)
-    return dict(zip(outs, sums, strict=True))
+    return sum_at_elements(term, cells, around, 1 / temperature, group)
 
 
 weigh, _ = linear_pair(
@@ -264,7 +317,9 @@ weigh, _ = linear_pair(
 
 # ---- sums over a window, and over the windows of an element ----
 
-Terms = Callable[[Arrays, Arrays, jax.Array], Iterator[jax.Array]]
+# Windows at the borders are computed by themselves, up to so many taps of all regions; where there
+# would be more, padding is added instead.
+BORDERS = 49
 
 
 def _fill(name: str, a: jax.Array) -> float:
@@ -277,77 +332,72 @@ def _in_rows(group: Group) -> bool:
     return group[0].disjoint and group[0].size > BLOCK
 
 
-def reach(cells: Arrays, group: Group) -> Arrays:
+def reach(cells: Arrays, group: Group) -> tuple[Arrays, Group]:
     """All that the windows reach, for `sum_at_windows`."""
-    edges = () if _in_rows(group) else tuple((w.axis, w.low, max(w.overhang, 0)) for w in group)
-    return {k: _padded(a, edges, _fill(k, a)) for k, a in cells.items()}
+    taps = prod(sum(len(region.taps) for region in w.regions()) for w in group)
+    if taps <= BORDERS or _in_rows(group):
+        return cells, group
+    edges = tuple((w.axis, w.low, max(w.overhang, 0)) for w in group)
+    padded = {k: _padded(a, edges, _fill(k, a)) for k, a in cells.items()}
+    return padded, tuple(w.within() for w in group)
 
 
 def sum_at_windows(
-    terms: Terms, cells: Arrays, around: Arrays, temperature: jax.Array, group: Group
-) -> list[jax.Array]:
-    """out[i] = the sum of each of terms(cells[p], around[i]) over the elements p of window i."""
+    terms: Callable, of_sums: Callable, cells: Arrays, around: Arrays, rate: jax.Array, group: Group
+) -> jax.Array:
+    """`of_sums(around[i], ...)` of the sums of each of terms(cells[p], around[i]) over the elements
+    p of window i."""
     if _in_rows(group):
         cells = {k: rows(a, group, _fill(k, a)) for k, a in cells.items()}
-        around = {k: along_rows(a, group) for k, a in around.items()}
-        each = terms(cells, around, along_rows(temperature, group))
-        return [term.sum(term.ndim + group[0].axis) for term in each]
-    sums: list[jax.Array] = []
-    for tap in product(*(range(window.size) for window in group)):
-        here = cells
-        for j, w in zip(tap, group, strict=True):
-            here = {k: cut(a, w.axis, j * w.dilation, w.out, w.stride) for k, a in here.items()}
-        more = terms(here, around, temperature)
-        sums = _add(sums, more) if sums else list(more)
-    return sums
+        beside = {k: along_rows(a, group) for k, a in around.items()}
+        each = terms(cells, beside, along_rows(rate, group))
+        return of_sums(around, *(term.sum(term.ndim + group[0].axis) for term in each))
+
+    def of_region(taps: list, shape: tuple, at: tuple) -> jax.Array:
+        here = {k: cut_all(a, at) for k, a in around.items()}
+        if not taps:
+            nothing = lax.full(shape, 0, cells["top"].dtype)
+            return of_sums(here, nothing, nothing)
+        each = [terms(slab, here, rate) for _, slab in taps]
+        return of_sums(here, *(reduce(lax.add, terms) for terms in zip(*each, strict=True)))
+
+    return over_outputs(of_region, cells, group)
 
 
-def surround(cells: Arrays, around: Arrays, group: Group) -> tuple[Arrays, Arrays]:
-    """Every phase of the strides complete, and all windows that one could look for."""
-    if all(window.disjoint for window in group):
-        return cells, around
+def _alone(_: Arrays, total: jax.Array, *__: jax.Array) -> jax.Array:
+    return total
+
+
+def surround(cells: Arrays, around: Arrays, group: Group) -> tuple[Arrays, Arrays, Group]:
+    """Every phase of the strides complete; many borders: all windows that one could look for."""
+    if is_disjoint(group):
+        return cells, around, group
     spare = tuple((w.axis, 0, w.phase_length * w.stride - w.length) for w in group)
+    cells = {k: _padded(a, spare, _fill(k, a)) for k, a in cells.items()}
+    sources = [[region for p in range(w.stride) for region in w.sources(p)] for w in group]
+    if prod(sum(len(region.taps) for region in regions) for regions in sources) <= BORDERS:
+        phases = tuple(replace(w, length=w.phase_length * w.stride) for w in group)
+        return cells, around, phases
     edges = tuple((w.axis, *w.beyond()) for w in group)
-    return (
-        {k: _padded(a, spare, _fill(k, a)) for k, a in cells.items()},
-        {k: _padded(a, edges, _fill(k, a)) for k, a in around.items()},
-    )
+    around = {k: _padded(a, edges, _fill(k, a)) for k, a in around.items()}
+    return cells, around, tuple(w.complete() for w in group)
 
 
 def sum_at_elements(
-    terms: Terms,
-    n: int,
-    cells: Arrays,
-    around: Arrays,
-    temperature: jax.Array,
-    group: Group,
-) -> list[jax.Array]:
-    """out[p] = the sum of each of n terms(cells[p], around[i]) over the windows i that see p."""
-    if all(window.disjoint for window in group):
+    term: Callable, cells: Arrays, around: Arrays, rate: jax.Array, group: Group
+) -> jax.Array:
+    """out[p] = the sum of term(cells[p], around[i]) over the windows i that see p."""
+    if is_disjoint(group):
         cells = {k: rows(a, group, _fill(k, a)) for k, a in cells.items()}
         around = {k: along_rows(a, group) for k, a in around.items()}
-        each = terms(cells, around, along_rows(temperature, group))
-        return [unrows(term, group) for term in each]
+        return unrows(term(cells, around, along_rows(rate, group)), group)
 
-    def of_phases(*phases: int) -> list[jax.Array]:
-        """The elements phase, phase + stride, ... along the first axes of the group."""
-        if len(phases) < len(group):
-            window = group[len(phases)]
-            parts = [of_phases(*phases, phase) for phase in range(window.stride)]
-            return [interleave(each, window) for each in zip(*parts, strict=True)]
-        slabs = cells
-        for phase, w in zip(phases, group, strict=True):
-            slabs = {k: cut(a, w.axis, phase, w.phase_length, w.stride) for k, a in slabs.items()}
-        sums = [jnp.zeros_like(slabs["top"])] * n
-        for ahead in product(*(w.ahead(p).values() for p, w in zip(phases, group, strict=True))):
-            here = around
-            for i, w in zip(ahead, group, strict=True):
-                low, _ = w.beyond()
-                here = {k: cut(a, w.axis, low + i, w.phase_length) for k, a in here.items()}
-            sums = _add(sums, terms(slabs, here, temperature))
-        return sums
+    def of_region(taps: list, shape: tuple, at: tuple) -> jax.Array:
+        here = {k: cut_all(a, at) for k, a in cells.items()}
+        each = [term(here, slab, rate) for _, slab in taps]
+        return reduce(lax.add, each) if each else lax.full(shape, 0, cells["top"].dtype)
 
-    return of_phases()
+    return over_inputs(of_region, around, group)
 
 
 def _padded(x: jax.Array, edges: tuple[tuple[int, int, int], ...], fill: float) -> jax.Array:
@@ -360,7 +410,3 @@ def _pad(x: jax.Array, edges: tuple[tuple[int, int, int], ...], fill: float) -> 
     for edge in edges:
         x = pad(x, *edge, fill)
     return x
-
-
-def _add(sums: list[jax.Array], terms: Iterator[jax.Array]) -> list[jax.Array]:
-    return [a + b for a, b in zip(sums, terms, strict=True)]

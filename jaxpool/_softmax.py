@@ -4,10 +4,9 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxpool import _prepare, _reduce, _smooth
+from jaxpool import _prepare, _soft
 from jaxpool._geometry import Axes, Padding, PerAxis
 from jaxpool._prepare import Call
 
@@ -190,12 +189,5 @@ def _pool(name: str, call: Call, temperature: Any, **how: Any) -> jax.Array:
 @partial(jax.jit, static_argnames=("windows", "kind", "keepdims"))
 def _jitted(x, where, windows, temperature, *, kind, keepdims=True):
     wide = x.astype(_prepare.wide(x.dtype))
-    top, level, _, gap = _smooth.smooth(wide, windows, temperature, where, kind == "softmax")
-    count = _reduce.count(where, windows, x.ndim, padding=False).astype(wide.dtype)
-    if kind == "sum":
-        level += jnp.log(jnp.maximum(count, 1))
-    y = top + (temperature * level if gap is None else gap)
-    nothing = jnp.where(count > 0, -jnp.inf, 0.0 if kind == "softmax" else -jnp.inf)
-    y = jnp.where(top > _smooth.floor(wide.dtype), y, nothing.astype(wide.dtype))
-    y = jnp.where(jnp.isnan(top) | (top == jnp.inf), top, y)
+    y = _soft.pool(wide, temperature, where, windows, kind)
     return _prepare.squeeze(y.astype(x.dtype), windows, keepdims)

@@ -1,0 +1,175 @@
+"""Log-sum-exp and softmax pooling of windows: two ways to the same numbers, and which one is taken.
+
+`_far` is exact for any x/T: one exponential per element *and window* (`_smooth`). Where |x/T| is
+not large, `_near` needs one exponential per element; the rest are sums over windows, whose time
+does not grow with them. It pays where an element is in many windows. Which of the two is exact can
+only be seen from the values, so on CPU both are compiled and a glance at x chooses; elsewhere
+exponentials are cheap and choices are not.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_derivatives import SymbolicZero
+
+from jaxpool import _reduce, _smooth
+from jaxpool._geometry import Window, shape_of
+from jaxpool._linear import apart, by_platform, linear_pair
+
+# In how many windows an element is, at least, for one exponential of it to be worth an array.
+OFTEN = 4
+# So large may |x/T| be: exponentials neither overflow nor lose more than their last digits.
+NEAR = 60.0
+# Arrays of so many elements are pooled in parts, one after the other, where windows are large:
+# their passes need several arrays of the size of x.
+LARGE, PARTS = 2**18, 8
+
+
+def pool(
+    x: jax.Array,
+    temperature: jax.Array,
+    mask: jax.Array | None,
+    windows: tuple[Window, ...],
+    kind: str,
+) -> jax.Array:
+    """Pool every window. kind: "mean" or "sum" in the logarithm, or "softmax"."""
+    often = prod(w.size / w.stride for w in windows) > OFTEN and x.size > 0
+    return (_either if often else _far)(x, temperature, mask, windows, kind)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(3, 4))
+def _either(x, temperature, mask, windows, kind):
+    return apart(_choose, x, temperature, mask, windows=windows, kind=kind)
+
+
+def _either_jvp(windows, kind, primals, tangents):
+    x, temperature, mask = primals
+    d_x, d_temperature, _ = tangents
+    y = _either(*primals, windows, kind)
+    dot = jnp.zeros_like(y)
+    if not isinstance(d_x, SymbolicZero):
+        dot += _move({"x": d_x}, (x, temperature, mask), ("x",), windows=windows, kind=kind)["x"]
+    if not isinstance(d_temperature, SymbolicZero):
+        of_temperature = partial(_choose, x, mask=mask, windows=windows, kind=kind)
+        ones = jnp.ones_like(temperature)
+        dot += jax.jvp(of_temperature, (temperature,), (ones,))[1] * d_temperature
+    return y, dot
+
+
+_either.defjvp(_either_jvp, symbolic_zeros=True)
+
+
+def _choose(x, temperature, mask, windows, kind, do=lambda f, x: f(x), then=()):
+    """`do(f, x, *then)` with f the pooling as a function of x, by the way that fits the values."""
+
+    def run(way, x, *args):
+        temperature, mask, *more, then = args
+        return do(lambda x: way(x, temperature, mask, *more, windows, kind), x, *then)
+
+    far = partial(run, _far)
+
+    def near_or_far(x, temperature, mask, then):
+        span = _span(x, temperature, mask)
+        near = partial(run, _near)
+        return lax.cond(
+            span < NEAR,
+            lambda: near(x, temperature, mask, span, then),
+            lambda: far(x, temperature, mask, then),
+        )
+
+    cpu = near_or_far
+    if x.size >= LARGE and not _reduce.is_few(windows):
+        cpu = partial(_in_parts, near_or_far, {w.axis for w in windows})
+    return by_platform(x, temperature, mask, then, cpu=cpu, other=far)
+
+
+def _in_parts(f: Callable, pooled: set[int], x: jax.Array, *others: Any) -> jax.Array:
+    """`f(x, *others)`, part after part along an axis that is not pooled, if one can be divided."""
+    free = [a for a in range(-x.ndim, 0) if a not in pooled and x.shape[a] % PARTS == 0]
+    if not free:
+        return f(x, *others)
+    axis = free[0]
+    size = x.shape[axis] // PARTS
+
+    def part(i: Any) -> tuple:
+        def cut(a: jax.Array) -> jax.Array:
+            one = a.shape[axis] == 1
+            return a if one else lax.dynamic_slice_in_dim(a, i * size, size, a.ndim + axis)
+
+        return jax.tree.map(cut, (x, *others))
+
+    def add(i: Any, y: jax.Array) -> jax.Array:
+        return lax.dynamic_update_slice_in_dim(y, f(*part(i)), i * size, y.ndim + axis)
+
+    one = jax.eval_shape(lambda: f(*part(0)))
+    shape = _reduce.replace_axis(one.shape, axis, x.shape[axis])
+    return lax.fori_loop(0, PARTS, add, jnp.zeros(shape, one.dtype))
+
+
+def _move_of(t, rest, _, windows, kind):
+    def forward(f, x, t):
+        return jax.jvp(f, (x,), (t,))[1]
+
+    return {"x": _choose(*rest, windows, kind, forward, (t["x"],))}
+
+
+def _move_back(g, rest, _, windows, kind):
+    def back(f, x, g):
+        return jax.vjp(f, x)[1](g)[0]
+
+    return {"x": _choose(*rest, windows, kind, back, (g["x"],))}
+
+
+_move, _ = linear_pair(
+    "move",
+    _move_of,
+    _move_back,
+    lambda t, rest, windows, kind: shape_of(windows, t.shape),
+    lambda g, rest, windows, kind: rest[0].shape,
+)
+
+
+def _span(x, temperature, mask):
+    """The largest |x/T|."""
+    x = _real(lax.stop_gradient(x), mask)
+    return jnp.max(jnp.abs(x) / lax.stop_gradient(temperature))
+
+
+def _near(x, temperature, mask, span, windows, kind):
+    x = _real(x, mask)
+    z = x / temperature
+    n = _reduce.count(mask, windows, x.ndim, padding=False).astype(x.dtype)
+    e = jnp.exp(z)
+    if kind == "softmax":
+        each = jnp.stack([_real(e, mask), _real(e * x, mask)])
+        weight, moment = _reduce.total(each, windows)
+        return moment / jnp.where(n > 0, weight, 1)
+    # log(mean exp) by the mean of exp - 1 where all exponents are small: exact at any temperature.
+    small = span < 0.5
+    each = _real(jnp.where(small, _smooth.expm1(z), e), mask)
+    level = _reduce.total(each, windows, divisor=jnp.maximum(n, 1))
+    little, much = jnp.where(small, level, 0), jnp.where(small | (n == 0), 1, level)
+    level = _smooth.log1p(little) + jnp.log(much)
+    if kind == "sum":
+        level += jnp.log(jnp.maximum(n, 1))
+    return jnp.where(n > 0, temperature * level, -jnp.inf)
+
+
+def _real(x, mask):
+    return x if mask is None else jnp.where(mask, x, 0)
+
+
+def _far(x, temperature, mask, windows, kind):
+    top, level, _, gap = _smooth.smooth(x, windows, temperature, mask, kind == "softmax")
+    count = _reduce.count(mask, windows, x.ndim, padding=False).astype(x.dtype)
+    if kind == "sum":
+        level += jnp.log(jnp.maximum(count, 1))
+    y = top + (temperature * level if gap is None else gap)
+    nothing = jnp.where(count > 0, -jnp.inf, 0.0 if kind == "softmax" else -jnp.inf)
+    y = jnp.where(top > _smooth.floor(x.dtype), y, nothing.astype(x.dtype))
+    return jnp.where(jnp.isnan(top) | (top == jnp.inf), top, y)
