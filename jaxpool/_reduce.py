@@ -380,16 +380,19 @@ def _spread_pass(
         won = along_rows(winner, p.windows) == _tap_numbers(winner, p.windows)
         dx = jnp.where(won, along_rows(g, p.windows), jnp.zeros((), g.dtype))
         return unrows(dx, p.windows), None
-    wide = g.dtype if g.dtype.itemsize >= 4 else jnp.dtype(jnp.float32)
+    wide = _wide(g.dtype)
+    # Loops over bytes alone compile for a second each and run slower than those over floats.
+    number = jnp.float32 if winner.dtype.itemsize <= 2 else winner.dtype
 
     def of_region(taps: list, shape: tuple, _) -> tuple[jax.Array, jax.Array | None]:
-        dx, before = lax.full(shape, 0, wide), lax.full(shape, 0, winner.dtype)
-        for tap, (here, number) in taps:
-            won = _won(number, p, tap)
-            dx += jnp.where(won, here.astype(wide), jnp.zeros((), wide))
+        dx, before = lax.full(shape, 0, wide), lax.full(shape, 0, number)
+        for tap, (here, at) in taps:
+            dx += jnp.where(_won(at, p, tap), here.astype(wide), jnp.zeros((), wide))
             if inner:
-                before = lax.select(won, number - jnp.asarray(tap * p.apart, number.dtype), before)
-        return dx.astype(g.dtype), before if inner else None
+                at = at.astype(number)
+                rest = at - jnp.asarray(tap * p.apart, number)
+                before = lax.select(_won(at, p, tap), rest, before)
+        return dx.astype(g.dtype), before.astype(winner.dtype) if inner else None
 
     return over_inputs(of_region, (g, winner), p.windows)
 

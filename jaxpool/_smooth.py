@@ -144,15 +144,15 @@ def _means_of(cells, around, temperature, out, group, few):
         )  # what is not has no exponential that rounding could hit
         return count * e, count * jnp.where(real, expm1(z), 0)
 
-    def of_sums(around, first, second=None):
+    def of_sums(around, first, *second):
         if out == "gap":
-            return second / jnp.where(first == 0, 1, first)  # no element, no weight
+            return second[0] / jnp.where(first == 0, 1, first)  # no element, no weight
         n = jnp.maximum(around["n"], 1)
         if few:
             return log1p(jnp.where(around["n"] > 0, first, 0) / n)
         # log(mean), near 1 with the part of mean = 1 + excess that is rounded away: all there is
         # at large temperatures. (Elements of -inf are missing from excess; they are no rounding.)
-        mean, excess = jnp.where(first == 0, 1, first) / n, second / n
+        mean, excess = jnp.where(first == 0, 1, first) / n, second[0] / n
         lost = excess - (mean - 1)
         return jnp.log(mean) + jnp.where(jnp.abs(lost) * n < 0.5, lost / mean, 0)
 

@@ -50,7 +50,7 @@ def _either(x, temperature, mask, windows, kind):
 def _either_jvp(windows, kind, primals, tangents):
     x, temperature, mask = primals
     d_x, d_temperature, _ = tangents
-    y = _either(*primals, windows, kind)
+    y = _either(x, temperature, mask, windows, kind)
     dot = jnp.zeros_like(y)
     if not isinstance(d_x, SymbolicZero):
         dot += _move({"x": d_x}, (x, temperature, mask), ("x",), windows=windows, kind=kind)["x"]
@@ -115,14 +115,16 @@ def _move_of(t, rest, _, windows, kind):
     def forward(f, x, t):
         return jax.jvp(f, (x,), (t,))[1]
 
-    return {"x": _choose(*rest, windows, kind, forward, (t["x"],))}
+    x, temperature, mask = rest
+    return {"x": _choose(x, temperature, mask, windows, kind, forward, (t["x"],))}
 
 
 def _move_back(g, rest, _, windows, kind):
     def back(f, x, g):
         return jax.vjp(f, x)[1](g)[0]
 
-    return {"x": _choose(*rest, windows, kind, back, (g["x"],))}
+    x, temperature, mask = rest
+    return {"x": _choose(x, temperature, mask, windows, kind, back, (g["x"],))}
 
 
 _move, _ = linear_pair(

@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from jax import export
 
 import jaxpool
-from jaxpool import _soft
+from jaxpool import _reduce, _soft
 
 POOLS = [
     jaxpool.max_pool,
@@ -48,6 +49,46 @@ def test_a_sum_keeps_nothing(pool, window: int):
     x = jax.ShapeDtypeStruct((2, 48, 48, 8), jnp.float32)
     # (But the counts of an average, which are the same for all examples and channels.)
     assert kept(lambda x: pool(x, (window, window), 2, "SAME"), x) <= 4
+
+
+@pytest.mark.optimized
+@pytest.mark.parametrize("window", [2, 3, 11])
+@each_pool
+def test_little_memory_is_used_on_the_way(pool, window: int):
+    x = jnp.zeros((2, 48, 48, 64))
+
+    @jax.jit
+    def both(x, g):
+        y, back = jax.vjp(lambda x: pool(x, (window, window), 1, "SAME"), x)
+        return y, back(g)[0]
+
+    memory = both.lower(x, x).compile().memory_analysis()
+    most = 1.5 if window <= 3 and pool in POOLS[:4] else 4
+    assert memory.temp_size_in_bytes <= most * x.nbytes + 4096  # and a few counts
+
+
+@each_pool
+def test_equal_shapes_are_traced_once(pool, monkeypatch):
+    traced = []
+    long = _reduce._long
+    monkeypatch.setattr(_reduce, "_long", lambda *args: traced.append(args) or long(*args))
+    jax.clear_caches()
+    chex.clear_trace_counter()
+
+    @jax.jit
+    @jax.grad
+    @chex.assert_max_traces(n=1)
+    def slope(x):
+        return pool(x, (3, 2), [2, 1], "SAME").sum()
+
+    for fill in range(3):
+        x = jnp.full((2, 7, 6, 3), fill, jnp.float32)
+        pool(x, (3, 2), (2, 1), "same")
+        slope(x)
+        if not fill:
+            once = len(traced)
+    assert once
+    assert len(traced) == once
 
 
 @each_pool
