@@ -5,19 +5,48 @@ they jit, vmap and differentiate to any order. `jaxpool.linen` and `jaxpool.nnx`
 as Flax modules; nothing here imports Flax.
 """
 
-# max and min
+# a given output size
+from jaxpool._adaptive import adaptive_avg_pool as adaptive_avg_pool
+from jaxpool._adaptive import adaptive_lse_pool as adaptive_lse_pool
+from jaxpool._adaptive import adaptive_max_pool as adaptive_max_pool
+from jaxpool._adaptive import adaptive_min_pool as adaptive_min_pool
+from jaxpool._adaptive import adaptive_softmax_pool as adaptive_softmax_pool
+from jaxpool._adaptive import adaptive_sum_pool as adaptive_sum_pool
+
 # sums and averages
 from jaxpool._average import avg_pool as avg_pool
 from jaxpool._average import global_avg_pool as global_avg_pool
 from jaxpool._average import global_sum_pool as global_sum_pool
 from jaxpool._average import sum_pool as sum_pool
+
+# max and min
 from jaxpool._extrema import global_max_pool as global_max_pool
 from jaxpool._extrema import global_min_pool as global_min_pool
 from jaxpool._extrema import max_pool as max_pool
 from jaxpool._extrema import min_pool as min_pool
 
+# windows at random
+from jaxpool._fractional import fractional_max_pool as fractional_max_pool
+
 # shapes
 from jaxpool._geometry import output_shape as output_shape
+
+# where the winner was, and the way back
+from jaxpool._indices import adaptive_max_pool_with_indices as adaptive_max_pool_with_indices
+from jaxpool._indices import max_pool_with_indices as max_pool_with_indices
+from jaxpool._indices import max_unpool as max_unpool
+from jaxpool._indices import min_pool_with_indices as min_pool_with_indices
+
+# several sizes at once
+from jaxpool._pyramid import spatial_pyramid_pool as spatial_pyramid_pool
+
+# shapes of the others, and what a pooling sees and costs
+from jaxpool._shapes import adaptive_output_shape as adaptive_output_shape
+from jaxpool._shapes import fractional_output_shape as fractional_output_shape
+from jaxpool._shapes import global_output_shape as global_output_shape
+from jaxpool._shapes import pooling_cost as pooling_cost
+from jaxpool._shapes import pyramid_output_shape as pyramid_output_shape
+from jaxpool._shapes import receptive_field as receptive_field
 
 # between average and max
 from jaxpool._softmax import global_lse_pool as global_lse_pool
@@ -28,17 +57,35 @@ from jaxpool._softmax import softmax_pool as softmax_pool
 __version__ = "0.1.0"
 
 __all__ = [
+    "adaptive_avg_pool",
+    "adaptive_lse_pool",
+    "adaptive_max_pool",
+    "adaptive_max_pool_with_indices",
+    "adaptive_min_pool",
+    "adaptive_output_shape",
+    "adaptive_softmax_pool",
+    "adaptive_sum_pool",
     "avg_pool",
+    "fractional_max_pool",
+    "fractional_output_shape",
     "global_avg_pool",
     "global_lse_pool",
     "global_max_pool",
     "global_min_pool",
+    "global_output_shape",
     "global_softmax_pool",
     "global_sum_pool",
     "lse_pool",
     "max_pool",
+    "max_pool_with_indices",
+    "max_unpool",
     "min_pool",
+    "min_pool_with_indices",
     "output_shape",
+    "pooling_cost",
+    "pyramid_output_shape",
+    "receptive_field",
     "softmax_pool",
+    "spatial_pyramid_pool",
     "sum_pool",
 ]

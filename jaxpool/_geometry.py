@@ -212,6 +212,88 @@ class Window:
         return chain
 
 
+@dataclass(frozen=True)
+class Bins:
+    """Windows along one axis that need not be alike: out[i] sees x[starts[i]:stops[i]].
+
+    No bin is empty, and neither bound falls from one bin to the next: the bins that see an element
+    follow one another. `axis` counts from the end. Laid side by side, all bins are as long as the
+    longest, and an ordinary window takes one after the other.
+    """
+
+    axis: int
+    length: int
+    starts: tuple[int, ...]
+    stops: tuple[int, ...]
+
+    @property
+    def out(self) -> int:
+        return len(self.starts)
+
+    def count(self, padding: bool = False) -> list[int]:
+        """How many elements each bin sees; there is no padding."""
+        return [stop - start for start, stop in zip(self.starts, self.stops, strict=True)]
+
+    @property
+    def size(self) -> int:
+        return max(self.count())
+
+    @property
+    def window(self) -> Window:
+        """The bins, laid side by side."""
+        n, k = self.out, self.size
+        return Window(self.axis, n * k, k, k, 1, 0, 0, n)
+
+    def places(self) -> list[tuple[int, bool]]:
+        """Which element lies at each place, and whether it belongs to the bin: the last element of
+        a short bin is repeated."""
+        bins = zip(self.starts, self.stops, strict=True)
+        return [(min(a + j, b - 1), a + j < b) for a, b in bins for j in range(self.size)]
+
+    def readers(self) -> list[list[int]]:
+        """At which places each element lies (repeats left out)."""
+        found: list[list[int]] = [[] for _ in range(self.length)]
+        for place, (element, real) in enumerate(self.places()):
+            if real:
+                found[element].append(place)
+        return found
+
+
+@dataclass(frozen=True)
+class Fraction:
+    """Windows of one size along an axis, at distances drawn when they are used."""
+
+    axis: int
+    length: int
+    size: int
+    out: int
+
+    @property
+    def reach(self) -> int:
+        """Where the last window starts."""
+        return self.length - self.size
+
+    @property
+    def steps(self) -> int:
+        return self.out - 1
+
+    @property
+    def most(self) -> int:
+        """How many windows see one element, at most: the shortest step is floor(reach / steps)."""
+        return -(-self.size // (self.reach // self.steps)) if self.steps else 1
+
+    @property
+    def bits(self) -> int:
+        """How fine a sample is, such that (steps + reach) * 2**bits fits 32 bits."""
+        return 32 - max(self.steps + self.reach, 1).bit_length()
+
+    @property
+    def window(self) -> Window:
+        """The windows, laid side by side."""
+        n, k = self.out, self.size
+        return Window(self.axis, n * k, k, k, 1, 0, 0, n)
+
+
 def _cut(reach: list[tuple[int, int, int, int]], stop: int) -> list[tuple[int, int, list]]:
     """Cut [0, stop) where a tap's range (tap, first, from, to inclusive) begins or ends."""
     edges = {edge for *_, begin, end in reach for edge in (begin, end + 1) if 0 < edge < stop}
@@ -304,7 +386,147 @@ def whole(name: str, shape: Sequence[Any], axis: Any) -> tuple[Window, ...]:
     return tuple(found)
 
 
-def shape_of(windows: Iterable[Window], shape: Sequence[Any]) -> tuple[Any, ...]:
+def adaptive(
+    name: str, shape: Sequence[Any], output_shape: Any, axis: Any, keep: bool = False
+) -> tuple[Window | Bins, ...]:
+    """Bin i of o over L elements, [floor(i*L/o), ceil((i+1)*L/o)), for each axis in array order.
+
+    Where o divides L, that is a window. None leaves an axis out; with `keep`, or where there is no
+    other axis, it is windows of one element.
+    """
+    shape = tuple(shape)
+    sizes, axes = _size_and_axes(name, shape, output_shape, axis, "output_shape")
+    keep = keep or all(o is None for o in sizes)
+    found: list[Window | Bins] = []
+    for a, o in zip(axes, sizes, strict=True):
+        if o is None and not keep:
+            continue
+        length = _length(name, shape, a)
+        out = length if o is None else integer(name, "output_shape", output_shape, o, least=1)
+        if not length:
+            fail(
+                name,
+                f"axis {a} of x of shape {shape} has no elements to put into"
+                f" output_shape={show(output_shape)}",
+                "None for that axis",
+            )
+        if length % out == 0:
+            size = length // out
+            found.append(Window(a - len(shape), length, size, size, 1, 0, 0, out))
+        else:
+            starts = tuple(i * length // out for i in range(out))
+            stops = tuple(-(-(i + 1) * length // out) for i in range(out))
+            found.append(Bins(a - len(shape), length, starts, stops))
+    return tuple(sorted(found, key=lambda bins: bins.axis))
+
+
+def fractional(
+    name: str,
+    shape: Sequence[Any],
+    window_shape: Any,
+    output_shape: Any,
+    output_ratio: Any,
+    axis: Any,
+) -> tuple[Fraction, ...]:
+    """One `Fraction` per pooled axis, in the order of the arguments."""
+    shape = tuple(shape)
+    size, axes = _size_and_axes(name, shape, window_shape, axis)
+    if (output_shape is None) == (output_ratio is None):
+        what = "neither is" if output_shape is None else "both are"
+        fail(
+            name,
+            f"the output size is given by output_shape or by output_ratio, and {what} here",
+            "output_shape=(7, 7), or output_ratio=0.7",
+        )
+    lengths = [_length(name, shape, a) for a in axes]
+    if output_ratio is None:
+        outs = _each(name, "output_shape", output_shape, len(axes), least=1)
+    else:
+        outs = _ratios(name, output_ratio, lengths)
+    found = []
+    for a, length, k, out in zip(axes, lengths, size, outs, strict=True):
+        k = integer(name, "window_shape", window_shape, k, least=1)
+        if out + k - 1 > length:
+            fail(
+                name,
+                f"{out} windows of {k} elements with a step of at least 1 span {out + k - 1}, more"
+                f" than the {length} of axis {a} of x of shape {shape}",
+                "a smaller output or a smaller window",
+            )
+        found.append(Fraction(a - len(shape), length, k, out))
+    return tuple(found)
+
+
+def _ratios(name: str, ratio: Any, lengths: Sequence[int]) -> list[int]:
+    entries = [ratio] * len(lengths) if _scalar(ratio) else list(ratio)
+    if len(entries) != len(lengths):
+        fail(
+            name,
+            f"output_ratio={show(ratio)} has {_entries(len(entries))}, but {len(lengths)} axes are"
+            " pooled",
+            f"one number, or {_entries(len(lengths))}",
+        )
+    outs = []
+    for length, entry in zip(lengths, entries, strict=True):
+        try:
+            if isinstance(entry, bool | str):
+                raise TypeError
+            number = float(entry)
+        except Exception as error:
+            raise TypeError(
+                f"{name}: output_ratio={show(ratio)} is not a number known before tracing."
+                " Write a number between 0 and 1, such as 0.7."
+            ) from error
+        if not 0 < number < 1:
+            fail(
+                name,
+                f"output_ratio={show(ratio)} is not between 0 and 1",
+                "a number between 0 and 1, such as 0.7",
+            )
+        outs.append(max(int(length * number), 1))
+    return outs
+
+
+Levels = Sequence[int | Sequence[int]]
+
+
+def pyramid(
+    name: str, shape: Sequence[Any], levels: Any, axis: Any
+) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
+    """The pooled axes in array order, and for each level the bins along them."""
+    if axis is None:
+        axes = tuple(window.axis + len(shape) for window in whole(name, shape, axis))
+    else:
+        axes = _axes(name, tuple(shape), axis)
+    if _scalar(levels) or not len(levels):
+        fail(name, f"levels={show(levels)} is no list of levels", "levels=(1, 2, 4)")
+    order = sorted(range(len(axes)), key=lambda i: axes[i])
+    bins = [_each(name, "levels", level, len(axes), least=1) for level in levels]
+    return tuple(axes[i] for i in order), [tuple(level[i] for i in order) for level in bins]
+
+
+def unpooled(name: str, shape: Sequence[Any], output_shape: Any, axis: Any) -> dict[int, int]:
+    """{axis: its size before pooling}, from the sizes of these axes or from the whole shape."""
+    shape = tuple(shape)
+    sizes = output_shape
+    if axis is not None and not _scalar(output_shape):
+        axes, whole = _axes(name, shape, axis), list(output_shape)
+        if len(whole) == len(shape) != len(axes):
+            other = [a for a in range(len(shape)) if a not in axes and whole[a] != shape[a]]
+            if other:
+                fail(
+                    name,
+                    f"output_shape={show(output_shape)} differs from x of shape {shape} along axis"
+                    f" {other[0]}, which axis={show(axis)} does not name",
+                    "the sizes of the pooled axes alone",
+                )
+            sizes = [whole[a] for a in axes]
+    sizes, axes = _size_and_axes(name, shape, sizes, axis, "output_shape")
+    found = [integer(name, "output_shape", output_shape, n, least=1) for n in sizes]
+    return dict(zip(axes, found, strict=True))
+
+
+def shape_of(windows: Iterable[Window | Bins | Fraction], shape: Sequence[Any]) -> tuple[Any, ...]:
     """`shape` with every pooled axis at its pooled length."""
     result = list(shape)
     for window in windows:
@@ -347,20 +569,25 @@ def output_shape(
     >>> output_shape((20, 16, 50), 3, strides=2, axis=-1)  # channels first, as in PyTorch
     (20, 16, 24)
     """
-    if not isinstance(x_shape, Iterable):
-        raise TypeError(
-            f"output_shape: x_shape={show(x_shape)} is not a shape."
-            " Write x.shape, for example (8, 28, 28, 3)."
-        )
-    shape = tuple(integer("output_shape", "x_shape", x_shape, n, least=0) for n in x_shape)
+    shape = given_shape("output_shape", x_shape)
     found, _ = windows(
         "output_shape", shape, window_shape, strides, padding, window_dilation, ceil_mode, axis
     )
     return shape_of(found, shape)
 
 
+def given_shape(name: str, x_shape: Any) -> tuple[int, ...]:
+    """A shape that the user gives in the place of an array."""
+    if not isinstance(x_shape, Iterable):
+        raise TypeError(
+            f"{name}: x_shape={show(x_shape)} is not a shape."
+            " Write x.shape, for example (8, 28, 28, 3)."
+        )
+    return tuple(integer(name, "x_shape", x_shape, n, least=0) for n in x_shape)
+
+
 def _size_and_axes(
-    name: str, shape: tuple, window_shape: Any, axis: Any
+    name: str, shape: tuple, window_shape: Any, axis: Any, argument: str = "window_shape"
 ) -> tuple[Sequence[Any], tuple[int, ...]]:
     one = _scalar(window_shape)
     if axis is not None:
@@ -369,14 +596,14 @@ def _size_and_axes(
         if len(size) != len(axes):
             fail(
                 name,
-                f"window_shape={show(window_shape)} has {_entries(len(size))},"
+                f"{argument}={show(window_shape)} has {_entries(len(size))},"
                 f" but axis={show(axis)} names {len(axes)}",
                 "one entry per axis, or one int for all of them",
             )
         return size, axes
     ndim = len(shape)
     if one:
-        integer(name, "window_shape", window_shape, window_shape, least=1)
+        integer(name, argument, window_shape, window_shape, least=1)
         inner = tuple(range(1, ndim - 1)) or (0,)
         several = (
             "has several axes it could slide over"
@@ -386,17 +613,17 @@ def _size_and_axes(
         what = {1: "sequences", 2: "images", 3: "volumes"}.get(len(inner), "this shape")
         fail(
             name,
-            f"window_shape={show(window_shape)} is one number, but x of shape {shape} {several}",
-            f"window_shape={(window_shape,) * len(inner)} for {what},"
+            f"{argument}={show(window_shape)} is one number, but x of shape {shape} {several}",
+            f"{argument}={(window_shape,) * len(inner)} for {what},"
             f" or name the axes: axis={inner if len(inner) > 1 else inner[0]}",
         )
     size = list(window_shape)
     if not size:
-        fail(name, f"window_shape={show(window_shape)} is empty", "one entry per axis to pool")
+        fail(name, f"{argument}={show(window_shape)} is empty", "one entry per axis to pool")
     if len(size) > ndim - 1:
         fail(
             name,
-            f"window_shape={show(window_shape)} has {_entries(len(size))},"
+            f"{argument}={show(window_shape)} has {_entries(len(size))},"
             f" but x of shape {shape} has {max(ndim - 1, 0)} axes before its last",
             "fewer entries, or name the axes: axis=...",
         )

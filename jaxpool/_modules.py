@@ -22,7 +22,7 @@ Learn = Literal["layer", "channel"] | None
 LOG_LIMIT = 20.0
 
 # Fields of a module that are not passed on to its function as they are.
-_OWN = {"parent", "name", "temperature", "learn", "features", "channel_axis"}
+_OWN = {"parent", "name", "temperature", "learn", "features", "channel_axis", "rngs"}
 
 
 def plain(value: Any, arrays: tuple[type, ...] = (np.ndarray, np.generic)) -> Any:

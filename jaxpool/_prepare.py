@@ -1,5 +1,6 @@
 """From a call to what the reductions take: arrays checked, border filled, windows laid out."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 from jax import lax
 
 from jaxpool import _geometry
-from jaxpool._geometry import Window, fail, show
+from jaxpool._geometry import Bins, Fraction, Window, fail, show
 
 
 class Call(NamedTuple):
@@ -17,6 +18,14 @@ class Call(NamedTuple):
     x: jax.Array
     where: jax.Array | None
     windows: tuple[Window, ...]
+
+
+class Binned(NamedTuple):
+    """The same, of a pooling whose output size is given: bins, or windows where they are alike."""
+
+    x: jax.Array
+    where: jax.Array | None
+    windows: tuple[Window | Bins, ...] | tuple[Fraction, ...]
 
 
 def windowed(
@@ -35,7 +44,7 @@ def windowed(
     windows, border = _geometry.windows(
         name, x.shape, window_shape, strides, padding, window_dilation, ceil_mode, axis
     )
-    real = _mask(name, x, where, windows)
+    real = mask(name, x, where, windows)
     if border is None:
         return Call(x, real, windows)
     widths = [(0, 0)] * x.ndim
@@ -51,7 +60,16 @@ def whole(name: str, x: Any, axis: Any, where: Any) -> Call:
     """A call whose one window covers the pooled axes."""
     x = array(name, x)
     windows = _geometry.whole(name, x.shape, axis)
-    return Call(x, _mask(name, x, where, windows), windows)
+    return Call(x, mask(name, x, where, windows), windows)
+
+
+def adaptive(
+    name: str, x: Any, output_shape: Any, axis: Any, where: Any, keep: bool = False
+) -> Binned:
+    """A call whose windows follow from the output size; `keep`: along axes that keep theirs too."""
+    x = array(name, x)
+    bins = _geometry.adaptive(name, x.shape, output_shape, axis, keep)
+    return Binned(x, mask(name, x, where, bins), bins)
 
 
 def array(name: str, x: Any, argument: str = "x") -> jax.Array:
@@ -66,13 +84,28 @@ def array(name: str, x: Any, argument: str = "x") -> jax.Array:
         ) from error
 
 
-def real_numbers(name: str, call: Call) -> None:
+def key(name: str, value: Any) -> jax.Array:
+    """One random key, new or old."""
+    dtype, ndim = getattr(value, "dtype", None), getattr(value, "ndim", 0)
+    new = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    if (new and ndim == 0) or (dtype == jnp.uint32 and ndim == 1):
+        return value
+    what = f"keys of shape {value.shape} are" if new else f"key={show(value)} is"
+    fail(
+        name,
+        f"{what} not one random key",
+        "key=jax.random.key(0), and jax.vmap for a key per example",
+        ValueError if new else TypeError,
+    )
+
+
+def real_numbers(name: str, call: Call | Binned) -> None:
     """Order needs real numbers."""
     if jnp.issubdtype(call.x.dtype, jnp.complexfloating):
         fail(name, f"x of dtype {call.x.dtype} has no order", "its real part, or abs(x)", TypeError)
 
 
-def floats(name: str, call: Call) -> None:
+def floats(name: str, call: Call | Binned) -> None:
     """Exponentials need floating-point numbers."""
     real_numbers(name, call)
     if not jnp.issubdtype(call.x.dtype, jnp.floating):
@@ -91,7 +124,7 @@ def wide(dtype: Any) -> Any:
     return dtype if dtype == jnp.float64 else jnp.dtype(jnp.float32)
 
 
-def temperature(name: str, value: Any, call: Call) -> jax.Array:
+def temperature(name: str, value: Any, call: Call | Binned) -> jax.Array:
     """The temperature as an array that broadcasts against x, one value or one per channel."""
     x = call.x
     given = array(name, value, "temperature")
@@ -130,26 +163,28 @@ def squeeze(y: jax.Array, windows: tuple[Window, ...], keepdims: bool) -> jax.Ar
     return y if keepdims else lax.squeeze(y, [window.axis + y.ndim for window in windows])
 
 
-def _mask(name: str, x: jax.Array, where: Any, windows: tuple[Window, ...]) -> jax.Array | None:
+def mask(
+    name: str, x: jax.Array, where: Any, windows: Sequence[Window | Bins | Fraction]
+) -> jax.Array | None:
     """`where` with as many axes as x, whole along the pooled ones."""
     if where is None:
         return None
-    mask = array(name, where, "where")
-    if mask.dtype != jnp.bool_:
+    given = array(name, where, "where")
+    if given.dtype != jnp.bool_:
         fail(
             name,
-            f"where of dtype {mask.dtype} is not a boolean mask",
+            f"where of dtype {given.dtype} is not a boolean mask",
             "where=mask != 0, True for real elements",
             TypeError,
         )
-    shape = (1,) * (x.ndim - mask.ndim) + mask.shape
+    shape = (1,) * (x.ndim - given.ndim) + given.shape
     if len(shape) != x.ndim or any(n not in (1, m) for n, m in zip(shape, x.shape, strict=True)):
         fail(
             name,
-            f"where of shape {mask.shape} does not broadcast to x of shape {x.shape}",
+            f"where of shape {given.shape} does not broadcast to x of shape {x.shape}",
             f"a mask of shape {x.shape}, with 1 for each axis along which it does not change",
         )
     whole = list(shape)
     for window in windows:
         whole[window.axis] = x.shape[window.axis]
-    return jnp.broadcast_to(mask.reshape(shape), whole)
+    return jnp.broadcast_to(given.reshape(shape), whole)

@@ -63,8 +63,10 @@ def is_few(group: Group) -> bool:
 
 
 def _long(x: jax.Array, windows: Sequence[Window]) -> bool:
-    """Whether there are enough elements side by side behind the pooled axes."""
-    return prod(x.shape[x.ndim + windows[-1].axis + 1 :]) >= LONG
+    """Whether there are enough elements side by side behind the pooled axes (or who knows how many,
+    where their number is symbolic)."""
+    behind = prod(x.shape[x.ndim + windows[-1].axis + 1 :])
+    return not isinstance(behind, int) or behind >= LONG
 
 
 def is_disjoint(group: Group) -> bool:

@@ -13,6 +13,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
@@ -60,6 +61,14 @@ def windows(
         return line[position] if position < len(line) else OVERHANG
 
     return [[at(o * stride + tap * dilation) for tap in range(window)] for o in range(out)]
+
+
+def bins(length: int, out: int) -> list[list[int]]:
+    """List what each of `out` adaptive bins sees: [floor(i*L/o), ceil((i+1)*L/o))."""
+    return [
+        [p for p in range(length) if p + 1 > i * length / out and p < (i + 1) * length / out]
+        for i in range(out)
+    ]
 
 
 def per_axis(value, count: int) -> list:
@@ -155,6 +164,15 @@ class Pooled:
                 gradient[into] += slope * cotangent[out]
         return gradient
 
+    def indices(self, axes: Sequence[int]) -> np.ndarray:
+        """Where each winner was, counted over the pooled axes in array order; -1 for none."""
+        sizes = [self.shape[a] for a in sorted(axes)]
+        found = np.full(self.values.shape, -1)
+        for out, into, slope in self.slopes:
+            if slope:
+                found[out] = np.ravel_multi_index([into[a] for a in sorted(axes)], sizes)
+        return found
+
 
 def pool(
     reduction: Reduction,
@@ -170,9 +188,7 @@ def pool(
     **options,
 ) -> Pooled:
     """Pool as the library does, from the same arguments."""
-    if axis is None:
-        axis = range(np.ndim(x) - 1 - len(window_shape), np.ndim(x) - 1)
-    axes = [a % np.ndim(x) for a in ([axis] if isinstance(axis, int) else axis)]
+    axes = pooled_axes(np.ndim(x), window_shape, axis)
     window_shape = per_axis(window_shape, len(axes))
     seen = [
         windows(np.shape(x)[a], *geometry, ceil_mode)
@@ -203,6 +219,65 @@ def global_pool(
         (tuple(np.delete(out, axes).tolist()), into, slope) for out, into, slope in pooled.slopes
     ]
     return Pooled(pooled.values.squeeze(tuple(axes)), slopes, pooled.shape)
+
+
+def adaptive_pool(
+    reduction: Reduction, x, output_shape, *, axis=None, where=None, **options
+) -> Pooled:
+    """Pool into bins; None keeps an axis."""
+    axes = pooled_axes(np.ndim(x), output_shape, axis)
+    sizes = [output_shape] * len(axes) if np.ndim(output_shape) == 0 else output_shape
+    seen = {
+        a: bins(np.shape(x)[a], np.shape(x)[a] if out is None else out)
+        for a, out in zip(axes, sizes, strict=True)
+    }
+    return _pool(reduction, x, seen, where, options)
+
+
+def fraction_starts(length: int, window: int, out: int, u: Fraction) -> list[int]:
+    """Where the pseudo-random windows of Graham (2014) start: floor(a*(i + u)) - floor(a*u)."""
+    if out == 1:
+        return [length - window]
+    a = Fraction(length - window, out - 1)
+    return [math.floor(a * (i + u)) - math.floor(a * u) for i in range(out)]
+
+
+def fractional_pool(
+    reduction: Reduction, x, window_shape, *, output_shape, axis=None, where=None
+) -> Pooled:
+    """Pool into windows at fractional distances, all samples 1/2."""
+    axes = pooled_axes(np.ndim(x), window_shape, axis)
+    seen = {}
+    for a, k, out in zip(
+        axes, per_axis(window_shape, len(axes)), per_axis(output_shape, len(axes)), strict=True
+    ):
+        starts = fraction_starts(np.shape(x)[a], k, out, Fraction(1, 2))
+        seen[a] = [list(range(start, start + k)) for start in starts]
+    return _pool(reduction, x, seen, where, {})
+
+
+def pooled_axes(ndim: int, entries, axis=None) -> list[int]:
+    """The axes that an argument with one entry per axis is about, in its order."""
+    if axis is None:
+        axis = range(ndim - 1 - len(entries), ndim - 1)
+    return [a % ndim for a in ([axis] if isinstance(axis, int) else axis)]
+
+
+def unpool(x, indices, output_shape, axes: Sequence[int]) -> np.ndarray:
+    """Put x where its indices say, windows in row-major order, the first of equals staying."""
+    shape, axes = list(np.shape(x)), [a % np.ndim(x) for a in axes]
+    for a, size in zip(axes, output_shape, strict=True):
+        shape[a] = size
+    sizes = [shape[a] for a in sorted(axes)]
+    out, taken = np.zeros(shape, np.asarray(x).dtype), np.zeros(shape, bool)
+    for at in np.ndindex(*np.shape(x)):
+        if 0 <= indices[at] < math.prod(sizes):
+            into = list(at)
+            for a, i in zip(sorted(axes), np.unravel_index(int(indices[at]), sizes), strict=True):
+                into[a] = i
+            if not taken[tuple(into)]:
+                out[tuple(into)], taken[tuple(into)] = x[at], True
+    return out
 
 
 def _pool(

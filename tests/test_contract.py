@@ -53,18 +53,37 @@ class Op:
     selects: bool = False  # gives one of the elements: exact, and with one winner
     soft: bool = False  # has a temperature
     linear: bool = False
+    located: Callable | None = None  # the same with indices
+    twin: bool = False  # another row's code: held to the definition, not to every promise again
 
     @property
     def covers(self) -> bool:
         """Whether it pools whole axes and takes no window."""
         return self.id.startswith("global")
 
+    @property
+    def adaptive(self) -> bool:
+        """Whether it takes the size of its result instead of a window."""
+        return self.id.startswith("adaptive")
+
+    @property
+    def fractional(self) -> bool:
+        """Whether it takes windows, and their number instead of their distance."""
+        return self.id.startswith("fractional")
+
+    @property
+    def oracle(self) -> Callable:
+        if self.covers:
+            return reference.global_pool
+        if self.fractional:
+            return reference.fractional_pool
+        return reference.adaptive_pool if self.adaptive else reference.pool
+
     def __call__(self, x, call: Call, **more):
         return self.function(x, *call.args, **{**self.options, **call.options, **more})
 
     def expect(self, x, call: Call, **more) -> reference.Pooled:
-        pool = reference.global_pool if self.covers else reference.pool
-        return pool(
+        return self.oracle(
             self.reduction, np.asarray(x), *call.args, **{**self.options, **call.options, **more}
         )
 
@@ -88,8 +107,15 @@ class Op:
         padding="SAME",
         **options,
     ):
-        """Call with a window, or, if this op covers whole axes, over the same axes."""
-        return Call(shape) if self.covers else Call(shape, (window, strides, padding), options)
+        """Call with a window, or over the same axes: whole, or into as many bins as windows fit."""
+        if self.covers:
+            return Call(shape)
+        if self.adaptive or self.fractional:
+            fit = jaxpool.output_shape(shape, window, strides)[-1 - len(window) : -1]
+            if self.adaptive:
+                return Call(shape, (fit,))
+            return Call(shape, (window,), {"output_shape": fit})
+        return Call(shape, (window, strides, padding), options)
 
 
 INF = float("inf")
@@ -98,6 +124,29 @@ FAR = {"divisor_override": 3}
 BARE = {"count_include_pad": False}
 ONE = {"temperature": 1.0}
 r = reference
+
+
+def values(with_indices: Callable) -> Callable:
+    """What a pooling with indices gives besides its indices."""
+
+    @functools.wraps(with_indices)
+    def pool(*args, **options):
+        return with_indices(*args, **options)[0]
+
+    return pool
+
+
+def located(id: str, with_indices: Callable, *args, **options) -> Op:
+    return Op(id, values(with_indices), *args, **options, selects=True, located=with_indices)
+
+
+@functools.wraps(jaxpool.fractional_max_pool)
+def fractional_max(x, window_shape, **options):
+    """With samples of 1/2, one per axis."""
+    axis = options.get("axis")
+    n = len(window_shape) if axis is None else np.size(axis)
+    return jaxpool.fractional_max_pool(None, x, window_shape, samples=(0.5,) * n, **options)
+
 
 # fmt: off
 OPS = [
@@ -117,13 +166,27 @@ OPS = [
     Op("global-lse", jaxpool.global_lse_pool, r.lse, ONE, empty=-INF, whole=False, soft=True),
     Op("global-lse-sum", jaxpool.global_lse_pool, r.lse, EXP, empty=-INF, whole=False, soft=True),
     Op("global-softmax", jaxpool.global_softmax_pool, r.softmax, ONE, whole=False, soft=True),
+    Op("adaptive-max", jaxpool.adaptive_max_pool, r.maximum, empty=-INF, selects=True),
+    Op("adaptive-min", jaxpool.adaptive_min_pool, r.minimum, empty=INF, selects=True, twin=True),
+    Op("adaptive-sum", jaxpool.adaptive_sum_pool, r.total, linear=True, twin=True),
+    Op("adaptive-avg", jaxpool.adaptive_avg_pool, r.mean, mean=True, linear=True),
+    Op("adaptive-lse", jaxpool.adaptive_lse_pool, r.lse, EXP, empty=-INF, whole=False, soft=True),
+    Op("adaptive-softmax", jaxpool.adaptive_softmax_pool, r.softmax, ONE, whole=False, soft=True),
+    located("located-max", jaxpool.max_pool_with_indices, r.maximum, empty=-INF),
+    located("located-min", jaxpool.min_pool_with_indices, r.minimum, empty=INF, twin=True),
+    located("adaptive-located-max", jaxpool.adaptive_max_pool_with_indices, r.maximum, empty=-INF),
+    Op("fractional-max", fractional_max, r.maximum, empty=-INF, selects=True),
 ]
 # fmt: on
 
 
-def each(*keeps: Callable[[Op], bool]):
+def windowed(op: Op) -> bool:
+    return not (op.covers or op.adaptive or op.fractional)
+
+
+def each(*keeps: Callable[[Op], bool], twins: bool = False):
     """Run a test once for every op of which all `keeps` are true."""
-    ops = [op for op in OPS if all(keep(op) for keep in keeps)]
+    ops = [op for op in OPS if (twins or not op.twin) and all(keep(op) for keep in keeps)]
     return pytest.mark.parametrize("op", ops, ids=[op.id for op in ops])
 
 
@@ -135,15 +198,12 @@ def each_with_padding(*paddings):
     rows = [
         (op, padding)
         for op in OPS
-        for padding in (paddings[:1] if op.covers or op.soft else paddings)
+        if not op.twin
+        for padding in (paddings if windowed(op) and not op.soft else paddings[:1])
     ]
     return pytest.mark.parametrize(
         ("op", "padding"), rows, ids=[f"{op.id}-{padding}" for op, padding in rows]
     )
-
-
-def windowed(op: Op) -> bool:
-    return not op.covers
 
 
 def selects(op: Op) -> bool:
@@ -270,6 +330,45 @@ def coverages(draw) -> Call:
 
 
 @st.composite
+def divisions(draw) -> Call:
+    """Any shape and any arguments of an adaptive op."""
+    pooled = draw(st.integers(0, 3))
+    longest, most = [(40, 50), (9, 12), (7, 5), (4, 3)][pooled]  # 0: one axis, and a long one
+    sizes = [draw(st.integers(1, longest)) for _ in range(max(pooled, 1))]
+    outs: Any = tuple(draw(st.none() | st.integers(1, most)) for _ in sizes)
+    axes = tuple(range(-1 - len(sizes), -1))
+    options = {}
+    if draw(st.booleans()):
+        options["axis"] = axes = tuple(draw(st.permutations(axes)))
+        if len(set(outs)) == 1 and draw(st.booleans()):
+            outs = outs[0]
+    batch = [draw(st.integers(1, 2)) for _ in range(draw(st.integers(0, 2)))]
+    return Call((*batch, *sizes, draw(st.integers(1, 3))), (outs,), options)
+
+
+@st.composite
+def fractions(draw) -> Call:
+    """Any shape and any arguments of a fractional op."""
+    pooled = draw(st.integers(0, 3))
+    longest = [40, 9, 7, 5][pooled]  # 0: one axis, and a long one
+    sizes = [draw(st.integers(1, longest)) for _ in range(max(pooled, 1))]
+    window = tuple(draw(st.integers(1, min(size, 5))) for size in sizes)
+    outs = tuple(draw(st.integers(1, n - k + 1)) for n, k in zip(sizes, window, strict=True))
+    options: dict[str, Any] = {"output_shape": outs}
+    if draw(st.booleans()):
+        options["axis"] = tuple(draw(st.permutations(range(-1 - len(sizes), -1))))
+        order = [a + 1 + len(sizes) for a in options["axis"]]
+        window, options["output_shape"] = (tuple(v[i] for i in order) for v in (window, outs))
+    return Call((draw(st.integers(1, 2)), *sizes, draw(st.integers(1, 3))), (window,), options)
+
+
+def calls(op: Op) -> st.SearchStrategy:
+    if op.covers:
+        return coverages()
+    return divisions() if op.adaptive else fractions() if op.fractional else geometries()
+
+
+@st.composite
 def masks(draw, shape: tuple[int, ...]) -> np.ndarray | None:
     """No mask, or one that broadcasts against `shape` and leaves some windows empty."""
     if draw(st.booleans()):
@@ -283,13 +382,22 @@ def check_definition(op: Op, call: Call, x: np.ndarray, where: np.ndarray | None
     """Value, shape and gradient of one call equal the oracle's: exactly, if the op selects."""
     expected = op.expect(x, call, where=where)
     cotangent = random("cotangent").integers(-3, 4, expected.values.shape).astype(FLOAT)
-    y, gradient = pullback(
-        functools.partial(op, call=call, where=where), jnp.asarray(x, FLOAT), cotangent
-    )
+    x = jnp.asarray(x, FLOAT)
+    if op.located is None:
+        y, gradient = pullback(functools.partial(op, call=call, where=where), x, cotangent)
+    else:
+        (y, indices), gradient = pullback(
+            lambda x: op.located(x, *call.args, **call.options, where=where),
+            x,
+            (cotangent, np.zeros(cotangent.shape, jax.dtypes.float0)),
+        )
+        axes = reference.pooled_axes(len(call.shape), call.args[0], call.options.get("axis"))
+        assert indices.dtype == jnp.int32
+        assert_equal(indices, expected.indices(axes), 0)
     tolerance = 0 if op.selects else TOLERANCE
     assert_equal(y, expected.values, tolerance)
     assert_equal(gradient, expected.pullback(cotangent), tolerance)
-    if not op.covers:
+    if windowed(op):
         shape = jaxpool.output_shape(call.shape, *call.args, **call.options)
         assert shape == expected.values.shape
 
@@ -299,7 +407,7 @@ def coarse(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     return random("coarse", seed).integers(-4, 5, shape) / 2
 
 
-@each()
+@each(twins=True)
 def test_value_and_gradient_equal_the_definition(op: Op):
     examples = settings.default.max_examples
     if op.soft:  # these compile for ten times as long
@@ -308,7 +416,7 @@ def test_value_and_gradient_equal_the_definition(op: Op):
     @settings(max_examples=examples)
     @given(st.data())
     def check(data):
-        call = data.draw(coverages() if op.covers else geometries())
+        call = data.draw(calls(op))
         where = data.draw(masks(call.shape))
         seed = data.draw(st.integers(0, 999))
         x = coarse(call.shape, seed)
@@ -341,8 +449,16 @@ CHOSEN = [
     (Call((1, 70, 3), (17, 3), {"axis": 1}), True),
     (Call((1, 70, 3), (300, 20, 299), {"axis": 1}), True),  # more than a byte can count
 ]
+BINNED = [
+    (Call((2, 7, 5, 2), ((5, 3),)), True),
+    (Call((1, 3, 6, 4), ((None, 4, 7),), {"axis": (1, 2, -1)}), False),
+    (Call((2, 3, 1), (50,), {"axis": 1}), True),
+]
 CHOSEN_ROWS = [
-    (op, *row) for op in OPS if not op.covers for row in CHOSEN[: 3 if op.soft else len(CHOSEN)]
+    (op, *row)
+    for op in OPS
+    if not op.covers and not op.fractional
+    for row in (BINNED if op.adaptive else CHOSEN)[: 3 if op.soft else len(CHOSEN)]
 ]
 
 
@@ -452,7 +568,7 @@ def test_16_bit_floats_accumulate_in_float32(op: Op, dtype, size: int, value: fl
 
 
 @pytest.mark.optimized
-@each(windowed, lambda op: op.linear or op.selects)
+@each(windowed, lambda op: not op.soft and not op.located)
 def test_16_bit_gradients_accumulate_in_float32(op: Op):
     # 400 windows see the middle. Added one by one in bfloat16, ones stop at 256.
     call = Call((1, 39, 39, 1), ((20, 20), 1))
@@ -514,8 +630,13 @@ NAN_ROWS = [
     (op, layout)
     for op, layout in itertools.product(OPS, LAYOUTS)
     # Where NaN got lost was in max and min: the others are held to fewer layouts.
-    if not op.covers
-    and (op.selects or layout == "2-D apart" or (op.linear and layout == "2-D overlapping"))
+    if windowed(op)
+    and not op.twin
+    and (
+        (op.selects and not op.located)
+        or layout == "2-D apart"
+        or (not op.soft and layout == "2-D overlapping")
+    )
 ]
 
 
@@ -790,10 +911,18 @@ def smooth_calls(op: Op) -> list[Call]:
         Call((4, 6, 1), ((2, 2),)),
         Call((2, 5), (3, 1, "REFLECT"), {"axis": -1}),
     ]
-    return [Call((1, 4, 3, 2), (), {"where": some})] if op.covers else calls[: 2 if op.soft else 4]
+    if op.covers:
+        return [Call((1, 4, 3, 2), (), {"where": some})]
+    if op.adaptive:
+        return [Call((1, 4, 3, 2), ((3, 2),), {"where": some})]
+    if op.fractional:
+        return [Call((1, 4, 3, 2), ((2, 2),), {"output_shape": (3, 2), "where": some})]
+    if op.located:
+        return calls[:2]
+    return calls[: 2 if op.soft else 4]
 
 
-SMOOTH = [(op, call) for op in OPS for call in smooth_calls(op)]
+SMOOTH = [(op, call) for op in OPS if not op.twin for call in smooth_calls(op)]
 
 
 @pytest.mark.parametrize(
@@ -1006,13 +1135,14 @@ def test_plus_infinity_has_all_the_weight(op: Op):
 def test_the_limits_of_temperature(op: Op):
     call = op.call((2, 6, 6, 2), (3, 3), 1, "VALID")
     x = jnp.asarray(distinct(call.shape), jnp.float32)
-    pool = reference.global_pool if op.covers else reference.pool
-    top = pool(r.maximum, x, *call.args, **call.options).values
+    top = op.oracle(r.maximum, x, *call.args, **call.options).values
     assert_equal(op(x, call, temperature=1e-6), top, 1e-4)
     if op.options.get("normalize", True):
         # T * log(mean(exp(x / T))) taken at its word would be wrong by T * 6e-8 = 0.06 here.
         assert_equal(
-            op(x, call, temperature=1e6), pool(r.mean, x, *call.args, **call.options).values, 1e-5
+            op(x, call, temperature=1e6),
+            op.oracle(r.mean, x, *call.args, **call.options).values,
+            1e-5,
         )
 
 

@@ -37,12 +37,23 @@ GLOBAL = [
     jaxpool.global_lse_pool,
     jaxpool.global_softmax_pool,
 ]
-SOFT = [
-    jaxpool.lse_pool,
-    jaxpool.softmax_pool,
-    jaxpool.global_lse_pool,
-    jaxpool.global_softmax_pool,
+ADAPTIVE = [
+    jaxpool.adaptive_max_pool,
+    jaxpool.adaptive_min_pool,
+    jaxpool.adaptive_sum_pool,
+    jaxpool.adaptive_avg_pool,
+    jaxpool.adaptive_lse_pool,
+    jaxpool.adaptive_softmax_pool,
+    jaxpool.adaptive_max_pool_with_indices,
 ]
+LOCATED = [jaxpool.max_pool_with_indices, jaxpool.min_pool_with_indices]
+ALL = [*WINDOWED, *GLOBAL, *ADAPTIVE, *LOCATED]
+SOFT = [f for f in ALL if "lse" in f.__name__ or "softmax" in f.__name__]
+
+
+def arguments(function: Callable) -> tuple:
+    """What a pooling of X needs besides X."""
+    return () if function in GLOBAL else ((2, 2),)
 
 
 def names(functions: list[Callable]) -> list[str]:
@@ -202,7 +213,7 @@ BAD_GEOMETRY: dict[str, tuple[type[Exception], tuple, dict[str, Any], list[str]]
 
 
 @pytest.mark.parametrize("bad", BAD_GEOMETRY)
-@pytest.mark.parametrize("function", WINDOWED, ids=names(WINDOWED))
+@pytest.mark.parametrize("function", WINDOWED + LOCATED, ids=names(WINDOWED + LOCATED))
 def test_bad_geometry(function: Callable, bad: str):
     error, args, options, says = BAD_GEOMETRY[bad]
     refuses(error, function, X, *args, says=says, **options)
@@ -250,6 +261,183 @@ def test_bad_axes_of_global_pools(function: Callable, error: type[Exception], ax
     refuses(error, function, X, axis=axis, says=says)
 
 
+BAD_OUTPUTS: dict[str, tuple[type[Exception], Any, dict[str, Any], list[str]]] = {
+    "one number, many axes": (
+        ValueError,
+        7,
+        {},
+        [r"output_shape=7", r"\(2, 8, 8, 3\)", r"output_shape=\(7, 7\)", r"axis=\(1, 2\)"],
+    ),
+    "zero": (ValueError, (0, 2), {}, [r"output_shape=\(0, 2\)", "at least 1"]),
+    "negative": (ValueError, -3, {"axis": 1}, [r"output_shape=-3"]),
+    "a float": (TypeError, (2.0, 2), {}, [r"output_shape=\(2\.0, 2\)", "float|whole"]),
+    "a bool": (TypeError, (True, None), {}, [r"output_shape=\(True, None\)"]),
+    "nothing": (TypeError, None, {}, [r"output_shape=None"]),
+    "text": (TypeError, "7", {"axis": 1}, [r"output_shape='7'"]),
+    "empty": (ValueError, (), {}, [r"output_shape=\(\)"]),
+    "too long for x": (ValueError, (1, 2, 3, 4), {}, [r"\(1, 2, 3, 4\)", "axis"]),
+    "fewer axes": (ValueError, (7, 7), {"axis": 1}, [r"output_shape=\(7, 7\)", "axis=1"]),
+    "an axis twice": (ValueError, 7, {"axis": (1, -3)}, [r"axis=\(1, -3\)"]),
+    "an axis out of range": (ValueError, 7, {"axis": 4}, ["axis=4", r"\(2, 8, 8, 3\)"]),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_OUTPUTS)
+@pytest.mark.parametrize("function", ADAPTIVE, ids=names(ADAPTIVE))
+def test_bad_output_shapes(function: Callable, bad: str):
+    error, output_shape, options, says = BAD_OUTPUTS[bad]
+    refuses(error, function, X, output_shape, says=says, **options)
+
+
+@pytest.mark.parametrize("function", ADAPTIVE, ids=names(ADAPTIVE))
+def test_an_empty_axis_has_no_bins(function: Callable):
+    says = [r"output_shape=\(2,\)", r"\(2, 0, 3\)", "no elements"]
+    refuses(ValueError, function, jnp.zeros((2, 0, 3)), (2,), says=says)
+
+
+@pytest.mark.parametrize("function", [*LOCATED, ADAPTIVE[-1]], ids=names([*LOCATED, ADAPTIVE[-1]]))
+def test_more_positions_than_an_int32_counts(function: Callable):
+    x = jax.ShapeDtypeStruct((2**16, 2**15, 1), jnp.int8)
+    with pytest.raises(ValueError, match=rf"^{function.__name__}: .*32768\).* 2147483648 .*int32"):
+        jax.eval_shape(lambda x: function(x, (2, 2)), x)
+
+
+# Indices
+
+AT = np.zeros(IMAGE, np.int32)
+BAD_UNPOOLS: dict[str, tuple[type[Exception], tuple, dict[str, Any], list[str]]] = {
+    "floats": (TypeError, (np.zeros(IMAGE), (9, 9)), {}, ["indices", "float"]),
+    "another shape": (
+        ValueError,
+        (AT[:1], (9, 9)),
+        {},
+        [r"\(1, 8, 8, 3\)", r"\(2, 8, 8, 3\)"],
+    ),
+    "one number": (ValueError, (AT, 9), {}, ["output_shape=9", r"output_shape=\(9, 9\)", "axis"]),
+    "none": (TypeError, (AT, (None, 9)), {}, [r"output_shape=\(None, 9\)"]),
+    "zero": (ValueError, (AT, (0, 9)), {}, [r"output_shape=\(0, 9\)"]),
+    "another batch": (
+        ValueError,
+        (AT, (3, 9, 9, 3)),
+        {"axis": (1, 2)},
+        [r"output_shape=\(3, 9, 9, 3\)", r"\(2, 8, 8, 3\)", "axis 0"],
+    ),
+    "the whole shape, no axis": (ValueError, (AT, (2, 9, 9, 3)), {}, ["axis"]),
+    "too large": (ValueError, (AT, (2**16, 2**15)), {}, ["2147483648"]),
+    "text": (TypeError, ("indices", (9, 9)), {}, ["indices='indices'"]),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_UNPOOLS)
+def test_bad_unpools(bad: str):
+    error, args, options, says = BAD_UNPOOLS[bad]
+    refuses(error, jaxpool.max_unpool, X, *args, says=says, **options)
+
+
+# Fractions, pyramids and stacks
+
+BAD_FRACTIONS: dict[str, tuple[dict[str, Any], type[Exception], list[str]]] = {
+    "no size": ({}, ValueError, ["output_shape", "output_ratio", "neither"]),
+    "two sizes": ({"output_shape": 3, "output_ratio": 0.5}, ValueError, ["both"]),
+    "too many windows": ({"output_shape": (3, 8)}, ValueError, [r"\b8\b", r"\b9\b", "axis 2"]),
+    "zero windows": ({"output_shape": 0}, ValueError, ["output_shape=0"]),
+    "three sizes": ({"output_shape": (1, 2, 3)}, ValueError, [r"output_shape=\(1, 2, 3\)"]),
+    "a float size": ({"output_shape": 3.0}, TypeError, [r"output_shape=3\.0"]),
+    "a ratio of 1": ({"output_ratio": 1}, ValueError, ["output_ratio=1", "between 0 and 1"]),
+    "a negative ratio": ({"output_ratio": -0.5}, ValueError, [r"output_ratio=-0\.5"]),
+    "a ratio of text": ({"output_ratio": "half"}, TypeError, ["output_ratio='half'"]),
+    "three ratios": ({"output_ratio": (0.5,) * 3}, ValueError, ["output_ratio=", "3 entries"]),
+    "a sequence": ({"output_shape": 3, "sequence": "chaotic"}, ValueError, ["sequence='chaotic'"]),
+    "no key": ({"output_shape": 3, "key": None}, TypeError, ["key=None", "jax.random.key"]),
+    "a seed": ({"output_shape": 3, "key": 0}, TypeError, ["key=0", "jax.random.key"]),
+    "keys": (
+        {"output_shape": 3, "key": jax.random.split(jax.random.key(0))},
+        ValueError,
+        [r"\(2,\)", "vmap"],
+    ),
+    "samples of the random": (
+        {"output_shape": 3, "samples": (0.5, 0.5), "sequence": "random"},
+        ValueError,
+        ["samples", "pseudorandom"],
+    ),
+    "one sample": ({"output_shape": 3, "samples": (0.5,)}, ValueError, [r"\(1,\)", r"\b2\b"]),
+    "a sample of 1": ({"output_shape": 3, "samples": (0.5, 1)}, ValueError, [r"samples=\(0\.5, 1"]),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_FRACTIONS)
+def test_bad_fractions(bad: str):
+    options, error, says = BAD_FRACTIONS[bad]
+    options = {"key": jax.random.key(0), "x": X, "window_shape": (2, 2), **options}
+    refuses(error, jaxpool.fractional_max_pool, says=says, **options)
+
+
+@pytest.mark.parametrize(
+    ("error", "options", "says"),
+    [
+        (ValueError, {"levels": (1, 0)}, ["levels=0", "at least 1"]),
+        (ValueError, {"levels": ()}, [r"levels=\(\)"]),
+        (ValueError, {"levels": 4}, ["levels=4", r"\(1, 2, 4\)"]),
+        (ValueError, {"levels": (1, (2, 2, 2))}, [r"levels=\(2, 2, 2\)", "3 entries"]),
+        (TypeError, {"levels": (1, 2.0)}, [r"levels=2\.0"]),
+        (ValueError, {"pool": "median"}, ["pool='median'", "softmax"]),
+        (ValueError, {"axis": (1, 1)}, [r"axis=\(1, 1\)"]),
+    ],
+)
+def test_bad_pyramids(error: type[Exception], options: dict[str, Any], says: list[str]):
+    refuses(error, jaxpool.spatial_pyramid_pool, X, says=says, **options)
+    if "pool" not in options:
+        refuses(error, jaxpool.pyramid_output_shape, IMAGE, says=says, **options)
+
+
+@pytest.mark.parametrize("pool", ["lse", "softmax"])
+def test_a_pyramid_speaks_for_its_pool(pool: str):
+    x = jnp.zeros(IMAGE, jnp.int32)
+    refuses(TypeError, jaxpool.spatial_pyramid_pool, x, pool=pool, says=["int32"])
+
+
+@pytest.mark.parametrize(
+    ("error", "layer", "says"),
+    [
+        (ValueError, (), [r"\(\)", "0 entries"]),
+        (ValueError, (3, 2, 1, 1, 1), ["5 entries"]),
+        (ValueError, (0,), [r"layers=\(0,\)", "at least 1"]),
+        (ValueError, (3, 0), [r"layers=\(3, 0\)"]),
+        (ValueError, (3, 1, -1), [r"layers=\(3, 1, -1\)"]),
+        (TypeError, (3.0, 1), [r"3\.0"]),
+        (TypeError, "3", ["'3'"]),
+        (ValueError, (3, 2, "SAME"), ["padding='SAME'"]),
+    ],
+)
+def test_bad_layers(error: type[Exception], layer, says: list[str]):
+    refuses(error, jaxpool.receptive_field, [(3, 1), layer], says=says)
+
+
+@pytest.mark.parametrize("bad", ["zero window", "unknown word", "axis out of range"])
+def test_costs_refuse_the_same_geometry(bad: str):
+    error, args, options, says = BAD_GEOMETRY[bad]
+    refuses(error, jaxpool.pooling_cost, IMAGE, *args, says=says, **options)
+
+
+def test_costs_need_a_dtype():
+    refuses(TypeError, jaxpool.pooling_cost, IMAGE, (2, 2), dtype="floaty", says=["dtype='floaty'"])
+
+
+SHAPES = {
+    jaxpool.output_shape: ((2, 2),),
+    jaxpool.pooling_cost: ((2, 2),),
+    jaxpool.adaptive_output_shape: ((2, 2),),
+    jaxpool.global_output_shape: (),
+    jaxpool.pyramid_output_shape: (),
+}
+
+
+@pytest.mark.parametrize("function", SHAPES, ids=names(list(SHAPES)))
+def test_what_is_no_shape(function: Callable):
+    refuses(TypeError, function, 28, *SHAPES[function], says=["x_shape=28"])
+    refuses(ValueError, function, (2, -8, 8, 3), *SHAPES[function], says=["-8"])
+
+
 # Masks
 
 BAD_MASKS: dict[str, tuple[type[Exception], Any, list[str]]] = {
@@ -264,10 +452,10 @@ BAD_MASKS: dict[str, tuple[type[Exception], Any, list[str]]] = {
 
 
 @pytest.mark.parametrize("bad", BAD_MASKS)
-@pytest.mark.parametrize("function", WINDOWED + GLOBAL, ids=names(WINDOWED + GLOBAL))
+@pytest.mark.parametrize("function", ALL, ids=names(ALL))
 def test_bad_masks(function: Callable, bad: str):
     error, where, says = BAD_MASKS[bad]
-    args = (X, (2, 2)) if function in WINDOWED else (X,)
+    args = (X, *arguments(function))
     if error is ValueError:
         says = [*says, r"\(2, 8, 8, 3\)"]
     refuses(error, function, *args, where=where, says=["where", *says])
@@ -309,13 +497,13 @@ BAD_TEMPERATURES: dict[str, tuple[type[Exception], Any, list[str]]] = {
 @pytest.mark.parametrize("function", SOFT, ids=names(SOFT))
 def test_bad_temperatures(function: Callable, bad: str):
     error, temperature, says = BAD_TEMPERATURES[bad]
-    args = (X,) if function in GLOBAL else (X, (2, 2))
+    args = (X, *arguments(function))
     refuses(error, function, *args, temperature=temperature, says=["temperature", *says])
 
 
 @pytest.mark.parametrize("function", SOFT, ids=names(SOFT))
 def test_the_sign_of_a_traced_temperature_is_not_checked(function: Callable):
-    args = () if function in GLOBAL else ((2, 2),)
+    args = arguments(function)
     assert jax.jit(lambda t: function(X, *args, temperature=t))(1.0).shape[0] == 2
     with pytest.raises(ValueError, match=rf"^{function.__name__}: .*temperature"):
         jax.jit(lambda t: function(X, *args, temperature=t))(jnp.ones(2))
@@ -327,24 +515,24 @@ def test_the_sign_of_a_traced_temperature_is_not_checked(function: Callable):
 @pytest.mark.parametrize("function", SOFT, ids=names(SOFT))
 @pytest.mark.parametrize("dtype", ["int32", "uint8", "bool"])
 def test_soft_poolings_refuse_integers(function: Callable, dtype: str):
-    args = () if function in GLOBAL else ((2, 2),)
+    args = arguments(function)
     refuses(TypeError, function, jnp.zeros(IMAGE, dtype), *args, says=[dtype, r"float|astype"])
 
 
 @pytest.mark.parametrize(
     "function",
-    [f for f in WINDOWED + GLOBAL if "sum" not in f.__name__ and "avg" not in f.__name__],
+    [f for f in ALL if "sum" not in f.__name__ and "avg" not in f.__name__],
     ids=lambda function: function.__name__,
 )
 def test_an_order_needs_real_numbers(function: Callable):
-    args = () if function in GLOBAL else ((2, 2),)
+    args = arguments(function)
     refuses(TypeError, function, jnp.zeros(IMAGE, jnp.complex64), *args, says=["complex64"])
 
 
-@pytest.mark.parametrize("function", WINDOWED + GLOBAL, ids=names(WINDOWED + GLOBAL))
+@pytest.mark.parametrize("function", ALL, ids=names(ALL))
 @pytest.mark.parametrize("x", [None, "image", object()], ids=["none", "text", "object"])
 def test_what_is_no_array(function: Callable, x):
-    args = () if function in GLOBAL else ((2, 2),)
+    args = arguments(function)
     refuses(TypeError, function, x, *args, says=[r"\bx\b"])
 
 
@@ -397,7 +585,7 @@ def test_one_number_serves_every_named_axis(function: Callable):
 
 @pytest.mark.parametrize("function", WINDOWED + GLOBAL, ids=names(WINDOWED + GLOBAL))
 def test_lists_and_numpy_arrays_are_accepted_as_x(function: Callable):
-    args = () if function in GLOBAL else ((2, 2),)
+    args = arguments(function)
     x = X[:, :2, :2]
     expected = function(x, *args)
     assert isinstance(expected, jax.Array)

@@ -30,16 +30,17 @@ WINDOW = {
     "axis": None,
     "where": None,
 }
-GLOBAL = {"axis": None, "keepdims": False, "where": None}
-OPTIONS = {
-    "avg_pool": {"count_include_pad": True, "divisor_override": None},
-    "lse_pool": {"temperature": 1.0, "normalize": True},
-    "softmax_pool": {"temperature": 1.0},
-    "global_lse_pool": {"temperature": 1.0, "normalize": True},
-    "global_softmax_pool": {"temperature": 1.0},
-}
+OPTIONS: dict[str, dict] = {"avg_pool": {"count_include_pad": True, "divisor_override": None}}
+for kind in ("", "global_", "adaptive_"):
+    OPTIONS[f"{kind}lse_pool"] = {"temperature": 1.0, "normalize": True}
+    OPTIONS[f"{kind}softmax_pool"] = {"temperature": 1.0}
 WINDOWED = ["max_pool", "min_pool", "sum_pool", "avg_pool", "lse_pool", "softmax_pool"]
-FUNCTIONS = WINDOWED + [f"global_{name}" for name in WINDOWED]
+LOCATED = ["max_pool_with_indices", "min_pool_with_indices"]
+ADAPTIVE = [f"adaptive_{name}" for name in [*WINDOWED, LOCATED[0]]]
+SHAPES = ["output_shape", *(f"{k}_output_shape" for k in ("global", "adaptive"))]
+SHAPES += ["fractional_output_shape", "pyramid_output_shape", "receptive_field", "pooling_cost"]
+OTHERS = ["max_unpool", "fractional_max_pool", "spatial_pyramid_pool"]
+FUNCTIONS = [*WINDOWED, *LOCATED, *(f"global_{name}" for name in WINDOWED), *ADAPTIVE]
 
 
 # What an import loads
@@ -72,7 +73,7 @@ def test_the_check_for_flax_can_fail(module):
 
 
 def test_the_public_names():
-    assert sorted(jaxpool.__all__) == sorted([*FUNCTIONS, "output_shape"])
+    assert sorted(jaxpool.__all__) == sorted([*FUNCTIONS, *OTHERS, *SHAPES])
 
 
 @pytest.mark.parametrize("name", jaxpool.__all__)
@@ -89,11 +90,34 @@ def signature(name):
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_signatures(name):
     found = signature(name)
-    defaults = (GLOBAL if "global" in name else WINDOW) | OPTIONS.get(name, {})
+    kind = name.split("_")[0]
+    first, defaults = {
+        "global": (["x"], {"axis": None, "keepdims": False, "where": None}),
+        "adaptive": (["x", "output_shape"], {"axis": None, "where": None}),
+    }.get(kind, (["x", "window_shape", "strides", "padding"], WINDOW))
+    defaults = defaults | OPTIONS.get(name, {})
     assert {n: p.default for n, p in found.items() if p.default is not p.empty} == defaults
-    positional = [n for n, p in found.items() if p.kind is not p.KEYWORD_ONLY]
-    windowed = ["x", "window_shape", "strides", "padding"]
-    assert positional == (["x"] if "global" in name else windowed)
+    assert [n for n, p in found.items() if p.kind is not p.KEYWORD_ONLY] == first
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "options"),
+    [
+        ("max_unpool", ["x", "indices", "output_shape"], ["axis"]),
+        (
+            "fractional_max_pool",
+            ["key", "x", "window_shape"],
+            "output_shape output_ratio axis where sequence overlapping samples".split(),
+        ),
+        ("spatial_pyramid_pool", ["x", "levels"], ["pool", "axis", "where"]),
+        ("adaptive_output_shape", ["x_shape", "output_shape"], ["axis"]),
+        ("receptive_field", ["layers"], []),
+    ],
+)
+def test_signatures_of_the_others(name, first, options):
+    found = signature(name)
+    assert [n for n, p in found.items() if p.kind is not p.KEYWORD_ONLY] == first
+    assert [n for n, p in found.items() if p.kind is p.KEYWORD_ONLY] == options
 
 
 def test_signature_of_output_shape():

@@ -1,0 +1,318 @@
+"""Adaptive pooling: the output size is given, the windows follow."""
+
+from collections.abc import Callable
+from functools import partial, reduce
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from jaxpool import _average, _prepare, _reduce, _softmax
+from jaxpool._geometry import Axes, Bins
+from jaxpool._lay import lay, repeat, steps, tables
+from jaxpool._prepare import Binned
+from jaxpool._slices import replace_axis
+
+Sizes = int | None
+OutputShape = Sizes | tuple[Sizes, ...] | list[Sizes]
+
+
+def adaptive_max_pool(
+    x: ArrayLike,
+    output_shape: OutputShape,
+    *,
+    axis: Axes | None = None,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    """Take the largest element of every bin, whatever the size of x.
+
+        out[i] = max of x[floor(i*L/o) : ceil((i+1)*L/o)]
+
+    along each pooled axis of L elements and o bins (PyTorch's rule). Neighbouring bins share an
+    element where o does not divide L; where it does, they are windows of L/o side by side. o = 1
+    is the whole axis, o = L is x itself, and there may be more bins than elements.
+
+    Args:
+      x: array [*batch, *space, channels], any real dtype, or any layout with `axis`.
+      output_shape: bins o, one entry per pooled axis; None keeps an axis as it is. One int needs
+        `axis`.
+      axis: the axes to pool, an int or several; `output_shape` follows its order. Default: the
+        `len(output_shape)` axes before the last one (channels last).
+      where: boolean mask that broadcasts to x; elements where it is False do not exist.
+
+    Returns:
+      The pooled array [*batch, *output_shape, channels], with the dtype of x. A bin with a NaN is
+      NaN. A bin that `where` leaves empty is -inf, or an integer dtype's lowest value.
+
+    Raises:
+      ValueError, TypeError: for arguments that do not fit together, before anything is traced.
+
+    Differentiates as `jaxpool.max_pool` does: the first winner of a bin gets its whole gradient,
+    and an element that wins several bins the sum of theirs.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxpool import adaptive_max_pool
+    >>> adaptive_max_pool(jnp.arange(10.0), 4, axis=0)  # bins [0, 3), [2, 5), [5, 8), [7, 10)
+    Array([2., 4., 7., 9.], dtype=float32)
+    >>> adaptive_max_pool(jnp.ones((8, 10, 9, 3)), (None, 7)).shape
+    (8, 10, 7, 3)
+    """
+    call = _prepare.adaptive("adaptive_max_pool", x, output_shape, axis, where)
+    return _extremum("adaptive_max_pool", call, largest=True)
+
+
+def adaptive_min_pool(
+    x: ArrayLike,
+    output_shape: OutputShape,
+    *,
+    axis: Axes | None = None,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    """Take the smallest element of every bin, whatever the size of x.
+
+        out[i] = min of x[floor(i*L/o) : ceil((i+1)*L/o)]
+
+    Args:
+      x: array [*batch, *space, channels], any real dtype, or any layout with `axis`.
+      output_shape, axis, where: as for `jaxpool.adaptive_max_pool`.
+
+    Returns:
+      The pooled array, with the dtype of x. A bin with a NaN is NaN. A bin that `where` leaves
+      empty is +inf, or an integer dtype's highest value.
+
+    Raises:
+      ValueError, TypeError: for arguments that do not fit together, before anything is traced.
+
+    Differentiates as `jaxpool.min_pool` does.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxpool import adaptive_min_pool
+    >>> adaptive_min_pool(jnp.arange(10.0), 4, axis=0)
+    Array([0., 2., 5., 7.], dtype=float32)
+    """
+    call = _prepare.adaptive("adaptive_min_pool", x, output_shape, axis, where)
+    return _extremum("adaptive_min_pool", call, largest=False)
+
+
+def adaptive_sum_pool(
+    x: ArrayLike,
+    output_shape: OutputShape,
+    *,
+    axis: Axes | None = None,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    """Add up the elements of every bin, whatever the size of x.
+
+        out[i] = sum of x[floor(i*L/o) : ceil((i+1)*L/o)]
+
+    Args:
+      x: array [*batch, *space, channels], any dtype, or any layout with `axis`.
+      output_shape, axis, where: as for `jaxpool.adaptive_max_pool`.
+
+    Returns:
+      The pooled array; dtype, NaN and derivatives as for `jaxpool.sum_pool`. A bin that `where`
+      leaves empty is 0.
+
+    Raises:
+      ValueError, TypeError: for arguments that do not fit together, before anything is traced.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxpool import adaptive_sum_pool
+    >>> adaptive_sum_pool(jnp.arange(10.0), 4, axis=0)
+    Array([ 3.,  9., 18., 24.], dtype=float32)
+    """
+    call = _prepare.adaptive("adaptive_sum_pool", x, output_shape, axis, where)
+    return _linear("adaptive_sum_pool", call, mean=False)
+
+
+def adaptive_avg_pool(
+    x: ArrayLike,
+    output_shape: OutputShape,
+    *,
+    axis: Axes | None = None,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    """Average the elements of every bin, whatever the size of x.
+
+        out[i] = mean of x[floor(i*L/o) : ceil((i+1)*L/o)]
+
+    Args:
+      x: array [*batch, *space, channels], any dtype, or any layout with `axis`.
+      output_shape, axis, where: as for `jaxpool.adaptive_max_pool`.
+
+    Returns:
+      The pooled array; dtype, NaN and derivatives as for `jaxpool.avg_pool`. A bin that `where`
+      leaves empty is 0.
+
+    Raises:
+      ValueError, TypeError: for arguments that do not fit together, before anything is traced.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxpool import adaptive_avg_pool
+    >>> adaptive_avg_pool(jnp.arange(10.0), 4, axis=0)
+    Array([1., 3., 6., 8.], dtype=float32)
+    >>> adaptive_avg_pool(jnp.array([1.0, 2.0, 3.0]), 5, axis=0)
+    Array([1. , 1.5, 2. , 2.5, 3. ], dtype=float32)
+    """
+    call = _prepare.adaptive("adaptive_avg_pool", x, output_shape, axis, where)
+    return _linear("adaptive_avg_pool", call, mean=True)
+
+
+def adaptive_lse_pool(
+    x: ArrayLike,
+    output_shape: OutputShape,
+    *,
+    axis: Axes | None = None,
+    where: ArrayLike | None = None,
+    temperature: ArrayLike = 1.0,
+    normalize: bool = True,
+) -> jax.Array:
+    """Take the log-sum-exp of every bin, whatever the size of x.
+
+        out[i] = T*log(mean of exp(x/T) over bin i),    normalize=False: the sum
+
+    Args:
+      x: array [*batch, *space, channels] of floats, or any layout with `axis`.
+      output_shape, axis, where: as for `jaxpool.adaptive_max_pool`.
+      temperature, normalize: as for `jaxpool.lse_pool`.
+
+    Returns:
+      The pooled array; dtype, NaN, empty bins and derivatives as for `jaxpool.lse_pool`.
+
+    Raises:
+      ValueError, TypeError: for arguments that do not fit together, before anything is traced.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxpool import adaptive_lse_pool
+    >>> adaptive_lse_pool(jnp.zeros(10), 4, axis=0, normalize=False).round(4)  # log(3)
+    Array([1.0986, 1.0986, 1.0986, 1.0986], dtype=float32)
+    """
+    call = _prepare.adaptive("adaptive_lse_pool", x, output_shape, axis, where)
+    kind = "mean" if normalize else "sum"
+    return _soft("adaptive_lse_pool", call, temperature, kind)
+
+
+def adaptive_softmax_pool(
+    x: ArrayLike,
+    output_shape: OutputShape,
+    *,
+    axis: Axes | None = None,
+    where: ArrayLike | None = None,
+    temperature: ArrayLike = 1.0,
+) -> jax.Array:
+    """Average every bin with the softmax of its own elements as weights, whatever the size of x.
+
+        out[i] = sum of softmax(x/T)*x over bin i
+
+    Args:
+      x: array [*batch, *space, channels] of floats, or any layout with `axis`.
+      output_shape, axis, where: as for `jaxpool.adaptive_max_pool`.
+      temperature: as for `jaxpool.lse_pool`.
+
+    Returns:
+      The pooled array; dtype, NaN, empty bins and derivatives as for `jaxpool.softmax_pool`.
+
+    Raises:
+      ValueError, TypeError: for arguments that do not fit together, before anything is traced.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxpool import adaptive_softmax_pool
+    >>> adaptive_softmax_pool(jnp.array([1.0, 1.0, 2.0]), 2, axis=0).round(4)
+    Array([1.    , 1.7311], dtype=float32)
+    """
+    call = _prepare.adaptive("adaptive_softmax_pool", x, output_shape, axis, where)
+    return _soft("adaptive_softmax_pool", call, temperature, "softmax")
+
+
+def _extremum(name: str, call: Binned, **how: Any) -> jax.Array:
+    _prepare.real_numbers(name, call)
+    with jax.named_scope(name):
+        return _jitted(*call, **how)
+
+
+@partial(jax.jit, static_argnames=("axes", "largest"))
+def _jitted(x, where, axes, *, largest):
+    for bins, windows in steps(axes):
+        if bins is not None:
+            x = repeat(x, bins.axis, bins)
+            where = None if where is None else repeat(where, bins.axis, bins)
+        x = _reduce.extremum(x, windows, largest, where)
+        where = None if where is None else _reduce.extremum(where, windows, largest=True)
+    return x
+
+
+@partial(jax.jit, static_argnames=("axes",))
+def _jitted_sum(x, where, axes):
+    return _total(_average._real(x, where), axes)
+
+
+@partial(jax.jit, static_argnames=("axes",))
+def _jitted_mean(x, where, axes):
+    if not jnp.issubdtype(x.dtype, jnp.inexact):
+        x = x.astype(jnp.float32)
+    if where is None:
+        each = [
+            np.reshape(b.count(False), replace_axis((1,) * x.ndim, b.axis, b.out)) for b in axes
+        ]
+        count = jnp.asarray(reduce(np.multiply, each, np.ones((1,) * x.ndim, int)), jnp.float32)
+    else:
+        count = jnp.maximum(_total(where.astype(jnp.float32), axes), 1)
+    return _total(_average._real(x, where), axes, count.astype(_prepare.wide(x.dtype)))
+
+
+def _total(x: jax.Array, axes: tuple, divisor: jax.Array | None = None) -> jax.Array:
+    """The sum of every bin, over the divisor."""
+    dtype, todo = x.dtype, list(steps(axes))
+    if len(todo) > 1 and jnp.issubdtype(dtype, jnp.inexact):
+        x = x.astype(_prepare.wide(dtype))
+    for i, (bins, windows) in enumerate(todo, 1):
+        if bins is not None:
+            x = lay(x, bins.axis, bins)
+        x = _reduce.total(x, windows, divisor if i == len(todo) else None)
+    return x.astype(dtype)
+
+
+def _linear(name: str, call: Binned, mean: bool) -> jax.Array:
+    with jax.named_scope(name):
+        return (_jitted_mean if mean else _jitted_sum)(*call)
+
+
+def _soft(name: str, call: Binned, temperature: Any, kind: str) -> jax.Array:
+    _prepare.floats(name, call)
+    temperature = _prepare.temperature(name, temperature, call)
+    with jax.named_scope(name):
+        return _jitted_soft(*call, temperature, kind=kind)
+
+
+@partial(jax.jit, static_argnames=("axes", "kind"))
+def _jitted_soft(x, where, axes, temperature, *, kind):
+    """All bins laid out at once, under a mask without what fills the short ones."""
+    pooled = [bins.axis for bins in axes]
+    windows, reals = [], []
+    for bins in reversed(axes):
+        if isinstance(bins, Bins):
+            real = tables(bins).real
+            if real is not None:
+                reals.append(real.reshape(replace_axis((1,) * x.ndim, bins.axis, -1)))
+            x = repeat(x, bins.axis, bins)
+            where = None if where is None else repeat(where, bins.axis, bins)
+            bins = bins.window
+        windows.insert(0, bins)
+    if reals:
+        real = reduce(np.logical_and, reals)
+        shape = [n if a - x.ndim in pooled else 1 for a, n in enumerate(x.shape)]
+        where = np.broadcast_to(real, shape) if where is None else where & real
+    return _softmax._jitted(x, where, tuple(windows), temperature, kind=kind)
+
+
+# What may become of a bin, by name.
+POOLS: dict[str, Callable[[str, Binned], jax.Array]] = {
+    "max": partial(_extremum, largest=True),
+    "min": partial(_extremum, largest=False),
+    "avg": partial(_linear, mean=True),
+    "sum": partial(_linear, mean=False),
+    "lse": partial(_soft, temperature=1.0, kind="mean"),
+    "softmax": partial(_soft, temperature=1.0, kind="softmax"),
+}

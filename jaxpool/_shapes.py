@@ -1,0 +1,258 @@
+"""What a pooling will return, see and cost, without running it."""
+
+from collections.abc import Iterable, Sequence
+from math import prod
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxpool import _geometry, _reduce
+from jaxpool._geometry import (
+    Axes,
+    Levels,
+    Padding,
+    PerAxis,
+    Window,
+    fail,
+    given_shape,
+    integer,
+    show,
+)
+
+
+def global_output_shape(
+    x_shape: Sequence[int], *, axis: Axes | None = None, keepdims: bool = False
+) -> tuple[int, ...]:
+    """Return the shape of a global pooling of an array of shape `x_shape`, without running it.
+
+    Args:
+      x_shape: the shape of the array to pool.
+      axis, keepdims: as for `jaxpool.global_max_pool`.
+
+    Raises:
+      ValueError, TypeError: as the pooling functions do, with the same sentences.
+
+    >>> from jaxpool import global_output_shape
+    >>> global_output_shape((8, 7, 7, 512))
+    (8, 512)
+    """
+    shape = given_shape("global_output_shape", x_shape)
+    found = _geometry.whole("global_output_shape", shape, axis)
+    if keepdims:
+        return _geometry.shape_of(found, shape)
+    pooled = {window.axis + len(shape) for window in found}
+    return tuple(n for a, n in enumerate(shape) if a not in pooled)
+
+
+def adaptive_output_shape(
+    x_shape: Sequence[int],
+    output_shape: int | Sequence[int | None] | None,
+    *,
+    axis: Axes | None = None,
+) -> tuple[int, ...]:
+    """Return the shape of an adaptive pooling of an array of shape `x_shape`, without running it.
+
+    Args:
+      x_shape: the shape of the array to pool.
+      output_shape, axis: as for `jaxpool.adaptive_max_pool`.
+
+    Raises:
+      ValueError, TypeError: as the pooling functions do, with the same sentences.
+
+    >>> from jaxpool import adaptive_output_shape
+    >>> adaptive_output_shape((8, 10, 9, 3), (None, 7))
+    (8, 10, 7, 3)
+    """
+    shape = given_shape("adaptive_output_shape", x_shape)
+    found = _geometry.adaptive("adaptive_output_shape", shape, output_shape, axis)
+    return _geometry.shape_of(found, shape)
+
+
+def fractional_output_shape(
+    x_shape: Sequence[int],
+    window_shape: PerAxis,
+    *,
+    output_shape: PerAxis | None = None,
+    output_ratio: float | Sequence[float] | None = None,
+    axis: Axes | None = None,
+) -> tuple[int, ...]:
+    """Return the shape of a fractional pooling of an array of shape `x_shape`, without running it.
+
+    Args:
+      x_shape: the shape of the array to pool.
+      window_shape, output_shape, output_ratio, axis: as for `jaxpool.fractional_max_pool`.
+
+    Raises:
+      ValueError, TypeError: as the pooling function does, with the same sentences.
+
+    >>> from jaxpool import fractional_output_shape
+    >>> fractional_output_shape((8, 32, 32, 16), (2, 2), output_ratio=0.7)
+    (8, 22, 22, 16)
+    """
+    name = "fractional_output_shape"
+    shape = given_shape(name, x_shape)
+    found = _geometry.fractional(name, shape, window_shape, output_shape, output_ratio, axis)
+    return _geometry.shape_of(found, shape)
+
+
+def pyramid_output_shape(
+    x_shape: Sequence[int], levels: Levels = (1, 2, 4), *, axis: Axes | None = None
+) -> tuple[int, ...]:
+    """Return the shape of a pyramid pooling of an array of shape `x_shape`, without running it.
+
+    Args:
+      x_shape: the shape of the array to pool.
+      levels, axis: as for `jaxpool.spatial_pyramid_pool`.
+
+    Raises:
+      ValueError, TypeError: as the pooling function does, with the same sentences.
+
+    >>> from jaxpool import pyramid_output_shape
+    >>> pyramid_output_shape((8, 13, 13, 256))
+    (8, 5376)
+    """
+    shape = given_shape("pyramid_output_shape", x_shape)
+    axes, bins = _geometry.pyramid("pyramid_output_shape", shape, levels, axis)
+    *others, channels = [n for a, n in enumerate(shape) if a not in axes] or [1]
+    return (*others, sum(map(prod, bins)) * channels)
+
+
+class ReceptiveField(NamedTuple):
+    """Output i sees the inputs offset + i*stride, ..., offset + i*stride + size - 1."""
+
+    size: int
+    stride: int
+    offset: int
+
+
+def receptive_field(layers: Iterable[Any]) -> ReceptiveField:
+    """Return what one output of a stack of windows sees of the input, along one axis.
+
+        size += (k - 1)*d*stride,    offset -= lo*stride,    stride *= s
+
+    for every layer, a pooling or a convolution alike, with window k, stride s, low padding lo and
+    dilation d, from size = stride = 1 and offset = 0 on.
+
+    Args:
+      layers: from first to last, each (window, stride, padding, dilation) of ints. What is missing
+        at the end is as for a pooling: the stride is the window, padding 0, dilation 1; one int is
+        a window. Padding may be a (low, high) pair.
+
+    Returns:
+      `ReceptiveField(size, stride, offset)`. The offset is below 0 where padding is seen. (With
+      dilation not every position in between is.)
+
+    Raises:
+      ValueError, TypeError: for layers that are none.
+
+    >>> from jaxpool import receptive_field
+    >>> receptive_field([(7, 2, 3), (3, 2, 1), (3, 1, 1), (3, 1, 1)])  # the first block of ResNet
+    ReceptiveField(size=27, stride=4, offset=-13)
+    """
+    name = "receptive_field"
+    size, jump, offset = 1, 1, 0
+    for layer in layers:
+        k, s, padding, d = _layer(name, layer)
+        size += (k - 1) * d * jump
+        offset -= padding * jump
+        jump *= s
+    return ReceptiveField(size, jump, offset)
+
+
+def _layer(name: str, layer: Any) -> tuple[int, int, int, int]:
+    entries = list(layer) if isinstance(layer, Sequence) and not isinstance(layer, str) else [layer]
+    if not 1 <= len(entries) <= 4:
+        fail(
+            name,
+            f"layers holds {show(layer)}, which has {len(entries)} entries",
+            "(window, stride, padding, dilation), such as (3, 2, 1)",
+        )
+    window, stride, padding, dilation = [*entries, *[None, None, 0, 1][len(entries) :]]
+    low = padding[0] if isinstance(padding, Sequence) and len(padding) == 2 else padding
+    if isinstance(padding, str):
+        fail(
+            name, f"layers holds padding={padding!r}", "the padding itself, such as (3, 2, (0, 1))"
+        )
+    k = integer(name, "layers", layer, window, least=1)
+    return (
+        k,
+        k if stride is None else integer(name, "layers", layer, stride, least=1),
+        integer(name, "layers", layer, low, least=0),
+        integer(name, "layers", layer, dilation, least=1),
+    )
+
+
+def _read(shape: tuple[int, ...], windows: Sequence[Window]) -> int:
+    """How many elements the passes of a maximum read."""
+    found = 0
+    x: Any = jax.ShapeDtypeStruct(shape, np.float32)
+    for group in _reduce._groups(x, windows):
+        for step in _reduce._passes(group):
+            others = prod(_geometry.shape_of(step.windows, shape))
+            for window in step.windows:
+                others = others // max(window.out, 1) * sum(window.count(padding=False))
+            found += others
+            shape = _geometry.shape_of(step.windows, shape)
+    return found
+
+
+class PoolingCost(NamedTuple):
+    """What a windowed pooling computes and moves; bytes for each of x and its result once."""
+
+    operations: int
+    operations_in_passes: int
+    bytes: int
+
+
+def pooling_cost(
+    x_shape: Sequence[int],
+    window_shape: PerAxis,
+    strides: PerAxis | None = None,
+    padding: Padding = "VALID",
+    *,
+    window_dilation: PerAxis = 1,
+    ceil_mode: bool = False,
+    axis: Axes | None = None,
+    dtype: Any = "float32",
+) -> PoolingCost:
+    """Return what a pooling of an array of shape `x_shape` costs, without running it.
+
+        operations = c*kh*kw*out_h*out_w    the textbook: every output reads its whole window
+
+    for every example, and likewise for any number of axes.
+
+    Args:
+      x_shape: the shape of the array to pool.
+      window_shape, strides, padding, window_dilation, ceil_mode, axis: as for `jaxpool.max_pool`.
+      dtype: of x, for the bytes. Default: "float32".
+
+    Returns:
+      `PoolingCost(operations, operations_in_passes, bytes)`: the textbook's number; the number of
+      elements that the passes of `jaxpool.max_pool` read on CPU, axis by axis and large windows in
+      several steps; and the bytes of x and of the result, below which no pooling gets.
+
+    Raises:
+      ValueError, TypeError: as the pooling functions do, with the same sentences.
+
+    >>> from jaxpool import pooling_cost
+    >>> pooling_cost((1, 40, 40, 256), (13, 13), strides=1, padding="SAME")
+    PoolingCost(operations=69222400, operations_in_passes=6676480, bytes=3276800)
+    """
+    name = "pooling_cost"
+    shape = given_shape(name, x_shape)
+    windows, _ = _geometry.windows(
+        name, shape, window_shape, strides, padding, window_dilation, ceil_mode, axis
+    )
+    out = _geometry.shape_of(windows, shape)
+    try:
+        itemsize = np.dtype(dtype).itemsize
+    except TypeError as error:
+        raise TypeError(
+            f'{name}: dtype={show(dtype)} is not a dtype. Write dtype="float32".'
+        ) from error
+    return PoolingCost(
+        prod(out) * prod(window.size for window in windows),
+        _read(shape, windows),
+        (prod(shape) + prod(out)) * itemsize,
+    )
