@@ -7,7 +7,7 @@ is one call of that function: what the arguments mean, and what happens at NaN, 
 empty windows, is written there. The mask `where` is data and goes to the call. Lists and arrays are
 stored as tuples, so that modules compare and hash.
 
-`LSEPool`, `SoftmaxPool` and their global forms may learn their temperature:
+`LSEPool`, `SoftmaxPool` and their global and adaptive forms may learn their temperature:
 
 - `learn=None` keeps `temperature` fixed, `learn="layer"` learns one number for the whole layer,
   `learn="channel"` one per channel.
@@ -28,7 +28,8 @@ from flax import linen as nn
 from jax.typing import ArrayLike
 
 import jaxpool
-from jaxpool._geometry import Axes, Padding, PerAxis
+from jaxpool._adaptive import OutputShape
+from jaxpool._geometry import Axes, Levels, Padding, PerAxis
 from jaxpool._modules import (
     Learn,
     along,
@@ -41,7 +42,15 @@ from jaxpool._modules import (
 )
 
 __all__ = [
+    "AdaptiveAvgPool",
+    "AdaptiveLSEPool",
+    "AdaptiveMaxPool",
+    "AdaptiveMaxPoolWithIndices",
+    "AdaptiveMinPool",
+    "AdaptiveSoftmaxPool",
+    "AdaptiveSumPool",
     "AvgPool",
+    "FractionalMaxPool",
     "GlobalAvgPool",
     "GlobalLSEPool",
     "GlobalMaxPool",
@@ -50,8 +59,12 @@ __all__ = [
     "GlobalSumPool",
     "LSEPool",
     "MaxPool",
+    "MaxPoolWithIndices",
+    "MaxUnpool",
     "MinPool",
+    "MinPoolWithIndices",
     "SoftmaxPool",
+    "SpatialPyramidPool",
     "SumPool",
 ]
 
@@ -84,6 +97,22 @@ class _Global(_Pool, kw_only=True):
 
     axis: Axes | None = None
     keepdims: bool = False
+
+
+class _Adaptive(_Pool):
+    """The arguments of a pooling into a given number of bins."""
+
+    output_shape: OutputShape
+    _: KW_ONLY
+    axis: Axes | None = None
+
+
+class _Output(_Pool):
+    """The arguments of an unpooling."""
+
+    output_shape: PerAxis
+    _: KW_ONLY
+    axis: Axes | None = None
 
 
 class _Tempered(_Pool, kw_only=True):
@@ -333,3 +362,227 @@ class GlobalSoftmaxPool(_Tempered, _Global, kw_only=True):
     def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
         t = self._temperature(x)
         return jaxpool.global_softmax_pool(x, **arguments(self), temperature=t, where=where)
+
+
+class MaxPoolWithIndices(_Windowed, kw_only=True):
+    """Take the largest element of each window, and say where: `jaxpool.max_pool_with_indices`.
+
+        out[o], index[o] = max and argmax of x over window o
+        [*batch, *space, channels] -> twice [*batch, *out, channels]
+
+    >>> import jax.numpy as jnp, jaxpool.linen as jpl
+    >>> x = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    >>> jpl.MaxPoolWithIndices((2, 2)).apply({}, x)[1][0, :, :, 0]
+    Array([[ 5,  7],
+           [13, 15]], dtype=int32)
+    """
+
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> tuple[jax.Array, jax.Array]:
+        return jaxpool.max_pool_with_indices(x, **arguments(self), where=where)
+
+
+class MinPoolWithIndices(_Windowed, kw_only=True):
+    """Take the smallest element of each window, and say where: `jaxpool.min_pool_with_indices`.
+
+        out[o], index[o] = min and argmin of x over window o
+        [*batch, *space, channels] -> twice [*batch, *out, channels]
+
+    >>> import jax.numpy as jnp, jaxpool.linen as jpl
+    >>> x = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    >>> jpl.MinPoolWithIndices((2, 2)).apply({}, x)[1][0, :, :, 0]
+    Array([[ 0,  2],
+           [ 8, 10]], dtype=int32)
+    """
+
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> tuple[jax.Array, jax.Array]:
+        return jaxpool.min_pool_with_indices(x, **arguments(self), where=where)
+
+
+class AdaptiveMaxPool(_Adaptive, kw_only=True):
+    """Take the maximum of each bin: `jaxpool.adaptive_max_pool` as a module.
+
+        out[o] = max of x over bin o
+        [*batch, *space, channels] -> [*batch, *output_shape, channels]
+
+    >>> import jax.numpy as jnp, jaxpool.linen as jpl
+    >>> x = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    >>> jpl.AdaptiveMaxPool((1, 1)).apply({}, x)
+    Array([[[[15.]]]], dtype=float32)
+    """
+
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        return jaxpool.adaptive_max_pool(x, **arguments(self), where=where)
+
+
+class AdaptiveMinPool(_Adaptive, kw_only=True):
+    """Take the minimum of each bin: `jaxpool.adaptive_min_pool` as a module.
+
+        out[o] = min of x over bin o
+        [*batch, *space, channels] -> [*batch, *output_shape, channels]
+
+    >>> import jax.numpy as jnp, jaxpool.linen as jpl
+    >>> x = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    >>> jpl.AdaptiveMinPool((1, 1)).apply({}, x)
+    Array([[[[0.]]]], dtype=float32)
+    """
+
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        return jaxpool.adaptive_min_pool(x, **arguments(self), where=where)
+
+
+class AdaptiveSumPool(_Adaptive, kw_only=True):
+    """Add up the elements of each bin: `jaxpool.adaptive_sum_pool` as a module.
+
+        out[o] = sum of x over bin o
+        [*batch, *space, channels] -> [*batch, *output_shape, channels]
+
+    >>> import jax.numpy as jnp, jaxpool.linen as jpl
+    >>> x = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    >>> jpl.AdaptiveSumPool((1, 1)).apply({}, x)
+    Array([[[[120.]]]], dtype=float32)
+    """
+
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        return jaxpool.adaptive_sum_pool(x, **arguments(self), where=where)
+
+
+class AdaptiveAvgPool(_Adaptive, kw_only=True):
+    """Take the average of each bin: `jaxpool.adaptive_avg_pool` as a module.
+
+        out[o] = mean of x over bin o
+        [*batch, *space, channels] -> [*batch, *output_shape, channels]
+
+    >>> import jax.numpy as jnp, jaxpool.linen as jpl
+    >>> x = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    >>> jpl.AdaptiveAvgPool((1, 1)).apply({}, x)
+    Array([[[[7.5]]]], dtype=float32)
+    """
+
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        return jaxpool.adaptive_avg_pool(x, **arguments(self), where=where)
+
+
+class AdaptiveLSEPool(_Tempered, _Adaptive, kw_only=True):
+    """Take the log-sum-exp of each bin: `jaxpool.adaptive_lse_pool`, T learnable.
+
+        out[o] = T log(mean of exp(x / T) over bin o)
+        [*batch, *space, channels] -> [*batch, *output_shape, channels]
+
+    `temperature`, `normalize` and how T is learned: see `LSEPool`.
+
+    >>> import jax, jax.numpy as jnp, jaxpool.linen as jpl
+    >>> pool = jpl.AdaptiveLSEPool((3, 3), learn="channel")
+    >>> y, variables = pool.init_with_output(jax.random.key(0), jnp.ones((1, 4, 4, 2)))
+    >>> y.shape, variables["params"]["log_temperature"].shape
+    ((1, 3, 3, 2), (2,))
+    """
+
+    normalize: bool = True
+
+    @nn.compact
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        t = self._temperature(x)
+        return jaxpool.adaptive_lse_pool(x, **arguments(self), temperature=t, where=where)
+
+
+class AdaptiveSoftmaxPool(_Tempered, _Adaptive, kw_only=True):
+    """Take the softmax-weighted mean of each bin: `jaxpool.adaptive_softmax_pool`, T learnable.
+
+        out[o] = sum of softmax(x / T) x over bin o
+        [*batch, *space, channels] -> [*batch, *output_shape, channels]
+
+    `temperature` and how T is learned: see `SoftmaxPool`.
+
+    >>> import jax, jax.numpy as jnp, jaxpool.linen as jpl
+    >>> pool = jpl.AdaptiveSoftmaxPool((3, 3), learn="channel")
+    >>> y, variables = pool.init_with_output(jax.random.key(0), jnp.ones((1, 4, 4, 2)))
+    >>> y.shape, variables["params"]["log_temperature"].shape
+    ((1, 3, 3, 2), (2,))
+    """
+
+    @nn.compact
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        t = self._temperature(x)
+        return jaxpool.adaptive_softmax_pool(x, **arguments(self), temperature=t, where=where)
+
+
+class AdaptiveMaxPoolWithIndices(_Adaptive, kw_only=True):
+    """Take the maximum of each bin, and say where: `jaxpool.adaptive_max_pool_with_indices`.
+
+        out[o], index[o] = max and argmax of x over bin o
+        [*batch, *space, channels] -> twice [*batch, *output_shape, channels]
+
+    >>> import jax.numpy as jnp, jaxpool.linen as jpl
+    >>> x = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    >>> jpl.AdaptiveMaxPoolWithIndices((1, 1)).apply({}, x)[1]
+    Array([[[[15]]]], dtype=int32)
+    """
+
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> tuple[jax.Array, jax.Array]:
+        return jaxpool.adaptive_max_pool_with_indices(x, **arguments(self), where=where)
+
+
+class MaxUnpool(_Output, kw_only=True):
+    """Put pooled values back where they came from: `jaxpool.max_unpool` as a module.
+
+        out[index[i]] = x[i]
+        twice [*batch, *space, channels] -> [*batch, *output_shape, channels]
+
+    >>> import jax.numpy as jnp, jaxpool.linen as jpl
+    >>> x = jnp.array([1.0, 5, 2, 3]).reshape(1, 4, 1)
+    >>> y, indices = jpl.MaxPoolWithIndices((2,)).apply({}, x)
+    >>> jpl.MaxUnpool((4,)).apply({}, y, indices)[0, :, 0]
+    Array([0., 5., 0., 3.], dtype=float32)
+    """
+
+    def __call__(self, x: ArrayLike, indices: ArrayLike) -> jax.Array:
+        return jaxpool.max_unpool(x, indices, **arguments(self))
+
+
+class FractionalMaxPool(_Pool):
+    """Take the maximum of windows that lie at random: `jaxpool.fractional_max_pool` as a module.
+
+        out[o] = max of x[start[o] : start[o] + k]
+        [*batch, *space, channels] -> [*batch, *out, channels]
+
+    Every call draws its windows anew, from the random stream "pool".
+
+    >>> import jax, jax.numpy as jnp, jaxpool.linen as jpl
+    >>> pool = jpl.FractionalMaxPool((2, 2), output_ratio=0.7)
+    >>> pool.apply({}, jnp.ones((1, 10, 10, 1)), rngs={"pool": jax.random.key(0)}).shape
+    (1, 7, 7, 1)
+    """
+
+    window_shape: PerAxis
+    _: KW_ONLY
+    output_shape: PerAxis | None = None
+    output_ratio: float | tuple[float, ...] | None = None
+    axis: Axes | None = None
+    sequence: str = "pseudorandom"
+    overlapping: bool = True
+
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        key = self.make_rng("pool")
+        return jaxpool.fractional_max_pool(key, x, **arguments(self), where=where)
+
+
+class SpatialPyramidPool(_Pool):
+    """Pool into bins of several sizes, in one vector: `jaxpool.spatial_pyramid_pool` as a module.
+
+        out = concat over levels l of flatten(adaptive_pool(x, (l, l)))
+        [batch, *space, channels] -> [batch, bins * channels]
+
+    (He, Zhang, Ren and Sun, 2014.)
+
+    >>> import jax.numpy as jnp, jaxpool.linen as jpl
+    >>> jpl.SpatialPyramidPool((1, 2)).apply({}, jnp.ones((8, 13, 13, 4))).shape
+    (8, 20)
+    """
+
+    levels: Levels = (1, 2, 4)
+    _: KW_ONLY
+    pool: str = "max"
+    axis: Axes | None = None
+
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        return jaxpool.spatial_pyramid_pool(x, **arguments(self), where=where)

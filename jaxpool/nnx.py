@@ -8,7 +8,7 @@ empty windows, is written there. The mask `where` is data and goes to the call. 
 arrays are stored as tuples, which NNX takes as static; a `temperature` given as a jax.Array is data
 to NNX, so it may change between two calls of a compiled function.
 
-`LSEPool`, `SoftmaxPool` and their global forms may learn their temperature:
+`LSEPool`, `SoftmaxPool` and their global and adaptive forms may learn their temperature:
 
 - `learn=None` keeps `temperature` fixed, `learn="layer"` learns one number for the whole layer,
   `learn="channel"` one per channel.
@@ -33,7 +33,8 @@ from flax import nnx
 from jax.typing import ArrayLike
 
 import jaxpool
-from jaxpool._geometry import Axes, Padding, PerAxis
+from jaxpool._adaptive import OutputShape
+from jaxpool._geometry import Axes, Levels, Padding, PerAxis
 from jaxpool._modules import (
     Learn,
     along,
@@ -46,7 +47,15 @@ from jaxpool._modules import (
 )
 
 __all__ = [
+    "AdaptiveAvgPool",
+    "AdaptiveLSEPool",
+    "AdaptiveMaxPool",
+    "AdaptiveMaxPoolWithIndices",
+    "AdaptiveMinPool",
+    "AdaptiveSoftmaxPool",
+    "AdaptiveSumPool",
     "AvgPool",
+    "FractionalMaxPool",
     "GlobalAvgPool",
     "GlobalLSEPool",
     "GlobalMaxPool",
@@ -55,8 +64,12 @@ __all__ = [
     "GlobalSumPool",
     "LSEPool",
     "MaxPool",
+    "MaxPoolWithIndices",
+    "MaxUnpool",
     "MinPool",
+    "MinPoolWithIndices",
     "SoftmaxPool",
+    "SpatialPyramidPool",
     "SumPool",
 ]
 
@@ -89,6 +102,24 @@ class _Global(_Pool):
 
     axis: Axes | None = None
     keepdims: bool = False
+
+
+@nnx.dataclass(eq=False)
+class _Adaptive(_Pool):
+    """The arguments of a pooling into a given number of bins."""
+
+    output_shape: OutputShape
+    _: KW_ONLY
+    axis: Axes | None = None
+
+
+@nnx.dataclass(eq=False)
+class _Output(_Pool):
+    """The arguments of an unpooling."""
+
+    output_shape: PerAxis
+    _: KW_ONLY
+    axis: Axes | None = None
 
 
 @nnx.dataclass(eq=False, kw_only=True)
@@ -346,3 +377,237 @@ class GlobalSoftmaxPool(_Tempered, _Global):
     def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
         t = self._temperature(x)
         return jaxpool.global_softmax_pool(x, **arguments(self), temperature=t, where=where)
+
+
+class MaxPoolWithIndices(_Windowed):
+    """Take the largest element of each window, and say where: `jaxpool.max_pool_with_indices`.
+
+        out[o], index[o] = max and argmax of x over window o
+        [*batch, *space, channels] -> twice [*batch, *out, channels]
+
+    >>> import jax.numpy as jnp, jaxpool.nnx as jpn
+    >>> x = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    >>> jpn.MaxPoolWithIndices((2, 2))(x)[1][0, :, :, 0]
+    Array([[ 5,  7],
+           [13, 15]], dtype=int32)
+    """
+
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> tuple[jax.Array, jax.Array]:
+        return jaxpool.max_pool_with_indices(x, **arguments(self), where=where)
+
+
+class MinPoolWithIndices(_Windowed):
+    """Take the smallest element of each window, and say where: `jaxpool.min_pool_with_indices`.
+
+        out[o], index[o] = min and argmin of x over window o
+        [*batch, *space, channels] -> twice [*batch, *out, channels]
+
+    >>> import jax.numpy as jnp, jaxpool.nnx as jpn
+    >>> x = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    >>> jpn.MinPoolWithIndices((2, 2))(x)[1][0, :, :, 0]
+    Array([[ 0,  2],
+           [ 8, 10]], dtype=int32)
+    """
+
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> tuple[jax.Array, jax.Array]:
+        return jaxpool.min_pool_with_indices(x, **arguments(self), where=where)
+
+
+class AdaptiveMaxPool(_Adaptive):
+    """Take the maximum of each bin: `jaxpool.adaptive_max_pool` as a module.
+
+        out[o] = max of x over bin o
+        [*batch, *space, channels] -> [*batch, *output_shape, channels]
+
+    >>> import jax.numpy as jnp, jaxpool.nnx as jpn
+    >>> x = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    >>> jpn.AdaptiveMaxPool((1, 1))(x)
+    Array([[[[15.]]]], dtype=float32)
+    """
+
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        return jaxpool.adaptive_max_pool(x, **arguments(self), where=where)
+
+
+class AdaptiveMinPool(_Adaptive):
+    """Take the minimum of each bin: `jaxpool.adaptive_min_pool` as a module.
+
+        out[o] = min of x over bin o
+        [*batch, *space, channels] -> [*batch, *output_shape, channels]
+
+    >>> import jax.numpy as jnp, jaxpool.nnx as jpn
+    >>> x = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    >>> jpn.AdaptiveMinPool((1, 1))(x)
+    Array([[[[0.]]]], dtype=float32)
+    """
+
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        return jaxpool.adaptive_min_pool(x, **arguments(self), where=where)
+
+
+class AdaptiveSumPool(_Adaptive):
+    """Add up the elements of each bin: `jaxpool.adaptive_sum_pool` as a module.
+
+        out[o] = sum of x over bin o
+        [*batch, *space, channels] -> [*batch, *output_shape, channels]
+
+    >>> import jax.numpy as jnp, jaxpool.nnx as jpn
+    >>> x = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    >>> jpn.AdaptiveSumPool((1, 1))(x)
+    Array([[[[120.]]]], dtype=float32)
+    """
+
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        return jaxpool.adaptive_sum_pool(x, **arguments(self), where=where)
+
+
+class AdaptiveAvgPool(_Adaptive):
+    """Take the average of each bin: `jaxpool.adaptive_avg_pool` as a module.
+
+        out[o] = mean of x over bin o
+        [*batch, *space, channels] -> [*batch, *output_shape, channels]
+
+    >>> import jax.numpy as jnp, jaxpool.nnx as jpn
+    >>> x = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    >>> jpn.AdaptiveAvgPool((1, 1))(x)
+    Array([[[[7.5]]]], dtype=float32)
+    """
+
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        return jaxpool.adaptive_avg_pool(x, **arguments(self), where=where)
+
+
+@nnx.dataclass(eq=False, kw_only=True)
+class AdaptiveLSEPool(_Tempered, _Adaptive):
+    """Take the log-sum-exp of each bin: `jaxpool.adaptive_lse_pool`, T learnable.
+
+        out[o] = T log(mean of exp(x / T) over bin o)
+        [*batch, *space, channels] -> [*batch, *output_shape, channels]
+
+    `temperature`, `normalize` and how T is learned: see `LSEPool`.
+
+    >>> import jax.numpy as jnp, jaxpool.nnx as jpn
+    >>> pool = jpn.AdaptiveLSEPool((3, 3), learn="channel", features=2)
+    >>> pool(jnp.ones((1, 4, 4, 2))).shape, pool.log_temperature.shape
+    ((1, 3, 3, 2), (2,))
+    """
+
+    normalize: bool = True
+
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        t = self._temperature(x)
+        return jaxpool.adaptive_lse_pool(x, **arguments(self), temperature=t, where=where)
+
+
+@nnx.dataclass(eq=False, kw_only=True)
+class AdaptiveSoftmaxPool(_Tempered, _Adaptive):
+    """Take the softmax-weighted mean of each bin: `jaxpool.adaptive_softmax_pool`, T learnable.
+
+        out[o] = sum of softmax(x / T) x over bin o
+        [*batch, *space, channels] -> [*batch, *output_shape, channels]
+
+    `temperature` and how T is learned: see `SoftmaxPool`.
+
+    >>> import jax.numpy as jnp, jaxpool.nnx as jpn
+    >>> pool = jpn.AdaptiveSoftmaxPool((3, 3), learn="channel", features=2)
+    >>> pool(jnp.ones((1, 4, 4, 2))).shape, pool.log_temperature.shape
+    ((1, 3, 3, 2), (2,))
+    """
+
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        t = self._temperature(x)
+        return jaxpool.adaptive_softmax_pool(x, **arguments(self), temperature=t, where=where)
+
+
+class AdaptiveMaxPoolWithIndices(_Adaptive):
+    """Take the maximum of each bin, and say where: `jaxpool.adaptive_max_pool_with_indices`.
+
+        out[o], index[o] = max and argmax of x over bin o
+        [*batch, *space, channels] -> twice [*batch, *output_shape, channels]
+
+    >>> import jax.numpy as jnp, jaxpool.nnx as jpn
+    >>> x = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    >>> jpn.AdaptiveMaxPoolWithIndices((1, 1))(x)[1]
+    Array([[[[15]]]], dtype=int32)
+    """
+
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> tuple[jax.Array, jax.Array]:
+        return jaxpool.adaptive_max_pool_with_indices(x, **arguments(self), where=where)
+
+
+class MaxUnpool(_Output):
+    """Put pooled values back where they came from: `jaxpool.max_unpool` as a module.
+
+        out[index[i]] = x[i]
+        twice [*batch, *space, channels] -> [*batch, *output_shape, channels]
+
+    >>> import jax.numpy as jnp, jaxpool.nnx as jpn
+    >>> x = jnp.array([1.0, 5, 2, 3]).reshape(1, 4, 1)
+    >>> y, indices = jpn.MaxPoolWithIndices((2,))(x)
+    >>> jpn.MaxUnpool((4,))(y, indices)[0, :, 0]
+    Array([0., 5., 0., 3.], dtype=float32)
+    """
+
+    def __call__(self, x: ArrayLike, indices: ArrayLike) -> jax.Array:
+        return jaxpool.max_unpool(x, indices, **arguments(self))
+
+
+@nnx.dataclass(eq=False)
+class FractionalMaxPool(_Pool):
+    """Take the maximum of windows that lie at random: `jaxpool.fractional_max_pool` as a module.
+
+        out[o] = max of x[start[o] : start[o] + k]
+        [*batch, *space, channels] -> [*batch, *out, channels]
+
+    Every call draws its windows anew, from the stream "pool" of `rngs` (the module's, or the
+    call's).
+
+    >>> import jax.numpy as jnp, jaxpool.nnx as jpn
+    >>> from flax import nnx
+    >>> pool = jpn.FractionalMaxPool((2, 2), output_ratio=0.7, rngs=nnx.Rngs(pool=0))
+    >>> pool(jnp.ones((1, 10, 10, 1))).shape
+    (1, 7, 7, 1)
+    """
+
+    window_shape: PerAxis
+    _: KW_ONLY
+    output_shape: PerAxis | None = None
+    output_ratio: float | tuple[float, ...] | None = None
+    axis: Axes | None = None
+    sequence: str = "pseudorandom"
+    overlapping: bool = True
+    rngs: nnx.Rngs | None = None
+
+    def __call__(
+        self, x: ArrayLike, where: ArrayLike | None = None, rngs: nnx.Rngs | None = None
+    ) -> jax.Array:
+        rngs = self.rngs if rngs is None else rngs
+        if rngs is None:
+            raise ValueError(
+                "FractionalMaxPool: rngs=None draws no windows. Write rngs=nnx.Rngs(pool=0), for"
+                " the module or for the call."
+            )
+        return jaxpool.fractional_max_pool(rngs.pool(), x, **arguments(self), where=where)
+
+
+@nnx.dataclass(eq=False)
+class SpatialPyramidPool(_Pool):
+    """Pool into bins of several sizes, in one vector: `jaxpool.spatial_pyramid_pool` as a module.
+
+        out = concat over levels l of flatten(adaptive_pool(x, (l, l)))
+        [batch, *space, channels] -> [batch, bins * channels]
+
+    (He, Zhang, Ren and Sun, 2014.)
+
+    >>> import jax.numpy as jnp, jaxpool.nnx as jpn
+    >>> jpn.SpatialPyramidPool((1, 2))(jnp.ones((8, 13, 13, 4))).shape
+    (8, 20)
+    """
+
+    levels: Levels = (1, 2, 4)
+    _: KW_ONLY
+    pool: str = "max"
+    axis: Axes | None = None
+
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        return jaxpool.spatial_pyramid_pool(x, **arguments(self), where=where)

@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import itertools
+import re
 
 import chex
 import flax.serialization
@@ -20,18 +21,23 @@ import jaxpool.nnx as jpn
 
 WINDOWED = ["MaxPool", "MinPool", "SumPool", "AvgPool", "LSEPool", "SoftmaxPool"]
 GLOBAL = [f"Global{name}" for name in WINDOWED]
+LOCATED = ["MaxPoolWithIndices", "MinPoolWithIndices"]
+ADAPTIVE = [f"Adaptive{name}" for name in [*WINDOWED, LOCATED[0]]]
+OTHERS = ["MaxUnpool", "FractionalMaxPool", "SpatialPyramidPool"]
+ALL = [*WINDOWED, *LOCATED, *GLOBAL, *ADAPTIVE, *OTHERS]
 TEMPERED = [name for name in WINDOWED + GLOBAL if "LSE" in name or "Softmax" in name]
 EXTRA = {
     "AvgPool": [{"count_include_pad": False}, {"divisor_override": 3}],
     "LSEPool": [{"temperature": 0.3}, {"temperature": [0.5, 1, 2], "normalize": False}],
     "SoftmaxPool": [{"temperature": 0.3}, {"temperature": np.array([0.5, 1.0, 2.0])}],
 }
-LEARN = {"learn", "features", "channel_axis"}
+LEARN = {"learn", "features", "channel_axis", "rngs"}
 
 
 def function(name):
     """GlobalLSEPool -> jaxpool.global_lse_pool."""
-    return getattr(jaxpool, name.replace("Global", "global_").replace("Pool", "_pool").lower())
+    words = re.findall("[A-Z][a-z]+", name.replace("LSE", "Lse"))
+    return getattr(jaxpool, "_".join(words).lower())
 
 
 def window(name):
@@ -61,8 +67,8 @@ def check_same(name, *args, where=None, **kwargs):
     expected = function(name)(x, *args, where=where, **kwargs)
     found, params = linen(getattr(jpl, name)(*args, **kwargs), x, where=where)
     assert not params
-    np.testing.assert_array_equal(found, expected)
-    np.testing.assert_array_equal(getattr(jpn, name)(*args, **kwargs)(x, where=where), expected)
+    chex.assert_trees_all_equal(found, expected)
+    chex.assert_trees_all_equal(getattr(jpn, name)(*args, **kwargs)(x, where=where), expected)
 
 
 @pytest.mark.parametrize("name", WINDOWED)
@@ -91,12 +97,72 @@ def test_global_modules_equal_the_function(name):
         check_same(name, **options)
 
 
-@pytest.mark.parametrize("name", WINDOWED + GLOBAL)
+@pytest.mark.parametrize("name", LOCATED)
+def test_modules_give_indices(name):
+    check_same(name, (2, 2), where=masks())
+    check_same(name, [3, 2], [1, 2], "reflect", axis=(-3, -2))
+
+
+@pytest.mark.parametrize("name", ADAPTIVE)
+def test_adaptive_modules_equal_the_function(name):
+    check_same(name, [3, None], where=masks())
+    check_same(name, 3, axis=np.array([2, 1]))
+    if "LSE" in name or "Softmax" in name:
+        check_same(name, (3, 2), temperature=[0.5, 1, 2])
+        y, params = linen(getattr(jpl, name)((3, 2), temperature=0.5, learn="channel"), images())
+        assert params["log_temperature"].shape == (3,)
+        expected = function(name)(images(), (3, 2), temperature=0.5)
+        np.testing.assert_allclose(y, expected, atol=1e-6)
+        module = getattr(jpn, name)((3, 2), temperature=0.5, learn="channel", features=3)
+        np.testing.assert_array_equal(module(images()), y)
+
+
+def test_pyramid_modules_equal_the_function():
+    check_same("SpatialPyramidPool", where=masks())
+    check_same("SpatialPyramidPool", [1, [2, 3]], pool="avg", axis=(1, 2))
+
+
+def test_unpool_modules_equal_the_function():
+    y, indices = jaxpool.max_pool_with_indices(images(), (2, 2))
+    for args, axis in (([4, 4],), None), ((4,), [1, 2]):
+        expected = jaxpool.max_unpool(y, indices, *args, axis=axis)
+        found = jpl.MaxUnpool(*args, axis=axis).apply({}, y, indices)
+        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(jpn.MaxUnpool(*args, axis=axis)(y, indices), expected)
+
+
+def test_fractional_modules_draw_from_their_stream():
+    x, key = images((2, 9, 9, 3)), jax.random.key(3)
+    arguments = {"output_ratio": 0.6, "sequence": "random", "overlapping": False}
+    module = jpl.FractionalMaxPool([2, 2], **arguments)
+    y = module.apply({}, x, rngs={"pool": key})
+    assert y.shape == (2, 5, 5, 3)
+    np.testing.assert_array_equal(module.apply({}, x, rngs={"pool": key}), y)
+    assert np.any(module.apply({}, x, rngs={"pool": jax.random.key(4)}) != y)
+
+    expected = jaxpool.fractional_max_pool(nnx.Rngs(pool=3).pool(), x, (2, 2), **arguments)
+    module = jpn.FractionalMaxPool([2, 2], **arguments, rngs=nnx.Rngs(pool=3))
+    np.testing.assert_array_equal(module(x), expected)
+    assert np.any(module(x) != expected)  # drawn anew
+    np.testing.assert_array_equal(module(x, rngs=nnx.Rngs(pool=3)), expected)
+    with pytest.raises(ValueError, match="^FractionalMaxPool: rngs=None .*Write rngs="):
+        jpn.FractionalMaxPool((2, 2), output_shape=3)(x)
+
+    @nnx.jit
+    def run(module, x):
+        return module(x)
+
+    module = jpn.FractionalMaxPool([2, 2], **arguments, rngs=nnx.Rngs(pool=3))
+    np.testing.assert_array_equal(run(module, x), expected)
+    assert np.any(run(module, x) != expected)
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_arguments_are_those_of_the_function(name):
     wanted = [
         (p.name, p.default, p.kind is p.KEYWORD_ONLY)
         for p in inspect.signature(function(name)).parameters.values()
-        if p.name not in ("x", "where")
+        if p.name not in ("x", "where", "indices", "key", "samples")
     ]
     for module, own in (jpl, LEARN | {"parent", "name"}), (jpn, LEARN):
         found = [
@@ -116,8 +182,8 @@ def test_arguments_are_those_of_the_function(name):
 
 
 def test_both_homes_have_the_same_classes():
-    assert sorted(jpl.__all__) == sorted(jpn.__all__) == sorted(WINDOWED + GLOBAL)
-    for module, name in itertools.product((jpl, jpn), WINDOWED + GLOBAL):
+    assert sorted(jpl.__all__) == sorted(jpn.__all__) == sorted(ALL)
+    for module, name in itertools.product((jpl, jpn), ALL):
         doc = inspect.getdoc(getattr(module, name)) or ""
         assert ">>> " in doc and f"`jaxpool.{function(name).__name__}`" in doc
 
@@ -344,6 +410,40 @@ def test_nnx_sequential_trains_compiled():
     assert losses[-1] < losses[0]
     after = jax.tree.leaves(nnx.state(net, nnx.Param))
     assert all(np.any(a != b) for a, b in zip(jax.tree.leaves(before), after, strict=True))
+
+
+def test_an_encoder_and_decoder_train():
+    """What the encoder pooled goes back to where it was: a network with unpooling learns blobs."""
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            y = nn.relu(nn.Conv(8, (3, 3))(x))
+            y, indices = jpl.MaxPoolWithIndices((2, 2))(y)
+            y = nn.relu(nn.Conv(8, (3, 3))(y))
+            y = jpl.MaxUnpool(x.shape[1:3])(y, indices)
+            return nn.Conv(1, (3, 3))(y)
+
+    x = images((4, 8, 8, 1))
+    target = jnp.maximum(x, 0)
+    net, optimizer = Net(), optax.adam(1e-2)
+    params = net.init(jax.random.key(0), x)
+    state = optimizer.init(params)
+
+    @jax.jit
+    def step(params, state):
+        loss, grads = jax.value_and_grad(lambda p: jnp.mean((net.apply(p, x) - target) ** 2))(
+            params
+        )
+        updates, state = optimizer.update(grads, state)
+        return optax.apply_updates(params, updates), state, loss
+
+    losses = []
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes
+        for _ in range(150):
+            params, state, loss = step(params, state)
+            losses.append(loss)
+    assert losses[-1] < 0.2 * losses[0]
 
 
 def test_linen_scan_over_layers():
