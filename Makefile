@@ -2,7 +2,7 @@
 # make test    run the tests;  make test64  runs those of the library in float64
 # make check   lint, format and types;  make format  repairs what can be repaired
 # make reference   run, and keep the pictures and the table that the README shows
-# make reference-speed   the same for the times; with PyTorch and Equinox where .venv has them
+# make reference-speed   the same for the times; against PyTorch and Equinox too, if .venv has them
 # make clean   remove what make made (the results of experiments stay)
 #
 # All that is needed is Python 3.11 or newer; name another one with: make PYTHON=python3.12 test
@@ -28,8 +28,10 @@ reference: run
 reference-speed:
 	$(BIN)/python -m experiments run speed
 	$(BIN)/python -m experiments report speed
+	mkdir -p experiments/reference
 	cp results/report/speed-bars.png experiments/reference/speed.png
-	cp results/report/speed.csv experiments/reference/speed.csv
+	cp results/report/speed-smooth.png results/report/speed-sweep.png experiments/reference/
+	cp results/report/speed.md results/report/speed*.csv experiments/reference/
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -n 2

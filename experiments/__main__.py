@@ -48,7 +48,7 @@ def run(
     print(
         f"{len(cells)} of {len(cells)} cells are finished in {results}: {done.ran} now "
         f"({runner.duration(done.seconds)}), {done.found} before. "
-        "Now: python -m experiments report"
+        f"Now: python -m experiments report {name}"
     )
 
 

@@ -31,7 +31,7 @@ from experiments import data, shifts, train
 from experiments.config import UserError
 from experiments.metrics import Metrics, agreement, measure
 from experiments.nets import VARIANTS, Net
-from experiments.report import Claim, Column, Picture, Row, Section
+from experiments.report import Claim, Column, Picture, Row, Section, Sheet
 from experiments.store import Cell
 
 NAME = "consistency"
@@ -274,8 +274,7 @@ def section(cells: Sequence[Cell]) -> Section:
         question=QUESTION,
         answer=_answer(rows, data.SOURCES[config["data"]].name, seeds),
         pictures=[_pareto(rows, n), _maps(rows, cells, n)],
-        columns=COLUMNS,
-        rows=rows,
+        sheets=[Sheet("", "The numbers", COLUMNS, rows)],
         size=_size(config, n),
         claims=_claims(cells),
         method=METHOD,

@@ -14,8 +14,10 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
+from matplotlib.ticker import LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#B07D00", "#A94C86", "#2F8FC4", "#555555")
@@ -203,32 +205,132 @@ def maps(titles: Sequence[str], values: Sequence[np.ndarray], *, narrow: bool = 
     return figure
 
 
+Groups = Mapping[str, Mapping[str, float]]
+Lines = Mapping[tuple[str, str], tuple[Sequence[float], Sequence[float]]]
+
+BAR = 0.115
+"""Inches from one bar to the next: as much as the number beside it needs."""
+
+
 def bars(
-    panels: Mapping[str, Mapping[str, Mapping[str, float]]], x: str, *, narrow: bool = False
+    panels: Mapping[str, Groups], x: str, styles: Mapping[str, int], *, narrow: bool = False
 ) -> Figure:
-    """Ratios on a log axis: per panel a group for each case, per group a bar for each name."""
-    names = list(dict.fromkeys(n for p in panels.values() for g in p.values() for n in g))
-    size = (3.9, 3.6 * len(panels)) if narrow else (8, 2.9 * len(panels))
+    """Ratios on a log axis.
+
+    Args:
+      panels: title -> group -> name -> ratio.
+      x: what the axis shows.
+      styles: the names, from top to bottom, and the colour of each.
+      narrow: drawn for a phone.
+    """
+    there = {name for p in panels.values() for group in p.values() for name in group}
+    styles = {name: style for name, style in styles.items() if name in there}
+    rows = list(dict.fromkeys(group for p in panels.values() for group in p))
+    shape, size = _grid(len(panels), 0.6 + BAR / 0.8 * len(styles) * len(rows), narrow)
     with plt.rc_context(STYLE | {"font.size": 8 if narrow else 10}):
         figure, grid = plt.subplots(
-            len(panels), 1, figsize=size, layout="constrained", squeeze=False, sharex=True
+            *shape, figsize=size, layout="constrained", squeeze=False, sharex=True, sharey=True
         )
         for axes, (title, groups) in zip(grid.flat, panels.items(), strict=True):
-            height = 0.8 / len(names)
-            for i, name in enumerate(names):
-                known = [
-                    (j, group[name]) for j, group in enumerate(groups.values()) if name in group
-                ]
-                at = [j + (i - (len(names) - 1) / 2) * height for j, _ in known]
-                ratios = [ratio for _, ratio in known]
-                axes.barh(at, ratios, 0.9 * height, label=name, color=COLOURS[i % len(COLOURS)])
-                for y, ratio in zip(at, ratios, strict=True):
-                    axes.text(ratio, y, f" {ratio:.1f}", va="center", fontsize="x-small")
-            axes.set_yticks(range(len(groups)), list(groups))
-            axes.invert_yaxis()
-            axes.axvline(1, color=FAINT, linewidth=0.8)
+            _bars(axes, {row: groups.get(row, {}) for row in rows}, styles)
             axes.set(xscale="log", title=title)
-            axes.tick_params(axis="y", length=0)
-        grid.flat[-1].set_xlabel(x)
-        grid.flat[0].legend(loc="best", frameon=False)
+            _plain_numbers(axes.xaxis)
+        grid[0, 0].invert_yaxis()  # of all, since they share it
+        figure.supxlabel(x, fontsize="medium")
+        _names(figure, 2 if narrow else 4)
+    return figure
+
+
+def _grid(panels: int, height: float, narrow: bool) -> tuple[tuple[int, int], tuple[float, float]]:
+    """Two panels side by side on a page, one below the other on a phone: the grid, and inches."""
+    columns = 1 if narrow else min(2, panels)
+    rows = -(-panels // columns)
+    return (rows, columns), (3.9 if narrow else 8, rows * height + 0.7)
+
+
+def _plain_numbers(axis: Axis) -> None:
+    """A log axis that says 1, 3, 10, 30."""
+    axis.set_major_locator(LogLocator(subs=(1, 3)))
+    axis.set_major_formatter("{x:,g}")
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _bars(axes: Axes, groups: Groups, styles: Mapping[str, int]) -> None:
+    """One bar for each name in each group, the ratio beside it."""
+    height = 0.8 / len(styles)
+    for i, (name, style) in enumerate(styles.items()):
+        at = {j + (i - (len(styles) - 1) / 2) * height: g for j, g in enumerate(groups.values())}
+        known = {y: group[name] for y, group in at.items() if name in group}
+        if not known:
+            continue
+        axes.barh(
+            list(known),
+            list(known.values()),
+            0.9 * height,
+            label=name,
+            color=COLOURS[style],
+        )
+        for y, ratio in known.items():
+            text = f"{ratio:.1f}" if ratio < 9.95 else f"{ratio:.0f}"
+            axes.annotate(
+                text, (ratio, y), (2, 0), textcoords="offset points", va="center", fontsize=6.5
+            )
+    axes.set_yticks(range(len(groups)), list(groups))
+    axes.axvline(1, color=FAINT, linewidth=0.8)
+    axes.tick_params(axis="y", length=0)
+    axes.margins(x=0.14, y=0.01)
+
+
+def _names(figure: Figure, columns: int) -> None:
+    """The legend of all panels, above them."""
+    named = {}
+    for axes in figure.axes:
+        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
+            named.setdefault(name, handle)
+    figure.legend(named.values(), named, loc="outside upper center", ncols=columns, frameon=False)
+
+
+def sweep(
+    panels: Mapping[str, Lines],
+    x: str,
+    y: str,
+    styles: Mapping[str, int],
+    *,
+    narrow: bool = False,
+) -> Figure:
+    """Lines over the size of a window, both axes logarithmic.
+
+    Args:
+      panels: title -> (library, op) -> sizes and ratios; an op has a kind of line.
+      x, y: what the axes show.
+      styles: the colour and shape of each library.
+      narrow: drawn for a phone.
+    """
+    ops = list(dict.fromkeys(op for lines in panels.values() for _, op in lines))
+    shape, size = _grid(len(panels), 2.4, narrow)
+    with plt.rc_context(STYLE | {"font.size": 8 if narrow else 10}):
+        figure, grid = plt.subplots(
+            *shape, figsize=size, layout="constrained", squeeze=False, sharex=True, sharey=True
+        )
+        for axes, (title, lines) in zip(grid.flat, panels.items(), strict=True):
+            for (library, op), (at, ratios) in lines.items():
+                style, other = styles[library], op != ops[0]
+                axes.plot(
+                    at,
+                    ratios,
+                    SHAPES[style] + ("--" if other else "-"),
+                    color=COLOURS[style],
+                    markersize=4,
+                    markerfacecolor="white" if other else COLOURS[style],
+                    label=f"{op}, {library}",
+                )
+            axes.grid(color="#E6E6E6", linewidth=0.8)
+            axes.set(xscale="log", yscale="log", title=title)
+            _plain_numbers(axes.yaxis)
+            ticks = [4**n for n in range(1, 6)]
+            axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+            axes.xaxis.minorticks_off()
+        figure.supxlabel(x, fontsize="medium")
+        figure.supylabel(y, fontsize="medium")
+        _names(figure, 2 if narrow else 4)
     return figure

@@ -46,6 +46,18 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Sheet:
+    """A table: its name in file names, its title, what stands above the names of its rows."""
+
+    name: str
+    title: str
+    columns: Sequence[Column]
+    rows: Sequence[Row]
+    unit: str = "%"
+    on_terminal: bool = True
+
+
+@dataclass(frozen=True)
 class Picture:
     """A picture that can be drawn for a page or, with narrow=True, for a phone."""
 
@@ -72,12 +84,10 @@ class Section:
     question: str
     answer: str
     pictures: Sequence[Picture]
-    columns: Sequence[Column]
-    rows: Sequence[Row]
+    sheets: Sequence[Sheet]
     size: str
     claims: Sequence[Claim]
     method: Sequence[str]
-    unit: str = "%"
 
 
 def percent(values: np.ndarray) -> str:
@@ -109,21 +119,27 @@ def report(experiment: ModuleType, preset: str, data: str | None, *, root: Path,
 
 
 def _print(section: Section, note: str) -> None:
-    """The table, as wide as it needs to be where no terminal limits it."""
+    """The tables, as wide as they need to be where no terminal limits them."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=140)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column(section.unit, no_wrap=True)
-    columns = [column for column in section.columns if column.on_terminal]
-    for column in columns:
-        table.add_column(column.title, justify="right")
-    for row in section.rows:
-        table.add_row(row.title, *(column.show(row.values[column.key]) for column in columns))
-    console.print(table)
+    for sheet in section.sheets:
+        if sheet.on_terminal:
+            console.print(_table(sheet))
     for line in filter(None, (section.size, section.answer, note)):
         console.print(line, markup=False, highlight=False)
         console.print()
+
+
+def _table(sheet: Sheet) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column(sheet.unit, no_wrap=True)
+    columns = [column for column in sheet.columns if column.on_terminal]
+    for column in columns:
+        table.add_column(column.title, justify="right")
+    for row in sheet.rows:
+        table.add_row(row.title, *(column.show(row.values[column.key]) for column in columns))
+    return table
 
 
 def _write(
@@ -131,7 +147,10 @@ def _write(
 ) -> list[Path]:
     """Write everything; return the files, the page first."""
     stem.parent.mkdir(parents=True, exist_ok=True)
-    files = {stem.with_suffix(".csv"): _csv(section, cells)}
+    files = {}
+    for sheet in section.sheets:
+        name = "-".join(filter(None, (stem.name, sheet.name)))
+        files[stem.with_name(f"{name}.csv")] = _csv(sheet, cells)
     inline = []
     for picture in section.pictures:
         name = f"{stem.name}-{picture.name}"
@@ -139,21 +158,24 @@ def _write(
         files[stem.with_name(f"{name}.png")] = png = _image(wide, "png")
         files[stem.with_name(f"{name}.svg")] = _image(wide, "svg")
         inline.append((picture, _inline(png), _inline(_image(narrow, "png"))))
-    page = _page(section, inline, cells, command, note)
-    files = {stem.with_suffix(".html"): page.encode(), **files}
+    shown = {"section": section, "command": command, "note": note, "made": _made(cells)}
+    shown["experiment"] = stem.name
+    page = _render("report.html.j2", pictures=inline, **shown)
+    text = _render("report.md.j2", **shown)
+    files = {stem.with_suffix(".html"): page, stem.with_suffix(".md"): text, **files}
     for path, content in files.items():
         store.write(path, content)
     return list(files)
 
 
-def _csv(section: Section, cells: Sequence[store.Cell]) -> bytes:
-    """One line per net, with every metric."""
+def _csv(sheet: Sheet, cells: Sequence[store.Cell]) -> bytes:
+    """One line per cell, with every metric."""
     text = io.StringIO()
-    keys = list(section.rows[0].values)
+    keys = list(sheet.rows[0].values)
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(["data", "variant", "seed", *keys])
     data = cells[0].config["data"]
-    for row in section.rows:
+    for row in sheet.rows:
         seeds = sorted(cell.seed for cell in cells if cell.variant == row.variant)
         for number, seed in enumerate(seeds):
             values = [f"{row.values[key][number]:.6f}" for key in keys]
@@ -173,30 +195,17 @@ def _inline(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
-def _page(
-    section: Section,
-    pictures: Sequence[tuple[Picture, str, str]],
-    cells: Sequence[store.Cell],
-    command: str,
-    note: str,
-) -> str:
+def _render(template: str, **shown: Any) -> bytes:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    folder = Path(__file__).parent / "templates"
     environment = Environment(
-        loader=FileSystemLoader(folder),
-        autoescape=True,
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=template.endswith(".html.j2"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.j2").render(
-        section=section,
-        pictures=pictures,
-        command=command,
-        note=note,
-        made=_made(cells),
-    )
+    return environment.get_template(template).render(**shown).encode()
 
 
 def _made(cells: Sequence[store.Cell]) -> list[tuple[str, str]]:
@@ -206,11 +215,11 @@ def _made(cells: Sequence[store.Cell]) -> list[tuple[str, str]]:
         return ", ".join(sorted({str(read(cell.facts) or "none") for cell in cells}))
 
     versions = [
-        (package, values(lambda facts, package=package: facts["versions"][package]))
+        (package, values(lambda facts, package=package: facts["versions"].get(package)))
         for package in cells[0].facts["versions"]
     ]
     return [
-        ("nets", str(len(cells))),
+        ("cells", str(len(cells))),
         ("device", values(lambda facts: f"{facts['device']}, {facts['cores']} cores")),
         ("precision", values(lambda facts: facts["dtype"])),
         ("XLA flags", values(lambda facts: facts["xla_flags"])),

@@ -1,85 +1,89 @@
 """How long does each pooling take, forward and with its gradient, and what bounds it?
 
 Command:  python -m experiments run speed      (with others to compare: pip install '.[speed]')
-Time:     5 minutes on 2 cores
+Time:     8 minutes on 2 cores
 Result:   milliseconds of value, and of value and gradient; ratios to the floor, to Flax and to
-          PyTorch; compile time, bytes kept for the backward pass, temporary bytes
+          PyTorch; compile time, bytes kept for the backward pass, temporary bytes; and what a
+          training step gains
 
 All contenders of a case run in one process, by turns, in blocks: a warm call, then the best of
 three; the median over the blocks counts. So each runs with its own buffers warm, and a slow moment
-of the machine meets them all. PyTorch runs in both layouts, and the better one counts. The *floor*
-is an elementwise operation that reads and writes the same bytes once: x and y for the value; x, y
-and their gradients for the gradient.
+of the machine meets them all. One that has had its share of seconds sits out the blocks that are
+left; of one that needs them all for a single call, this call counts. PyTorch runs in both layouts,
+and the better one counts.
 
-The stored facts are held to: `check` fails where what is kept for the backward pass is larger than
-promised.
+The *floor* is an elementwise operation that reads and writes the same bytes once: x and y for the
+value; x, y and their gradients for the gradient. It runs in pieces, so a result of more than 32 MB,
+which costs everyone else fresh pages on every call, costs the floor none. It is measured in the
+same blocks. So is the jaxpool max that the smooth poolings are compared with, and a training step
+without pooling, which says how much there is to gain: it takes every second pixel instead, or the
+first quarter of the image, whichever is faster.
+
+`check` holds stored results to what is promised about memory.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from experiments import config as configs
-from experiments.report import Claim, Column, Picture, Row, Section
+from experiments.contenders import CASES, FORMS, SIX, SMOOTH, SWEEP, Case, Runs
+from experiments.report import Claim, Column, Picture, Row, Section, Sheet
 from experiments.store import Cell
 
 NAME = "speed"
 QUESTION = "How long does each pooling take, forward and with its gradient?"
 WORKERS = 1  # nothing else may run while a clock does
 
+EVERY = CASES | FORMS | SWEEP
+STEPS = ("lenet", "resnet")  # of experiments.steps, which loads JAX
 
-@dataclass(frozen=True)
-class Case:
-    """A shape that networks pool, channels last."""
-
-    title: str
-    shape: tuple[int, ...]
-    window: int
-    stride: int
-    pad: int
-
-
-CASES = {
-    "stem": Case("stem 3x3 s2", (8, 112, 112, 64), 3, 2, 1),
-    "vgg": Case("VGG 2x2 s2", (8, 56, 56, 192), 2, 2, 0),
-    "inception": Case("Inception 3x3 s1", (8, 28, 28, 256), 3, 1, 1),
-    "pyramid": Case("SPP 11x11 s1", (2, 40, 40, 256), 11, 1, 5),
-    "image": Case("image 2x2 s2", (32, 128, 128, 3), 2, 2, 0),
-    "global": Case("global 8x8", (64, 8, 8, 1024), 8, 8, 0),
-}
-OPS = ("max", "avg", "lse", "softmax")
+# A variant is a pooling and a case, max@stem, or step@lenet.
+VARIANTS = [
+    *(f"{op}@{case}" for case in CASES for op in ("max", "avg", *SMOOTH)),
+    *(f"{op}@{case}" for case in SIX for op in ("min", "sum")),
+    *(f"{op}@{case}" for case in (*FORMS, *SWEEP) for op in ("max", "avg")),
+    *(f"step@{name}" for name in STEPS),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(configs.Config):
-    """All that one measurement depends on; the variant, max@stem, says which op and which case."""
+    """All that one measurement depends on.
+
+    A contender has its `blocks`, each with a warm call and the best of `calls`, unless it has taken
+    more than `seconds`, of which a training step has `longer` times as many.
+    """
 
     experiment: str = NAME
     one_example: bool
     blocks: int
+    seconds: float
     calls: int = 3
-
-
-def _parts(variant: str) -> tuple[str, Case]:
-    op, case = variant.split("@")
-    return op, CASES[case]
+    longer: int = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """How often to measure."""
+    """How often to measure what."""
 
     about: str
     blocks: int
+    seconds: float
+    variants: Sequence[str] = tuple(VARIANTS)
 
 
 PRESETS = {
-    "smoke": Preset(about="seconds: does everything run?", blocks=1),
-    "quick": Preset(about="5 minutes on 2 cores", blocks=5),
+    "smoke": Preset(
+        about="seconds: does everything run?",
+        blocks=1,
+        seconds=0.1,
+        variants=("max@image", "softmax@image", "max@stem-bfloat16", "max@1d-16", "step@lenet"),
+    ),
+    "quick": Preset(about="8 minutes on 2 cores", blocks=7, seconds=1),
 }
 
 
@@ -89,11 +93,10 @@ def cells(
     seeds: int | None = None,
     variants: Sequence[str] = (),
 ) -> list[Config]:
-    """One cell for each case and op; a variant is written max@stem. More seeds measure again."""
+    """One cell for each case and op. More seeds measure again."""
     chosen = PRESETS[configs.choose("preset", preset, PRESETS)]
     name = configs.choose("data", data_name or "random", ["random"])
-    every = [f"{op}@{case}" for case in CASES for op in OPS]
-    names = [configs.choose("variant", variant, every) for variant in variants or every]
+    names = [configs.choose("variant", name, VARIANTS) for name in variants or chosen.variants]
     count = configs.at_least("--seeds", 1 if seeds is None else seeds, 1)
     return [
         Config(
@@ -102,146 +105,19 @@ def cells(
             seed=seed,
             one_example=preset == "smoke",
             blocks=chosen.blocks,
+            seconds=chosen.seconds,
         )
         for seed in range(count)
         for variant in names
     ]
 
 
-# ---- the contenders ----
-
-Run = Callable[..., Any]  # called without arguments
-
-
-def _contenders(op: str, case: Case, images: np.ndarray) -> tuple[dict[str, Run], dict[str, Any]]:
-    """What is timed, by name: `library/value` and `library/gradient`; and facts about jaxpool's."""
-    import jax
-    import jax.numpy as jnp
-
-    import jaxpool
-
-    k, s, p = case.window, case.stride, case.pad
-    x = jnp.asarray(images)
-
-    def ours(x: jax.Array) -> jax.Array:
-        return getattr(jaxpool, f"{op}_pool")(x, (k, k), s, p)
-
-    runs, facts = {}, {}
-    y = ours(x)
-    runs["floor/value"] = _ready(jax.jit(lambda x, y: jnp.sum(x[:1, :1]) + y), x, y)
-    functions: dict[str, Callable] = {"jaxpool": ours} | _flax(op, case)
-    for name, f in functions.items():
-        both = jax.jit(lambda x, g, f=f: _value_and_gradient(f, x, g))
-        start = time.perf_counter()
-        compiled = both.lower(x, y).compile()
-        if name == "jaxpool":
-            facts["compile_seconds"] = time.perf_counter() - start
-            memory: Any = compiled.memory_analysis()
-            facts["temporary_bytes"] = memory.temp_size_in_bytes
-            kept = jax.eval_shape(lambda x: jax.vjp(ours, x)[1], x)
-            facts["kept_bytes"] = sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(kept))
-        runs[f"{name}/value"] = _ready(jax.jit(f), x)
-        runs[f"{name}/gradient"] = _ready(both, x, y)
-    halves = jax.jit(lambda x, y: (x + 1, y + 1))
-    runs["floor/gradient"] = _ready(halves, x, y)
-    part = x.ravel()[: (x.size + y.size) // 2]
-    runs["floor/value"] = _ready(jax.jit(lambda a: a + 1), part)
-    facts["input_bytes"] = x.nbytes
-    return runs | _equinox(op, case, x) | _torch(op, case, images), facts
+def _parts(variant: str) -> tuple[str, Case]:
+    op, case = variant.split("@")
+    return op, EVERY[case]
 
 
-def _ready(f: Callable, *args: Any) -> Run:
-    import jax
-
-    return lambda: jax.block_until_ready(f(*args))
-
-
-def _value_and_gradient(f: Callable, x: Any, g: Any) -> tuple[Any, Any]:
-    import jax
-
-    y, back = jax.vjp(f, x)
-    return y, back(g)[0]
-
-
-def _flax(op: str, case: Case) -> dict[str, Callable]:
-    from flax import linen as nn
-
-    pool = {"max": nn.max_pool, "avg": nn.avg_pool}.get(op)
-    if pool is None:
-        return {}
-    k, s, p = case.window, case.stride, case.pad
-    return {"flax": lambda x: pool(x, (k, k), (s, s), ((p, p), (p, p)))}
-
-
-def _equinox(op: str, case: Case, x: Any) -> dict[str, Run]:
-    try:
-        eqx = import_module("equinox")
-    except ImportError:
-        return {}
-    import jax
-    import jax.numpy as jnp
-
-    kind = {"max": eqx.nn.MaxPool2d, "avg": eqx.nn.AvgPool2d}.get(op)
-    if kind is None:
-        return {}
-    pool = jax.vmap(kind(case.window, case.stride, case.pad))
-    first = jnp.moveaxis(x, -1, 1)
-    g = pool(first)
-    both = jax.jit(lambda x, g: _value_and_gradient(pool, x, g))
-    return {
-        "equinox/value": _ready(jax.jit(pool), first),
-        "equinox/gradient": _ready(both, first, g),
-    }
-
-
-def _torch(op: str, case: Case, x: np.ndarray) -> dict[str, Run]:
-    try:
-        torch = import_module("torch")
-    except ImportError:
-        return {}
-    F = torch.nn.functional
-    pool = {"max": F.max_pool2d, "avg": F.avg_pool2d}.get(op)
-    if pool is None:
-        return {}
-    runs = {}
-    first = torch.from_numpy(np.ascontiguousarray(np.moveaxis(x, -1, 1)))
-    layouts = {"first": torch.contiguous_format, "last": torch.channels_last}
-    for layout, memory in layouts.items():
-        a = first.contiguous(memory_format=memory).requires_grad_()
-
-        def value(a: Any = a) -> Any:
-            with torch.no_grad():
-                return pool(a, case.window, case.stride, case.pad)
-
-        g = torch.ones_like(value())
-
-        def both(a: Any = a, g: Any = g) -> Any:
-            y = pool(a, case.window, case.stride, case.pad)
-            return y, torch.autograd.grad(y, a, g)
-
-        runs[f"torch, channels {layout}/value"] = value
-        runs[f"torch, channels {layout}/gradient"] = both
-    return runs
-
-
-def run(config: Config, tick: Callable[[int, float | None], None]) -> tuple[dict, dict]:
-    """Time all contenders of one case: milliseconds per block."""
-    op, case = _parts(config.variant)
-    shape = (1, *case.shape[1:]) if config.one_example else case.shape
-    x = np.random.default_rng(config.seed).normal(size=shape).astype(np.float32)
-    runs, facts = _contenders(op, case, x)
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(config.blocks):
-        for name, once in runs.items():
-            once()
-            took = []
-            for _ in range(config.calls):
-                start = time.perf_counter()
-                once()
-                took.append(time.perf_counter() - start)
-            times[name].append(1e3 * min(took))
-        tick(1, None)
-    return {name.replace("/", "|"): np.array(ms) for name, ms in times.items()}, facts
+# ---- the clock ----
 
 
 def work(config: Config) -> int:
@@ -249,24 +125,73 @@ def work(config: Config) -> int:
     return config.blocks
 
 
-# ---- the report ----
+def run(config: Config, tick: Callable[[int, float | None], None]) -> tuple[dict, dict]:
+    """Time all contenders of one case: milliseconds per block."""
+    from experiments import contenders, steps
+
+    op, name = config.variant.split("@")
+    what = steps.STEPS[name] if op == "step" else EVERY[name]
+    shape = (1, *what.shape[1:]) if config.one_example else what.shape
+    x = np.random.default_rng(config.seed).normal(size=shape).astype(np.float32)
+    if isinstance(what, steps.Step):
+        runs, facts, seconds = steps.contenders(what, x), {}, config.longer * config.seconds
+    else:
+        (runs, facts), seconds = contenders.contenders(op, what, x), config.seconds
+    times = _times(runs, config.blocks, config.calls, seconds, tick)
+    return {name.replace("/", "|"): np.array(ms) for name, ms in times.items()}, facts
+
+
+def _times(
+    runs: Runs,
+    blocks: int,
+    calls: int,
+    seconds: float,
+    tick: Callable[[int, float | None], None],
+) -> dict[str, list[float]]:
+    """The best call of every block, in milliseconds."""
+    spent = {name: _clock(once) for name, once in runs.items()}
+    times = {name: [1e3 * took] if took > seconds else [] for name, took in spent.items()}
+    for _ in range(blocks):
+        for name, once in runs.items():
+            if spent[name] > seconds:
+                continue
+            warm = _clock(once)
+            again = calls if warm < seconds / 8 else 1
+            took = [_clock(once) for _ in range(again)]
+            spent[name] += warm + sum(took)
+            times[name].append(1e3 * min(took))
+        tick(1, None)
+    return times
+
+
+def _clock(once: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    once()
+    return time.perf_counter() - start
+
+
+# ---- the numbers ----
 
 
 def milliseconds(cell: Cell) -> dict[str, float]:
-    """The median over the blocks of every contender; the better one of PyTorch's layouts."""
+    """The median over the blocks of every contender, and the better one of two of a kind."""
     found = {name.replace("|", "/"): float(np.median(ms)) for name, ms in cell.arrays.items()}
-    for kind in ("value", "gradient"):
-        layouts = [ms for name, ms in found.items() if name.startswith("torch") and kind in name]
-        if layouts:
-            found[f"torch/{kind}"] = min(layouts)
+    for name, ms in list(found.items()):
+        # torch, channels last/value: one of two forms of torch/value.
+        form, _, kind = name.partition("/")
+        whole = f"{form.partition(',')[0]}/{kind}"
+        found[whole] = min(ms, found.get(whole, ms))
     return found
 
 
+OTHERS = ("floor", "flax", "equinox", "torch", "max")
+
+
 def numbers(cell: Cell) -> dict[str, float]:
-    """All that the table shows of one cell; NaN where a library is not there."""
+    """All that is known of a pooling; NaN where a library is not there."""
     ms = milliseconds(cell)
-    found = {"value_ms": ms["jaxpool/value"], "gradient_ms": ms["jaxpool/gradient"]}
-    for other in ("floor", "flax", "equinox", "torch"):
+    found = {f"{kind}_ms": ms[f"jaxpool/{kind}"] for kind in ("value", "gradient")}
+    for other in OTHERS:
         for kind in ("value", "gradient"):
             theirs = ms.get(f"{other}/{kind}", float("nan"))
             found[f"{kind}_to_{other}"] = ms[f"jaxpool/{kind}"] / theirs
@@ -277,29 +202,63 @@ def numbers(cell: Cell) -> dict[str, float]:
     return found
 
 
+def step_numbers(cell: Cell) -> dict[str, float]:
+    """All that is known of a training step: `none` is what it takes without pooling."""
+    ms = {name.removesuffix("/step"): value for name, value in milliseconds(cell).items()}
+    return {f"{name}_ms": ms[name] for name in ("jaxpool", "flax", "none")} | {
+        "faster": ms["flax"] / ms["jaxpool"],
+        "ceiling": ms["flax"] / ms["none"],
+        "share": 1 - ms["none"] / ms["jaxpool"],
+        "share_flax": 1 - ms["none"] / ms["flax"],
+    }
+
+
+def promises(op: str, case: Case) -> dict[str, float]:
+    """The most bytes per input byte, of float32: kept for the backward pass, and temporary."""
+    if op in SMOOTH:
+        return {"temporary": 4}
+    kept = 0.0 if op in ("avg", "sum") else 0.25 if min(case.strides) > 1 else 0.5
+    return {"kept": kept, "temporary": 1.5 if case.small else 4}
+
+
+CONSTANTS = 0.001
+"""The counts of an average are one number per window, the same for all examples and channels."""
+
+
 def check(cell: Cell) -> list[str]:
-    """What is kept for the backward pass: nothing for averages, winners alone for max."""
+    """The memory that a pooling needs and keeps is no more than promised."""
+    if cell.variant.startswith("step"):
+        return []
     op, case = _parts(cell.variant)
-    kept = cell.facts["kept_bytes"] / cell.facts["input_bytes"]
-    most = {"avg": 0.001, "max": 0.25 if case.stride > 1 else 0.5}.get(op)
-    if most is not None and kept > most:
-        return [f"{kept:.2f} bytes are kept per input byte, more than {most}"]
-    return []
+    if case.dtype != "float32":
+        return []
+    seen = numbers(cell)
+    return [
+        f"{seen[key]:.2f} bytes are {key} per input byte, more than {most}"
+        for key, most in promises(op, case).items()
+        if seen[key] > most + CONSTANTS
+    ]
 
 
-def _times(values: np.ndarray) -> str:
+# ---- the report ----
+
+
+def _two_digits(values: np.ndarray) -> str:
     return "" if np.isnan(values).any() else f"{np.mean(values):.2f}"
 
 
-COLUMNS = [
-    Column("value_ms", "ms", "Milliseconds of one call, the result alone.", show=_times),
-    Column("gradient_ms", "ms, +grad", "Value and gradient in one program.", show=_times),
+def _column(key: str, title: str, meaning: str) -> Column:
+    return Column(key, title, meaning, show=_two_digits)
+
+
+COLUMNS = (
+    _column("value_ms", "ms", "Milliseconds of one call, the result alone."),
+    _column("gradient_ms", "ms, +grad", "Value and gradient in one program."),
     *(
-        Column(
+        _column(
             f"{kind}_to_{other}",
             f"{short} {other}",
             f"Time of jaxpool over that of {other}, {what}: below 1 is faster.",
-            show=_times,
         )
         for other in ("floor", "flax", "torch")
         for kind, short, what in (
@@ -307,97 +266,317 @@ COLUMNS = [
             ("gradient", "+grad /", "value and gradient"),
         )
     ),
-    Column("kept", "kept", "Bytes kept for the backward pass per input byte.", show=_times),
-    Column("temporary", "temp", "Temporary bytes per input byte.", show=_times),
-    Column("compile_s", "compile", "Seconds to compile value and gradient.", show=_times),
-]
+    _column("kept", "kept", "Bytes kept for the backward pass per input byte."),
+    _column("temporary", "temp", "Temporary bytes per input byte, value and gradient."),
+    _column("compile_s", "compile", "Seconds to compile value and gradient."),
+)
+STEP_COLUMNS = (
+    _column("jaxpool_ms", "ms", "Milliseconds of one training step, with jaxpool."),
+    _column("flax_ms", "ms, flax", "With Flax's pooling, everything else equal."),
+    _column(
+        "none_ms",
+        "ms, none",
+        "Without pooling: every second pixel, or the first quarter of the image.",
+    ),
+    _column("faster", "times faster", "Time with Flax's pooling over that with jaxpool."),
+    _column("ceiling", "ceiling", "Times faster than with Flax if pooling took no time."),
+    Column("share_flax", "% flax", "Share of the step that Flax's pooling takes."),
+    Column("share", "% jaxpool", "Share of the step that jaxpool's pooling takes."),
+)
 
 
 def section(found: Sequence[Cell]) -> Section:
-    """The table and the bars."""
-    order = [f"{op}@{case}" for case in CASES for op in OPS]
-    rows = []
-    for variant in order:
-        of = [numbers(cell) for cell in found if cell.variant == variant]
-        if of:
-            op, case = _parts(variant)
-            values = {key: np.array([each[key] for each in of]) for key in of[0]}
-            rows.append(Row(variant, f"{op}, {case.title}", values))
+    """Tables, bars, and the lines of the sweep."""
+    rows = {name: _rows(found, cases) for name, cases in (("", CASES), ("forms", FORMS))}
+    rows["sweep"] = _rows(found, SWEEP)
+    steps = _step_rows(found)
+    sheets = [
+        Sheet("", "The cases", COLUMNS, rows[""], unit=""),
+        Sheet("forms", "16 bits, and channels first", COLUMNS, rows["forms"], unit=""),
+        Sheet("steps", "A training step", STEP_COLUMNS, steps, unit=""),
+        Sheet("sweep", "Windows of every size", COLUMNS, rows["sweep"], "", on_terminal=False),
+    ]
+    pictures = [_against(rows[""]), _smooth(rows[""]), _lines(rows["sweep"])]
     return Section(
         question=QUESTION,
-        answer=_answer(rows),
-        pictures=[_bars(found)],
-        columns=COLUMNS,
-        rows=rows,
-        size="float32, channels last; one process, median over blocks of the best of three.",
-        claims=_claims(rows),
-        method=[str(__doc__).split("\n\n")[2].replace("\n", " ").replace("*", "")],
-        unit="",
+        answer=_answer(rows[""], steps),
+        pictures=[picture for picture in pictures if picture],
+        sheets=[sheet for sheet in sheets if sheet.rows],
+        size="float32, channels last, unless said; one process, median over blocks of the best of "
+        "three.",
+        claims=_claims([row for some in rows.values() for row in some], steps),
+        method=[
+            text.replace("\n", " ") for text in str(__doc__).replace("*", "").split("\n\n")[2:4]
+        ],
     )
 
 
-def _mean(rows: Sequence[Row], ops: Sequence[str], key: str) -> float:
-    """The geometric mean over cases; NaN where a library is not there."""
-    ratios = [row.values[key].mean() for row in rows if row.variant.split("@")[0] in ops]
-    return float(np.exp(np.mean(np.log(ratios)))) if ratios else float("nan")
+def _rows(found: Sequence[Cell], cases: Mapping[str, Case]) -> list[Row]:
+    names = [name for name in VARIANTS if name.split("@")[1] in cases]
+    titles = {name: "{}, {}".format(*_titles(name)) for name in names}
+    return _measured(found, titles, numbers)
 
 
-def _answer(rows: Sequence[Row]) -> str:
-    said = []
-    for op in ("max", "avg"):
-        flax, torch = (_mean(rows, [op], f"gradient_to_{o}") for o in ("flax", "torch"))
-        if flax == flax:
-            more = f" and {1 / torch:.1f} times as fast as PyTorch" if torch == torch else ""
-            said.append(f"{op} pooling is {1 / flax:.1f} times as fast as Flax{more}")
-    return f"With its gradient, {'; '.join(said)} (geometric means over the cases)." if said else ""
+def _titles(variant: str) -> tuple[str, str]:
+    op, case = _parts(variant)
+    return op, case.title
 
 
-def _claims(rows: Sequence[Row]) -> list[Claim]:
+def _step_rows(found: Sequence[Cell]) -> list[Row]:
+    from experiments import steps
+
+    titles = {f"step@{name}": steps.STEPS[name].title for name in STEPS}
+    return _measured(found, titles, step_numbers)
+
+
+def _measured(
+    found: Sequence[Cell], titles: Mapping[str, str], numbers: Callable[[Cell], dict[str, float]]
+) -> list[Row]:
+    """A row for each variant that was measured, with one value per seed."""
+    rows = []
+    for variant, title in titles.items():
+        of = [numbers(cell) for cell in found if cell.variant == variant]
+        if of:
+            values = {key: np.array([each[key] for each in of]) for key in of[0]}
+            rows.append(Row(variant, title, values))
+    return rows
+
+
+# ---- what it aims at ----
+
+
+def _of(rows: Sequence[Row], ops: Sequence[str], cases: Mapping[str, Case]) -> list[Row]:
+    wanted = {f"{op}@{case}" for op in ops for case in cases}
+    return [row for row in rows if row.variant in wanted]
+
+
+def _known(rows: Sequence[Row], key: str) -> dict[str, float]:
+    """Title -> value, of the rows that have it."""
+    means = {row.title: float(row.values[key].mean()) for row in rows}
+    return {title: mean for title, mean in means.items() if mean == mean}
+
+
+def _mean(rows: Sequence[Row], key: str) -> float:
+    """The geometric mean over rows; NaN where nothing is known."""
+    known = list(_known(rows, key).values())
+    return float(np.exp(np.mean(np.log(known)))) if known else float("nan")
+
+
+AIM = "this library's aim"
+
+
+def _mean_at_most(expected: str, rows: Sequence[Row], key: str, most: float) -> list[Claim]:
+    seen = _mean(rows, key)
+    if seen != seen:
+        return []
+    observed = f"{seen:.2f}, the geometric mean of {len(_known(rows, key))}."
+    return [Claim(expected, observed, seen <= most, AIM)]
+
+
+def _each_at_most(expected: str, rows: Sequence[Row], key: str, most: float) -> list[Claim]:
+    """A claim about every row, with the worst one named."""
+    known = _known(rows, key)
+    if not known:
+        return []
+    worst = max(known, key=lambda title: known[title])
+    above = sum(value > most for value in known.values())
+    observed = f"at worst {known[worst]:.2f} ({worst}); {above} of {len(known)} are above."
+    return [Claim(expected, observed, not above, AIM)]
+
+
+def _claims(rows: Sequence[Row], steps: Sequence[Row]) -> list[Claim]:
     """What jaxpool sets out to reach."""
-
-    def claim(expected: str, seen: float, holds: bool) -> list[Claim]:
-        known = seen == seen
-        source = "this library's aim"
-        return [Claim(expected, f"{seen:.2f}.", holds, source)] if known else []
-
-    torch = _mean(rows, ["max", "avg"], "gradient_to_torch")
-    flax = _mean(rows, ["max"], "gradient_to_flax")
-    worst = max(
-        (r.values["gradient_to_torch"].mean() for r in rows if r.variant[:3] in ("max", "avg")),
-        default=float("nan"),
-    )
+    six, known = (_of(rows, ("max", "avg"), cases) for cases in (SIX, CASES))
+    small = [row for row in known if _parts(row.variant)[1].small]
     return [
-        *claim("max and avg with gradient: at most 0.6 of PyTorch's time", torch, torch <= 0.6),
-        *claim("max and avg with gradient: in no case slower than PyTorch", worst, worst <= 1),
-        *claim("max with gradient: at most 0.1 of Flax's time", flax, flax <= 0.1),
+        *_mean_at_most(
+            "max and avg with gradient: at most 0.6 of PyTorch's time",
+            six,
+            "gradient_to_torch",
+            0.6,
+        ),
+        *_each_at_most(
+            "max and avg with gradient: never slower than PyTorch", six, "gradient_to_torch", 1
+        ),
+        *_mean_at_most(
+            "max with gradient: at most 0.1 of Flax's time",
+            _of(rows, ["max"], SIX),
+            "gradient_to_flax",
+            0.1,
+        ),
+        *_each_at_most("max and avg alone: never slower than Flax", known, "value_to_flax", 1),
+        *_each_at_most(
+            "max and avg alone, windows up to 3x3: at most 1.5 times the floor",
+            small,
+            "value_to_floor",
+            1.5,
+        ),
+        *_each_at_most(
+            "log-sum-exp and softmax with gradient: at most 4 times max",
+            _of(rows, SMOOTH, CASES),
+            "gradient_to_max",
+            4,
+        ),
+        *_memory(rows),
+        *_each_at_most("value and gradient compile in 2 seconds", rows, "compile_s", 2),
+        *_long_window(rows),
+        *(claim for row in steps for claim in _step_claim(row)),
     ]
 
 
-def _bars(found: Sequence[Cell]) -> Picture:
+def _memory(rows: Sequence[Row]) -> list[Claim]:
+    """The promises of memory, one claim for each number that is promised."""
+    groups: dict[tuple[str, str, float], list[Row]] = {}
+    for row in rows:
+        op, case = _parts(row.variant)
+        if case.dtype == "float32":
+            for key, most in promises(op, case).items():
+                groups.setdefault((key, _whose(op, case, key), most), []).append(row)
+    return [
+        claim
+        for (key, whose, most), of in sorted(groups.items(), key=lambda item: item[0])
+        for claim in _each_at_most(
+            f"{whose}: at most {most:g} bytes {key} per input byte", of, key, most + CONSTANTS
+        )
+    ]
+
+
+def _whose(op: str, case: Case, key: str) -> str:
+    """The poolings that a promise of memory is about."""
+    if op in SMOOTH:
+        return "log-sum-exp and softmax"
+    if key == "temporary":
+        return "others, " + ("windows up to 3x3" if case.small else "larger windows")
+    if op in ("avg", "sum"):
+        return "avg and sum"
+    return "max and min, " + ("larger strides" if min(case.strides) > 1 else "stride 1")
+
+
+def _long_window(rows: Sequence[Row]) -> list[Claim]:
+    """A window of 1,024 against one of 16: each over its own floor, of the same bytes."""
+    ratios = {}
+    for op in ("max", "avg"):
+        pair = [_of(rows, [op], {f"1d-{side}": SWEEP[f"1d-{side}"]}) for side in (1024, 16)]
+        for kind in ("value", "gradient"):
+            if all(pair):
+                long, short = (_mean(each, f"{kind}_to_floor") for each in pair)
+                ratios[f"{op}, {kind}"] = long / short
+    row = [Row("", title, {"": np.array([ratio])}) for title, ratio in ratios.items()]
+    return _each_at_most("a 1-D window of 1,024 costs at most 3 times one of 16", row, "", 3)
+
+
+def _step_claim(row: Row) -> list[Claim]:
+    """LeNet has an aim; with every step, its ceiling is said."""
+    faster, ceiling = (row.values[key].mean() for key in ("faster", "ceiling"))
+    observed = f"{faster:.2f} times; {ceiling:.2f} if pooling took no time."
+    if row.variant == "step@lenet":
+        expected = "a training step of LeNet is 1.3 times faster than with Flax's pooling"
+        return [Claim(expected, observed, bool(faster >= 1.3), AIM)]
+    expected = f"a training step of {row.title} is faster than with Flax's pooling"
+    return [Claim(expected, observed, bool(faster > 1), AIM)]
+
+
+def _answer(rows: Sequence[Row], steps: Sequence[Row]) -> str:
+    """One or two sentences, from the numbers."""
+    said = []
+    for op in ("max", "avg"):
+        of = _of(rows, [op], SIX)
+        flax, torch = (_mean(of, f"gradient_to_{other}") for other in ("flax", "torch"))
+        if flax == flax:
+            more = f" and {1 / torch:.1f} times as fast as PyTorch's" if torch == torch else ""
+            said.append(f"{op} pooling is {1 / flax:.1f} times as fast as Flax's{more}")
+    answer = (
+        f"With its gradient, {'; '.join(said)} (geometric means over the cases)." if said else ""
+    )
+    for row in steps:
+        faster = row.values["faster"].mean()
+        answer += f" A training step of {row.title} is {faster:.2f} times as fast as with Flax's."
+    return answer.strip()
+
+
+# ---- the pictures ----
+
+LIBRARIES = {"jaxpool": 0, "torch": 1, "equinox": 2, "flax": 3}  # and their colours
+
+
+def _over_floor(row: Row, name: str, kind: str) -> float:
+    """The time of jaxpool or of another over the floor; NaN where it was not measured."""
+    ours = row.values[f"{kind}_to_floor"]
+    other = 1.0 if name == "jaxpool" else row.values[f"{kind}_to_{name}"]
+    return float((ours / other).mean())
+
+
+def _only_known(ratios: Mapping[str, float]) -> dict[str, float]:
+    return {name: ratio for name, ratio in ratios.items() if ratio == ratio}
+
+
+def _against(rows: Sequence[Row]) -> Picture | None:
+    panels = {
+        f"{op} pooling": {
+            _parts(row.variant)[1].title: _only_known(
+                {name: _over_floor(row, name, "gradient") for name in LIBRARIES}
+            )
+            for row in _of(rows, [op], CASES)
+        }
+        for op in ("max", "avg")
+    }
+    return _bars(
+        "bars",
+        "Max and average pooling: time of value and gradient over the floor",
+        panels,
+    )
+
+
+def _smooth(rows: Sequence[Row]) -> Picture | None:
+    groups: dict[str, dict[str, float]] = {}
+    for row in _of(rows, SMOOTH, CASES):
+        op, case = _parts(row.variant)
+        group = groups.setdefault(case.title, {"max": _over_floor(row, "max", "gradient")})
+        group[op] = _over_floor(row, "jaxpool", "gradient")
+    return _bars(
+        "smooth",
+        "Log-sum-exp and softmax pooling beside max: time of value and gradient over the floor",
+        {"": groups},
+    )
+
+
+AXIS = "time over the floor, value and gradient"
+CAPTION = "1 is an elementwise operation that reads and writes the same bytes. Logarithmic."
+
+
+def _bars(
+    name: str, alt: str, panels: Mapping[str, Mapping[str, Mapping[str, float]]]
+) -> Picture | None:
+    known = {title: groups for title, groups in panels.items() if groups}
+
     def draw(narrow: bool) -> Any:
         from experiments import figures
 
-        panels = {}
-        for op in ("max", "avg"):
-            groups = {}
-            for case, about in CASES.items():
-                of = [milliseconds(c) for c in found if c.variant == f"{op}@{case}"]
-                if of:
-                    names = ("jaxpool", "torch", "equinox", "flax")
-                    groups[about.title] = {
-                        name: float(
-                            np.mean([m[f"{name}/gradient"] / m["floor/gradient"] for m in of])
-                        )
-                        for name in names
-                        if f"{name}/gradient" in of[0]
-                    }
-            if groups:
-                panels[f"{op} pooling"] = groups
-        return figures.bars(panels, "time over the floor, value and gradient", narrow=narrow)
+        return figures.bars(
+            known, AXIS, LIBRARIES | {"max": 0, "lse": 4, "softmax": 5}, narrow=narrow
+        )
 
-    return Picture(
-        name="bars",
-        alt="Time of value and gradient over the floor",
-        caption="1 is an elementwise operation that moves the same bytes. Logarithmic.",
-        draw=draw,
-    )
+    return Picture(name, alt, CAPTION, draw) if known else None
+
+
+def _lines(rows: Sequence[Row]) -> Picture | None:
+    panels: dict[str, dict[tuple[str, str], tuple[list[int], list[float]]]] = {}
+    for row in rows:
+        op, case = _parts(row.variant)
+        for kind, what in (("value", "value"), ("gradient", "value and gradient")):
+            lines = panels.setdefault(f"{len(case.window)}-D, {what}", {})
+            for name in ("jaxpool", "flax"):
+                ratio = _over_floor(row, name, kind)
+                if ratio == ratio:
+                    at, ratios = lines.setdefault((name, op), ([], []))
+                    at.append(case.window[0])
+                    ratios.append(ratio)
+
+    def draw(narrow: bool) -> Any:
+        from experiments import figures
+
+        x, y = "side of the window", "time over the floor"
+        return figures.sweep(panels, x, y, LIBRARIES, narrow=narrow)
+
+    alt = "Time over the floor for windows of every size"
+    return Picture("sweep", alt, f"Stride 1. {CAPTION}", draw) if panels else None

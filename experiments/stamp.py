@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-PACKAGES = ("jaxpool", "jax", "jaxlib", "flax", "optax", "numpy")
+PACKAGES = ("jaxpool", "jax", "jaxlib", "flax", "optax", "numpy", "equinox", "torch")
 
 
 def _version(package: str) -> str | None:

@@ -45,7 +45,7 @@ def start(
 
 
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
-def _step(
+def step(
     net: nn.Module,
     optimizer: optax.GradientTransformation,
     state: State,
@@ -108,7 +108,7 @@ def fit(
     for epoch in order:
         losses = []
         for number, chosen in enumerate(epoch):
-            state, loss = _step(net, optimizer, state, images, labels, chosen)
+            state, loss = step(net, optimizer, state, images, labels, chosen)
             losses.append(loss)
             # Reading a loss waits for it, so not at every step.
             tick(batch, float(loss) if number % 4 == 0 else None)

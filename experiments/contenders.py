@@ -1,0 +1,249 @@
+"""What is timed against what: one pooling of one case, by every library that has it.
+
+A contender is named `library/what`: `flax/gradient` is value and gradient, in one program, by Flax.
+Optional libraries are left out where they are not installed.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from importlib import import_module
+from math import prod
+from typing import Any
+
+import numpy as np
+
+Run = Callable[[], Any]  # returns when the result is there
+Runs = dict[str, Run]
+
+SMOOTH = ("lse", "softmax")  # which no other library has
+
+
+@dataclass(frozen=True)
+class Case:
+    """Something that networks pool. The shape is written channels last."""
+
+    title: str
+    shape: tuple[int, ...]
+    window: tuple[int, ...]
+    strides: tuple[int, ...]
+    padding: int | str = 0
+    dtype: str = "float32"
+    channels_first: bool = False
+    against: tuple[str, ...] = ("flax", "equinox", "torch")
+
+    @property
+    def small(self) -> bool:
+        """No side of the window is longer than 3."""
+        return max(self.window) <= 3
+
+
+# The six cases for which there are aims against other libraries, then signals and volumes.
+SIX = {
+    "stem": Case("stem 3x3 s2", (8, 112, 112, 64), (3, 3), (2, 2), 1),
+    "vgg": Case("VGG 2x2 s2", (8, 56, 56, 192), (2, 2), (2, 2)),
+    "inception": Case("Inception 3x3 s1", (8, 28, 28, 256), (3, 3), (1, 1), 1),
+    "pyramid": Case("SPP 11x11 s1", (2, 40, 40, 256), (11, 11), (1, 1), 5),
+    "image": Case("image 2x2 s2", (32, 128, 128, 3), (2, 2), (2, 2)),
+    "global": Case("global 8x8", (64, 8, 8, 1024), (8, 8), (8, 8)),
+}
+CASES = SIX | {
+    "audio": Case("audio 400 s160", (16, 160_000, 8), (400,), (160,)),
+    "volume2": Case("volume 2x2x2 s2", (2, 64, 64, 64, 16), (2, 2, 2), (2, 2, 2)),
+    "volume3": Case("volume 3x3x3 s2", (2, 64, 64, 64, 16), (3, 3, 3), (2, 2, 2), 1),
+}
+
+
+def _forms() -> Iterator[tuple[str, Case]]:
+    """Two of the cases in 16 bits, and channels first."""
+    for name in ("stem", "inception"):
+        case = SIX[name]
+        for dtype in ("bfloat16", "float16"):
+            title = f"{case.title}, {dtype}"
+            yield f"{name}-{dtype}", replace(case, title=title, dtype=dtype)
+        title = f"{case.title}, channels first"
+        yield f"{name}-first", replace(case, title=title, channels_first=True)
+
+
+FORMS = dict(_forms())
+
+# Windows of every size, powers of two and others, slide with stride 1.
+SIDES = (2, 3, 5, 8, 16, 31, 64, 127, 256)
+LINES = {"1d": ((8, 4096, 16), (*SIDES, 1024)), "2d": ((1, 288, 288, 16), SIDES)}
+
+# Where each window is folded by itself, more taps than these take longer than there is time.
+MOST_TAPS = 600_000_000
+
+
+def _sweep() -> Iterator[tuple[str, Case]]:
+    for line, (shape, sides) in LINES.items():
+        axes = len(shape) - 2
+        for side in sides:
+            against = ("flax",) if prod(shape) * side**axes <= MOST_TAPS else ()
+            title = f"{'x'.join([str(side)] * axes)} s1"
+            window, strides = (side,) * axes, (1,) * axes
+            yield f"{line}-{side}", Case(title, shape, window, strides, "SAME", against=against)
+
+
+SWEEP = dict(_sweep())
+
+
+def contenders(op: str, case: Case, x: np.ndarray) -> tuple[Runs, dict[str, Any]]:
+    """Everyone who can pool x like this, compiled; and facts about jaxpool's program.
+
+    The smooth poolings, which the others lack, meet jaxpool's max.
+    """
+    import jax.numpy as jnp
+
+    values = jnp.asarray(np.moveaxis(x, -1, 1) if case.channels_first else x, case.dtype)
+    ours, facts = _jaxpool(op, case, values)
+    moved = facts["input_bytes"] + facts["output_bytes"]
+    runs = floor("value", moved // 2) | floor("gradient", moved) | ours
+    if op in SMOOTH:
+        largest, _ = _jaxpool("max", case, values)
+        runs["max/gradient"] = largest["jaxpool/gradient"]
+    for name in case.against:
+        runs |= OTHERS[name](op, case, x)
+    return runs, facts
+
+
+PIECE = 16 * 2**20
+
+
+def floor(name: str, size: int) -> Runs:
+    """Read `size` bytes and write as many: what nobody who moves these bytes can beat.
+
+    In pieces, each of which leaves its buffer to the next: more than 32 MB would be fetched from
+    the operating system anew on every call, page by page.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    arrays = [jnp.ones(floats, jnp.float32) for floats in pieces(size)]
+    step = jax.jit(lambda a: a + 1).lower(arrays[0]).compile()
+
+    def run() -> None:
+        for array in arrays:
+            jax.block_until_ready(step(array))
+
+    return {f"floor/{name}": run}
+
+
+def pieces(size: int) -> list[int]:
+    """As many floats as fill `size` bytes, in equal pieces that are not too large."""
+    count = -(-size // PIECE)
+    return [-(-size // (4 * count))] * count
+
+
+def _jaxpool(op: str, case: Case, x: Any) -> tuple[Runs, dict[str, Any]]:
+    import jax
+
+    import jaxpool
+
+    axis = tuple(range(2, x.ndim)) if case.channels_first else None
+    pool = getattr(jaxpool, f"{op}_pool")
+
+    def f(x: jax.Array) -> jax.Array:
+        return pool(x, case.window, case.strides, case.padding, axis=axis)
+
+    runs, facts = _jitted("jaxpool", f, x)
+    kept = jax.tree.leaves(jax.eval_shape(lambda x: jax.vjp(f, x)[1], x))
+    return runs, facts | {
+        "input_bytes": x.nbytes,
+        "kept_bytes": sum(a.size * a.dtype.itemsize for a in kept),
+    }
+
+
+def _jitted(name: str, f: Callable, x: Any) -> tuple[Runs, dict[str, Any]]:
+    """A JAX function, alone and with its gradient, compiled for x."""
+    import jax
+
+    def with_gradient(x: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+        y, back = jax.vjp(f, x)
+        return y, back(g)[0]
+
+    value = jax.jit(f).lower(x).compile()
+    g = value(x)
+    start = time.perf_counter()
+    gradient = jax.jit(with_gradient).lower(x, g).compile()
+    seconds = time.perf_counter() - start
+    memory: Any = gradient.memory_analysis()
+    facts = {
+        "compile_seconds": seconds,
+        "temporary_bytes": memory.temp_size_in_bytes,
+        "output_bytes": g.nbytes,
+    }
+    return {
+        f"{name}/value": lambda: jax.block_until_ready(value(x)),
+        f"{name}/gradient": lambda: jax.block_until_ready(gradient(x, g)),
+    }, facts
+
+
+def _flax(op: str, case: Case, x: np.ndarray) -> Runs:
+    """Flax pools channels last."""
+    import jax.numpy as jnp
+    from flax.linen import pooling
+
+    pool = getattr(pooling, f"{op}_pool", None)
+    if pool is None or case.channels_first:
+        return {}
+    p = case.padding
+    padding = p if isinstance(p, str) else ((p, p),) * len(case.window)
+
+    def f(x: Any) -> Any:
+        return pool(x, case.window, case.strides, padding)
+
+    return _jitted("flax", f, jnp.asarray(x, case.dtype))[0]
+
+
+def _equinox(op: str, case: Case, x: np.ndarray) -> Runs:
+    """Equinox pools channels first."""
+    import jax
+    import jax.numpy as jnp
+
+    modules = _optional("equinox.nn")
+    kind = getattr(modules, f"{op.title()}Pool{len(case.window)}d", None)
+    if kind is None:
+        return {}
+    pool = jax.vmap(kind(case.window, case.strides, case.padding))
+    return _jitted("equinox", pool, jnp.asarray(np.moveaxis(x, -1, 1), case.dtype))[0]
+
+
+def _torch(op: str, case: Case, x: np.ndarray) -> Runs:
+    """PyTorch pools both layouts."""
+    torch = _optional("torch")
+    pool = torch and getattr(torch.nn.functional, f"{op}_pool{len(case.window)}d", None)
+    if pool is None:
+        return {}
+    last = torch.from_numpy(x).to(getattr(torch, case.dtype)).movedim(-1, 1)
+    runs = {}
+    for layout, a in {"first": last.contiguous(), "last": last}.items():
+        runs |= _torch_runs(f"torch, channels {layout}", pool, case, a.requires_grad_())
+    return runs
+
+
+def _torch_runs(name: str, pool: Callable, case: Case, a: Any) -> Runs:
+    torch = import_module("torch")
+
+    def value() -> Any:
+        with torch.no_grad():
+            return pool(a, case.window, case.strides, case.padding)
+
+    g = torch.ones_like(value())
+
+    def gradient() -> Any:
+        y = pool(a, case.window, case.strides, case.padding)
+        return y, torch.autograd.grad(y, a, g)
+
+    return {f"{name}/value": value, f"{name}/gradient": gradient}
+
+
+def _optional(name: str) -> Any:
+    """A module, or None where it is not installed."""
+    try:
+        return import_module(name)
+    except ImportError:
+        return None
+
+
+OTHERS = {"flax": _flax, "equinox": _equinox, "torch": _torch}

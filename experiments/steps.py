@@ -1,0 +1,114 @@
+"""Training steps of networks that differ in nothing but their max pooling: how much does it matter?
+
+`none` takes every second pixel instead, or the first quarter of the image, whose gradient is
+simpler. What is left is the time of everything else, so the faster one says which share pooling
+has, and what the fastest pooling could gain. It can be less than the pooling takes alone, where XLA
+runs a gradient of pooling on one core beside gradients of convolutions on the other.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+import jaxpool
+from experiments import train
+from experiments.contenders import Run
+
+Pool = Callable[[jax.Array], jax.Array]
+
+
+class LeNet(nn.Module):
+    """Two convolutions, two poolings, three dense layers."""
+
+    pool: Pool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for features in (6, 16):
+            x = self.pool(nn.relu(nn.Conv(features, (5, 5), padding="VALID")(x)))
+        x = x.reshape(x.shape[0], -1)
+        for features in (120, 84):
+            x = nn.relu(nn.Dense(features)(x))
+        return nn.Dense(10)(x)
+
+
+class ResNet(nn.Module):
+    """The stem and the first two stages of a ResNet-18."""
+
+    pool: Pool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = nn.relu(_norm(nn.Conv(64, (7, 7), 2, use_bias=False)(x)))
+        x = self.pool(x)
+        for features, strides in ((64, 1), (64, 1), (128, 2), (128, 1)):
+            x = _block(x, features, strides)
+        return nn.Dense(10)(x.mean((1, 2)))
+
+
+def _block(x: jax.Array, features: int, strides: int) -> jax.Array:
+    """A basic block."""
+    y = nn.relu(_norm(nn.Conv(features, (3, 3), strides, use_bias=False)(x)))
+    y = _norm(nn.Conv(features, (3, 3), use_bias=False)(y))
+    if x.shape != y.shape:
+        x = _norm(nn.Conv(features, (1, 1), strides, use_bias=False)(x))
+    return nn.relu(x + y)
+
+
+def _norm(x: jax.Array) -> jax.Array:
+    """Batch normalisation as it is in training; running averages are left out."""
+    return nn.LayerNorm(reduction_axes=(0, 1, 2), feature_axes=-1)(x)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One training step, on images of this shape; its poolings have stride 2."""
+
+    title: str
+    net: Callable[[Pool], nn.Module]
+    shape: tuple[int, ...]
+    window: tuple[int, int]
+    padding: int
+
+
+STEPS = {
+    "lenet": Step("LeNet", LeNet, (128, 32, 32, 3), (2, 2), 0),
+    "resnet": Step("ResNet, stem and two stages", ResNet, (8, 112, 112, 3), (3, 3), 1),
+}
+
+
+def pools(step: Step) -> dict[str, Pool]:
+    """What may stand between the convolutions."""
+    window, p = step.window, step.padding
+    return {
+        "jaxpool": lambda x: jaxpool.max_pool(x, window, 2, p),
+        "flax": lambda x: nn.max_pool(x, window, (2, 2), ((p, p), (p, p))),
+        "none, second": lambda x: x[:, ::2, ::2],
+        "none, quarter": lambda x: x[:, : x.shape[1] // 2, : x.shape[2] // 2],
+    }
+
+
+def contenders(step: Step, images: np.ndarray) -> dict[str, Run]:
+    """The step with each pooling, from the same parameters on the same images."""
+    return {f"{name}/step": _run(step.net(pool), images) for name, pool in pools(step).items()}
+
+
+def _run(net: nn.Module, images: np.ndarray) -> Run:
+    """A step that goes on from the last one, and overwrites its state, as in training."""
+    optimizer = train.adam(1e-3, 1000)
+    state = train.start(net, optimizer, 0, images.shape[1:])
+    batch = np.arange(len(images), dtype=np.int32)
+    labels = jnp.asarray(batch % 10)
+    values = jnp.asarray(images)
+
+    def run() -> None:
+        nonlocal state
+        state, loss = train.step(net, optimizer, state, values, labels, batch)
+        jax.block_until_ready((state, loss))
+
+    run()  # compiles
+    return run
