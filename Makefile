@@ -37,7 +37,7 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -n 2
 
 test64: $(VENV)/.core
-	JAX_ENABLE_X64=1 JAXPOOL_EXAMPLES=3 $(BIN)/python -m pytest -q -n 2 -m "not optimized" $(CORE_TESTS)
+	JAX_ENABLE_X64=1 JAXPOOL_EXAMPLES=3 $(BIN)/python -m pytest -q -n 2 -m "not optimized and not alike" $(CORE_TESTS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -31,6 +31,18 @@ class Case:
     dtype: str = "float32"
     channels_first: bool = False
     against: tuple[str, ...] = ("flax", "equinox", "torch")
+    bins: tuple[int, ...] = ()  # pooled adaptively into these, beside the uniform windows above
+
+    def call(self, op: str) -> tuple[str, tuple[Any, ...]]:
+        """The pooling by its name, and what it takes after x."""
+        if self.bins:
+            return f"adaptive_{op}_pool", (self.bins,)
+        return f"{op}_pool", (self.window, self.strides, self.padding)
+
+    @property
+    def divides(self) -> bool:
+        """All bins are alike and share no element."""
+        return all(n % o == 0 for n, o in zip(self.shape[1:], self.bins, strict=False))
 
     @property
     def small(self) -> bool:
@@ -87,11 +99,35 @@ def _sweep() -> Iterator[tuple[str, Case]]:
 
 SWEEP = dict(_sweep())
 
+# Adaptive pooling: the first two outputs divide their inputs.
+BINS = (
+    ((2, 224, 224, 64), (7, 7)),
+    ((8, 56, 56, 64), (14, 14)),
+    ((8, 28, 28, 128), (13, 13)),
+    ((8, 37, 53, 64), (29, 31)),
+    ((16, 13, 13, 256), (7, 7)),
+)
+
+
+def _adaptive() -> Iterator[tuple[str, Case]]:
+    for shape, bins in BINS:
+        # The uniform windows that give as many outputs: strides rounded down, and windows that
+        # reach the end. Where the output divides the input, they are the bins; elsewhere they are
+        # longer (9x23 for 37x53 to 29x31), as none else cover the input.
+        strides = tuple(n // o for n, o in zip(shape[1:-1], bins, strict=True))
+        window = tuple(n - (o - 1) * s for n, o, s in zip(shape[1:-1], bins, strides, strict=True))
+        title = "{}x{} to {}x{}".format(*shape[1:-1], *bins)
+        case = Case(title, shape, window, strides, against=("torch",), bins=bins)
+        yield f"adaptive-{shape[1]}-{bins[0]}", case
+
+
+ADAPTIVE = dict(_adaptive())
+
 
 def contenders(op: str, case: Case, x: np.ndarray) -> tuple[Runs, dict[str, Any]]:
     """Everyone who can pool x like this, compiled; and facts about jaxpool's program.
 
-    The smooth poolings, which the others lack, meet jaxpool's max.
+    The smooth poolings, which the others lack, meet jaxpool's max; adaptive ones its uniform ones.
     """
     import jax.numpy as jnp
 
@@ -99,7 +135,9 @@ def contenders(op: str, case: Case, x: np.ndarray) -> tuple[Runs, dict[str, Any]
     ours, facts = _jaxpool(op, case, values)
     moved = facts["input_bytes"] + facts["output_bytes"]
     runs = floor("value", moved // 2) | floor("gradient", moved) | ours
-    if op in SMOOTH:
+    if case.bins:
+        runs |= _jaxpool(op, replace(case, bins=()), values, "uniform")[0]
+    elif op in SMOOTH:
         largest, _ = _jaxpool("max", case, values)
         runs["max/gradient"] = largest["jaxpool/gradient"]
     for name in case.against:
@@ -135,18 +173,18 @@ def pieces(size: int) -> list[int]:
     return [-(-size // (4 * count))] * count
 
 
-def _jaxpool(op: str, case: Case, x: Any) -> tuple[Runs, dict[str, Any]]:
+def _jaxpool(op: str, case: Case, x: Any, name: str = "jaxpool") -> tuple[Runs, dict[str, Any]]:
     import jax
 
     import jaxpool
 
     axis = tuple(range(2, x.ndim)) if case.channels_first else None
-    pool = getattr(jaxpool, f"{op}_pool")
+    pool, arguments = case.call(op)
 
     def f(x: jax.Array) -> jax.Array:
-        return pool(x, case.window, case.strides, case.padding, axis=axis)
+        return getattr(jaxpool, pool)(x, *arguments, axis=axis)
 
-    runs, facts = _jitted("jaxpool", f, x)
+    runs, facts = _jitted(name, f, x)
     kept = jax.tree.leaves(jax.eval_shape(lambda x: jax.vjp(f, x)[1], x))
     return runs, facts | {
         "input_bytes": x.nbytes,
@@ -212,27 +250,28 @@ def _equinox(op: str, case: Case, x: np.ndarray) -> Runs:
 def _torch(op: str, case: Case, x: np.ndarray) -> Runs:
     """PyTorch pools both layouts."""
     torch = _optional("torch")
-    pool = torch and getattr(torch.nn.functional, f"{op}_pool{len(case.window)}d", None)
+    name, arguments = case.call(op)
+    pool = torch and getattr(torch.nn.functional, f"{name}{len(case.window)}d", None)
     if pool is None:
         return {}
     last = torch.from_numpy(x).to(getattr(torch, case.dtype)).movedim(-1, 1)
     runs = {}
     for layout, a in {"first": last.contiguous(), "last": last}.items():
-        runs |= _torch_runs(f"torch, channels {layout}", pool, case, a.requires_grad_())
+        runs |= _torch_runs(f"torch, channels {layout}", pool, arguments, a.requires_grad_())
     return runs
 
 
-def _torch_runs(name: str, pool: Callable, case: Case, a: Any) -> Runs:
+def _torch_runs(name: str, pool: Callable, arguments: tuple[Any, ...], a: Any) -> Runs:
     torch = import_module("torch")
 
     def value() -> Any:
         with torch.no_grad():
-            return pool(a, case.window, case.strides, case.padding)
+            return pool(a, *arguments)
 
     g = torch.ones_like(value())
 
     def gradient() -> Any:
-        y = pool(a, case.window, case.strides, case.padding)
+        y = pool(a, *arguments)
         return y, torch.autograd.grad(y, a, g)
 
     return {f"{name}/value": value, f"{name}/gradient": gradient}

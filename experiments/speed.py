@@ -1,7 +1,7 @@
 """How long does each pooling take, forward and with its gradient, and what bounds it?
 
 Command:  python -m experiments run speed      (with others to compare: pip install '.[speed]')
-Time:     8 minutes on 2 cores
+Time:     9 minutes on 2 cores
 Result:   milliseconds of value, and of value and gradient; ratios to the floor, to Flax and to
           PyTorch; compile time, bytes kept for the backward pass, temporary bytes; and what a
           training step gains
@@ -15,7 +15,8 @@ and the better one counts.
 The *floor* is an elementwise operation that reads and writes the same bytes once: x and y for the
 value; x, y and their gradients for the gradient. It runs in pieces, so a result of more than 32 MB,
 which costs everyone else fresh pages on every call, costs the floor none. It is measured in the
-same blocks. So is the jaxpool max that the smooth poolings are compared with, and a training step
+same blocks. So is the jaxpool max that the smooth poolings are compared with; what adaptive pooling
+is compared with, jaxpool's uniform windows of the same input that are as many; and a training step
 without pooling, which says how much there is to gain: it takes every second pixel instead, or the
 first quarter of the image, whichever is faster.
 
@@ -30,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from experiments import config as configs
-from experiments.contenders import CASES, FORMS, SIX, SMOOTH, SWEEP, Case, Runs
+from experiments.contenders import ADAPTIVE, CASES, FORMS, SIX, SMOOTH, SWEEP, Case, Runs
 from experiments.report import Claim, Column, Picture, Row, Section, Sheet
 from experiments.store import Cell
 
@@ -38,12 +39,13 @@ NAME = "speed"
 QUESTION = "How long does each pooling take, forward and with its gradient?"
 WORKERS = 1  # nothing else may run while a clock does
 
-EVERY = CASES | FORMS | SWEEP
+EVERY = CASES | FORMS | SWEEP | ADAPTIVE
+OPS = ("max", "avg", *SMOOTH)
 STEPS = ("lenet", "resnet")  # of experiments.steps, which loads JAX
 
 # A variant is a pooling and a case, max@stem, or step@lenet.
 VARIANTS = [
-    *(f"{op}@{case}" for case in CASES for op in ("max", "avg", *SMOOTH)),
+    *(f"{op}@{case}" for case in (*CASES, *ADAPTIVE) for op in OPS),
     *(f"{op}@{case}" for case in SIX for op in ("min", "sum")),
     *(f"{op}@{case}" for case in (*FORMS, *SWEEP) for op in ("max", "avg")),
     *(f"step@{name}" for name in STEPS),
@@ -81,9 +83,16 @@ PRESETS = {
         about="seconds: does everything run?",
         blocks=1,
         seconds=0.1,
-        variants=("max@image", "softmax@image", "max@stem-bfloat16", "max@1d-16", "step@lenet"),
+        variants=(
+            "max@image",
+            "softmax@image",
+            "max@stem-bfloat16",
+            "max@1d-16",
+            "max@adaptive-13-7",
+            "step@lenet",
+        ),
     ),
-    "quick": Preset(about="8 minutes on 2 cores", blocks=7, seconds=1),
+    "quick": Preset(about="9 minutes on 2 cores", blocks=7, seconds=1),
 }
 
 
@@ -184,7 +193,7 @@ def milliseconds(cell: Cell) -> dict[str, float]:
     return found
 
 
-OTHERS = ("floor", "flax", "equinox", "torch", "max")
+OTHERS = ("floor", "flax", "equinox", "torch", "max", "uniform")
 
 
 def numbers(cell: Cell) -> dict[str, float]:
@@ -215,6 +224,8 @@ def step_numbers(cell: Cell) -> dict[str, float]:
 
 def promises(op: str, case: Case) -> dict[str, float]:
     """The most bytes per input byte, of float32: kept for the backward pass, and temporary."""
+    if case.bins:
+        return {}
     if op in SMOOTH:
         return {"temporary": 4}
     kept = 0.0 if op in ("avg", "sum") else 0.25 if min(case.strides) > 1 else 0.5
@@ -251,25 +262,31 @@ def _column(key: str, title: str, meaning: str) -> Column:
     return Column(key, title, meaning, show=_two_digits)
 
 
-COLUMNS = (
-    _column("value_ms", "ms", "Milliseconds of one call, the result alone."),
-    _column("gradient_ms", "ms, +grad", "Value and gradient in one program."),
-    *(
-        _column(
-            f"{kind}_to_{other}",
-            f"{short} {other}",
-            f"Time of jaxpool over that of {other}, {what}: below 1 is faster.",
-        )
-        for other in ("floor", "flax", "torch")
-        for kind, short, what in (
-            ("value", "/", "value alone"),
-            ("gradient", "+grad /", "value and gradient"),
-        )
-    ),
-    _column("kept", "kept", "Bytes kept for the backward pass per input byte."),
-    _column("temporary", "temp", "Temporary bytes per input byte, value and gradient."),
-    _column("compile_s", "compile", "Seconds to compile value and gradient."),
-)
+def _columns(**others: str) -> tuple[Column, ...]:
+    """Times, over those of others; memory; compile time."""
+    return (
+        _column("value_ms", "ms", "Milliseconds of one call, the result alone."),
+        _column("gradient_ms", "ms, +grad", "Value and gradient in one program."),
+        *(
+            _column(
+                f"{kind}_to_{other}",
+                f"{short} {other}",
+                f"Time of jaxpool over that of {meaning}, {what}: below 1 is faster.",
+            )
+            for other, meaning in others.items()
+            for kind, short, what in (
+                ("value", "/", "value alone"),
+                ("gradient", "+grad /", "value and gradient"),
+            )
+        ),
+        _column("kept", "kept", "Bytes kept for the backward pass per input byte."),
+        _column("temporary", "temp", "Temporary bytes per input byte, value and gradient."),
+        _column("compile_s", "compile", "Seconds to compile value and gradient."),
+    )
+
+
+COLUMNS = _columns(floor="floor", flax="flax", torch="torch")
+ADAPTIVE_COLUMNS = _columns(floor="floor", uniform="as many uniform windows", torch="torch")
 STEP_COLUMNS = (
     _column("jaxpool_ms", "ms", "Milliseconds of one training step, with jaxpool."),
     _column("flax_ms", "ms, flax", "With Flax's pooling, everything else equal."),
@@ -287,12 +304,13 @@ STEP_COLUMNS = (
 
 def section(found: Sequence[Cell]) -> Section:
     """Tables, bars, and the lines of the sweep."""
-    rows = {name: _rows(found, cases) for name, cases in (("", CASES), ("forms", FORMS))}
-    rows["sweep"] = _rows(found, SWEEP)
+    tables = {"": CASES, "forms": FORMS, "adaptive": ADAPTIVE, "sweep": SWEEP}
+    rows = {name: _rows(found, cases) for name, cases in tables.items()}
     steps = _step_rows(found)
     sheets = [
         Sheet("", "The cases", COLUMNS, rows[""], unit=""),
         Sheet("forms", "16 bits, and channels first", COLUMNS, rows["forms"], unit=""),
+        Sheet("adaptive", "Adaptive pooling", ADAPTIVE_COLUMNS, rows["adaptive"], unit=""),
         Sheet("steps", "A training step", STEP_COLUMNS, steps, unit=""),
         Sheet("sweep", "Windows of every size", COLUMNS, rows["sweep"], "", on_terminal=False),
     ]
@@ -417,10 +435,26 @@ def _claims(rows: Sequence[Row], steps: Sequence[Row]) -> list[Claim]:
             "gradient_to_max",
             4,
         ),
+        *_adaptive(rows),
         *_memory(rows),
         *_each_at_most("value and gradient compile in 2 seconds", rows, "compile_s", 2),
         *_long_window(rows),
         *(claim for row in steps for claim in _step_claim(row)),
+    ]
+
+
+def _adaptive(rows: Sequence[Row]) -> list[Claim]:
+    """Adaptive pooling beside uniform windows, where these are its bins and elsewhere."""
+    return [
+        claim
+        for divides, where, most in ((True, "output divides", 1.5), (False, "elsewhere", 4))
+        for kind, what in (("value", "alone"), ("gradient", "with gradient"))
+        for claim in _each_at_most(
+            f"adaptive {what}, {where}: at most {most} times uniform",
+            _of(rows, OPS, {name: c for name, c in ADAPTIVE.items() if c.divides == divides}),
+            f"{kind}_to_uniform",
+            most,
+        )
     ]
 
 

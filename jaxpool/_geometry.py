@@ -171,12 +171,13 @@ class Window:
         size, stride, low = self.size // n, self.stride // n, self.low // n
         return blocks, Window(self.axis, out, size, stride, 1, low, 0, self.out)
 
-    def passes(self, direct: int, overlap: bool) -> list[Pass]:
+    def passes(self, direct: int, overlap: int) -> list[Pass]:
         """The same window as a chain of windows of few taps, each over the output of the last.
 
         A window of k = a*b taps is a window of a taps and then one of b taps, a apart; where the
-        stride shares a factor with k, the first of them need not overlap at all. `overlap` says
-        that an element may be folded in twice (max and min), which allows any k in log2(k) passes.
+        stride shares a factor with k, the first of them need not overlap at all. `overlap` is 0,
+        or, where an element may be folded in twice (max and min), the most taps of a pass: then any
+        k takes log(k) passes.
         Windows that do not overlap stay whole, whatever their size. Padding is dealt out so that
         no intermediate window lies on padding alone.
         """
@@ -303,13 +304,15 @@ def _cut(reach: list[tuple[int, int, int, int]], stop: int) -> list[tuple[int, i
     ]
 
 
-def _factors(size: int, overlap: bool) -> Iterable[tuple[int, int]]:
+def _factors(size: int, overlap: int) -> Iterable[tuple[int, int]]:
     """(taps, distance) of passes whose composition is one window of `size` adjacent taps."""
     covered = 1
     while overlap and covered < size:
-        step = min(covered, size - covered)
-        yield 2, step
-        covered += step
+        rest = size - covered
+        step = min(covered, rest)
+        more = min(rest // step, overlap - 1)
+        yield 1 + more, step
+        covered += more * step
     while covered < size:
         rest = size // covered
         taps = next((f for f in range(2, rest) if rest % f == 0), rest)

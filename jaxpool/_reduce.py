@@ -36,6 +36,8 @@ from jaxpool._slices import along_rows, cut, interleave, join, pad, replace_axis
 # whatever their size; BLOCK only bounds the length of the program. A loop is long enough to be
 # vectorised from LONG elements side by side.
 DIRECT = 7
+# So many taps at a time then, for values, which are a pass each, and winners, which are more.
+VALUES, WINNERS = 2, 4
 JOINT = 9
 BLOCK = 16
 LONG = 16
@@ -98,7 +100,7 @@ def extremum(
 def _value(x: jax.Array, mask: Any, windows: Group, largest: bool) -> jax.Array:
     def passes(x: jax.Array) -> jax.Array:
         for group in _groups(x, windows):
-            for p in _passes(group):
+            for p in passes_of(group, VALUES):
                 x, _ = apart(_fold, x, None, p=p, largest=largest, size=None)
         return x
 
@@ -162,24 +164,29 @@ def _value_and_winner(x: jax.Array, *first: jax.Array, group: Group, largest: bo
     identity, and must not win from a real element that holds it too.
     """
     value, winner = x, None
-    for p in _passes(group):
-        value, winner = apart(_fold, value, winner, p=p, largest=largest, size=size_of(group))
+    for p in passes_of(group, WINNERS):
+        value, winner = apart(_fold, value, winner, p=p, largest=largest, size=_most(group))
     if first:
         winner = _instead(winner, first[0], value, largest)
     return [value, winner]
 
 
-def _passes(group: Group) -> list[Pass]:
+def passes_of(group: Group, taps: int) -> list[Pass]:
     """Small windows of several axes at once, or one axis: in several passes if it is large."""
-    return group[0].passes(DIRECT, overlap=True) if len(group) == 1 else [Pass(group, 1, 1)]
+    return group[0].passes(DIRECT, overlap=taps) if len(group) == 1 else [Pass(group, 1, 1)]
 
 
 def size_of(group: Group) -> int:
     return prod(window.size for window in group)
 
 
+def _most(group: Group) -> int:
+    """The largest number of a winner: the last tap, or the number of taps for none at all."""
+    return size_of(group) - all(all(w.count(padding=False)) for w in group)
+
+
 def _index(size: int) -> Any:
-    """The narrowest dtype that holds every tap, and `size` for none."""
+    """The narrowest dtype that holds numbers up to `size`."""
     return jnp.dtype(
         next(t for t in (jnp.uint8, jnp.uint16, jnp.int32) if size <= jnp.iinfo(t).max)
     )
@@ -303,7 +310,7 @@ def cut_all(a: jax.Array, at: tuple) -> jax.Array:
 
 def _winner_shapes(x: Any, *_: Any, group: Group, largest: bool) -> list[tuple]:
     shape = _shape_of(x.shape, group)
-    return [(shape, None), (shape, _index(size_of(group)))]
+    return [(shape, None), (shape, _index(_most(group)))]
 
 
 def _shape_of(shape: tuple, group: Group) -> tuple:
@@ -317,7 +324,7 @@ def _shape_of(shape: tuple, group: Group) -> tuple:
 
 def _pick(t: dict, winner: jax.Array, _: Any, group: Group) -> dict:
     """out[i] = t[the element that won window i], 0 where none did."""
-    passes = _passes(group)
+    passes = passes_of(group, WINNERS)
     inner = [winner]  # the winners of every pass, from those of the last
     for p in passes[:0:-1]:
         zero = jnp.zeros(inner[0].shape, jnp.float32)
@@ -368,7 +375,7 @@ def _tap_numbers(winner: jax.Array, group: Group) -> jax.Array:
 
 def _spread(g: dict, winner: jax.Array, _: Any, group: Group) -> dict:
     """The transpose of `_pick`: dx[p] = the sum of g[i] over the windows i that p won."""
-    spread, passes = g["t"], _passes(group)
+    spread, passes = g["t"], passes_of(group, WINNERS)
     for i in reversed(range(len(passes))):
         spread, winner = apart(_spread_pass, spread, winner, p=passes[i], inner=i > 0)
     return {"t": spread}
@@ -532,28 +539,30 @@ def _repeat(g: jax.Array, divisor: Any, group: Group, dtype: Any) -> jax.Array:
 
 
 def _slide(x: jax.Array, window: Window) -> jax.Array:
-    """The sum of every window along one axis, in log(k) passes for k of many taps."""
+    """The sum of every window along one axis, in log2(k) passes for k of many taps."""
     if window.size <= BLOCK:
         return _reduce_window(x, (window,))
     if parts := window.split():
         return _slide(_reduce_window(x, (parts[0],)), parts[1])
-    axis, d = window.axis, window.dilation
-    x = apart(pad, x, axis=axis, low=window.low, high=window.overhang)
-    at = partial(cut, axis=axis, n=window.out, stride=window.stride)
-    parts, done, power = [], 0, 1  # x sums windows of `power` taps; `done` taps are in parts
-    while True:
-        if window.size & power:
-            parts.append(at(x, start=done * d))
-            done += power
-        if done == window.size:
-            return reduce(lax.add, parts)
-        x = apart(_twice, x, axis=axis, distance=power * d)
-        power *= 2
+    axis, size, d = window.axis, window.size, window.dilation
+    single = apart(pad, x, axis=axis, low=window.low, high=window.overhang)
+    x, covered = single, 1  # x sums windows of as many taps as the first binary digits of k say
+    for odd in map(int, f"{size:b}"[1:]):
+        distance, covered = covered * d, 2 * covered + odd
+        last = covered == size
+        n = window.out if last else single.shape[axis] - (covered - 1) * d
+        how = {"axis": axis, "distance": distance, "n": n, "stride": window.stride if last else 1}
+        x = apart(_twice, x, single if odd else None, **how)
+    return x
 
 
-def _twice(x: jax.Array, axis: int, distance: int) -> jax.Array:
-    n = x.shape[axis] - distance
-    return cut(x, axis, 0, n) + cut(x, axis, distance, n)
+def _twice(
+    x: jax.Array, single: jax.Array | None, axis: int, distance: int, n: int, stride: int
+) -> jax.Array:
+    """Windows of twice the taps, and where there is `single`, of one more."""
+    at = partial(cut, axis=axis, n=n, stride=stride)
+    both = at(x, start=0) + at(x, start=distance)
+    return both if single is None else both + at(single, start=2 * distance)
 
 
 def _reduce_window(x: jax.Array, group: Group, op: Callable = lax.add, init: Any = 0) -> jax.Array:

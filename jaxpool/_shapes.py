@@ -188,7 +188,7 @@ def _read(shape: tuple[int, ...], windows: Sequence[Window]) -> int:
     found = 0
     x: Any = jax.ShapeDtypeStruct(shape, np.float32)
     for group in _reduce._groups(x, windows):
-        for step in _reduce._passes(group):
+        for step in _reduce.passes_of(group, _reduce.VALUES):
             others = prod(_geometry.shape_of(step.windows, shape))
             for window in step.windows:
                 others = others // max(window.out, 1) * sum(window.count(padding=False))

@@ -96,7 +96,7 @@ def _few_taps(axes: Group) -> Iterator[Group]:
     if len(axes) > 1 or axes[0].size <= BLOCK:
         yield axes
     else:
-        yield from (p.windows for p in axes[0].passes(DIRECT, overlap=False))
+        yield from (p.windows for p in axes[0].passes(DIRECT, overlap=0))
 
 
 def _fold(state: Smooth, group: Group, temperature: jax.Array, outs: tuple[str, ...]) -> Smooth:

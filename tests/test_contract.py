@@ -54,6 +54,7 @@ class Op:
     soft: bool = False  # has a temperature
     linear: bool = False
     located: Callable | None = None  # the same with indices
+    alike: bool = False  # little differs from another row's code: once, in float32, is enough
     twin: bool = False  # another row's code: held to the definition, not to every promise again
 
     @property
@@ -151,20 +152,21 @@ def fractional_max(x, window_shape, **options):
 # fmt: off
 OPS = [
     Op("max", jaxpool.max_pool, r.maximum, empty=-INF, selects=True),
-    Op("min", jaxpool.min_pool, r.minimum, empty=INF, selects=True),
+    Op("min", jaxpool.min_pool, r.minimum, empty=INF, selects=True, alike=True),
     Op("sum", jaxpool.sum_pool, r.total, linear=True),
     Op("avg", jaxpool.avg_pool, r.mean, mean=True, linear=True),
-    Op("avg-without-pads", jaxpool.avg_pool, r.mean, BARE, mean=True, linear=True),
-    Op("avg-divisor", jaxpool.avg_pool, r.mean, FAR, mean=True, linear=True),
+    Op("avg-without-pads", jaxpool.avg_pool, r.mean, BARE, mean=True, linear=True, alike=True),
+    Op("avg-divisor", jaxpool.avg_pool, r.mean, FAR, mean=True, linear=True, alike=True),
     Op("lse", jaxpool.lse_pool, r.lse, ONE, empty=-INF, whole=False, soft=True),
-    Op("lse-sum", jaxpool.lse_pool, r.lse, EXP, empty=-INF, whole=False, soft=True),
+    Op("lse-sum", jaxpool.lse_pool, r.lse, EXP, empty=-INF, whole=False, soft=True, alike=True),
     Op("softmax", jaxpool.softmax_pool, r.softmax, ONE, whole=False, soft=True),
     Op("global-max", jaxpool.global_max_pool, r.maximum, empty=-INF, selects=True),
-    Op("global-min", jaxpool.global_min_pool, r.minimum, empty=INF, selects=True),
-    Op("global-sum", jaxpool.global_sum_pool, r.total, linear=True),
+    Op("global-min", jaxpool.global_min_pool, r.minimum, empty=INF, selects=True, alike=True),
+    Op("global-sum", jaxpool.global_sum_pool, r.total, linear=True, alike=True),
     Op("global-avg", jaxpool.global_avg_pool, r.mean, mean=True, linear=True),
     Op("global-lse", jaxpool.global_lse_pool, r.lse, ONE, empty=-INF, whole=False, soft=True),
-    Op("global-lse-sum", jaxpool.global_lse_pool, r.lse, EXP, empty=-INF, whole=False, soft=True),
+    Op("global-lse-sum", jaxpool.global_lse_pool, r.lse, EXP, empty=-INF, whole=False, soft=True,
+        alike=True),
     Op("global-softmax", jaxpool.global_softmax_pool, r.softmax, ONE, whole=False, soft=True),
     Op("adaptive-max", jaxpool.adaptive_max_pool, r.maximum, empty=-INF, selects=True),
     Op("adaptive-min", jaxpool.adaptive_min_pool, r.minimum, empty=INF, selects=True, twin=True),

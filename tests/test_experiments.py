@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import pytest
 
+import jaxpool
 from experiments import (
     consistency,
     contenders,
@@ -30,7 +31,7 @@ from experiments import (
 from experiments.__main__ import main
 from experiments.config import UserError, canonical, choose, digest, study
 from experiments.nets import VARIANTS, Net
-from experiments.report import percent
+from experiments.report import _render, percent
 
 ROOT = Path(__file__).parent.parent
 CONFIG = consistency.cells("smoke")[0]
@@ -509,7 +510,7 @@ def usual_promotion():
 @pytest.mark.usefixtures("usual_promotion")
 def test_speed_is_measured_and_drawn(monkeypatch, capsys, tmp_path):
     small = ["--preset", "smoke", "--results", str(tmp_path)]
-    some = ["--variants", "max@image", "softmax@image", "step@lenet"]
+    some = ["--variants", "max@image", "softmax@image", "max@adaptive-13-7", "step@lenet"]
     monkeypatch.setattr("sys.argv", ["x", "run", "speed", *small, *some])
     main()
     monkeypatch.setattr("sys.argv", ["x", "check", "speed", "--results", str(tmp_path)])
@@ -520,15 +521,17 @@ def test_speed_is_measured_and_drawn(monkeypatch, capsys, tmp_path):
             continue
         seen = speed.numbers(cell)
         assert seen["value_ms"] > 0 and seen["gradient_to_floor"] > 0 and seen["compile_s"] > 0
-        assert ("softmax" in cell.variant) == np.isnan(seen["gradient_to_flax"])
+        assert (cell.variant != "max@image") == np.isnan(seen["gradient_to_flax"])
+        assert ("adaptive" in cell.variant) == (seen["gradient_to_uniform"] > 0)
         assert ("softmax" in cell.variant) == (seen["gradient_to_max"] > 0)
     capsys.readouterr()
     monkeypatch.setattr("sys.argv", ["x", "report", "speed", *small])
     main()
-    assert "2 of 5 cells are missing" in capsys.readouterr().out
+    assert "2 of 6 cells are missing" in capsys.readouterr().out
     report = tmp_path / "report"
     assert (report / "speed-bars.png").stat().st_size > 10_000
-    assert "| LeNet |" in (report / "speed.md").read_text()
+    text = (report / "speed.md").read_text()
+    assert "| LeNet |" in text and "| max, 13x13 to 7x7 |" in text
 
 
 LIBRARIES = {
@@ -553,7 +556,9 @@ def fabricated(variant: str, libraries=tuple(LIBRARIES), times=None, **facts) ->
         case = speed.EVERY[name]
         known = [library for library in libraries if library.split(",")[0] in case.against]
         known = known if op in ("max", "avg") else []
-        took = {"jaxpool": 2.0, "floor": 1.0, "max": 1.0} | {x: LIBRARIES[x] for x in known}
+        took = {"jaxpool": 2.0, "floor": 1.0, "max": 1.0, "uniform": 1.6} | {
+            x: LIBRARIES[x] for x in known
+        }
         ms = {f"{x}/{kind}": t for x, t in took.items() for kind in ("value", "gradient")}
     arrays = {x.replace("/", "|"): np.array([t, 9 * t, t]) for x, t in (ms | (times or {})).items()}
     promised = {"input_bytes": 1000, "kept_bytes": 0, "temporary_bytes": 1500}
@@ -587,6 +592,10 @@ def test_the_aims_of_speed_are_judged_by_what_is_stored():
         "avg@1d-1024": fabricated("avg@1d-1024", times={"jaxpool/value": 7.0}),
         "softmax@audio": fabricated("softmax@audio", temporary_bytes=4500, compile_seconds=2.5),
         "step@lenet": fabricated("step@lenet", times={"flax/step": 12.0}),
+        "avg@adaptive-224-7": fabricated(
+            "avg@adaptive-224-7", times={"jaxpool/gradient": 4.0}, kept_bytes=900
+        ),
+        "lse@adaptive-37-29": fabricated("lse@adaptive-37-29", times={"jaxpool/value": 8.0}),
     }
     said = claims((cells | worse).values())
     broken = {expected: observed for expected, (held, observed) in said.items() if not held}
@@ -598,6 +607,15 @@ def test_the_aims_of_speed_are_judged_by_what_is_stored():
     memory = "log-sum-exp and softmax: at most 4 bytes temporary per input byte"
     assert broken[memory] == "at worst 4.50 (softmax, audio 400 s160); 1 of 18 are above."
     assert broken[step] == "1.20 times; 1.50 if pooling took no time."
+    adaptive = {expected: seen for expected, seen in broken.items() if "adaptive" in expected}
+    assert adaptive == {
+        "adaptive with gradient, output divides: at most 1.5 times uniform": (
+            "at worst 2.50 (avg, 224x224 to 7x7); 1 of 8 are above."
+        ),
+        "adaptive alone, elsewhere: at most 4 times uniform": (
+            "at worst 5.00 (lse, 37x53 to 29x31); 1 of 12 are above."
+        ),
+    }
 
 
 def test_speed_without_the_others():
@@ -606,6 +624,13 @@ def test_speed_without_the_others():
     assert "PyTorch" not in section.answer and "Flax" in section.answer
     assert not [claim for claim in section.claims if "PyTorch" in claim.expected]
     assert speed.section(cells[:1]).pictures and speed.section(cells[-1:]).claims
+
+
+def test_a_page_without_pictures():
+    section = speed.section([fabricated("max@adaptive-13-7")])
+    shown = {"section": section, "pictures": [], "command": "", "note": "", "made": []}
+    page = _render("report.html.j2", experiment="speed", **shown)
+    assert b"max, 13x13 to 7x7" in page and b"<figure>" not in page
 
 
 def test_a_missing_library_is_left_out(monkeypatch):
@@ -632,6 +657,18 @@ def test_check_holds_speed_to_its_memory(variant, facts, sentence):
     (broken,) = speed.check(fabricated(variant, **facts))
     assert broken.startswith(sentence)
     assert speed.check(fabricated("max@stem-float16", kept_bytes=600)) == []
+
+
+@pytest.mark.parametrize("case", speed.ADAPTIVE.values())
+def test_adaptive_pooling_is_timed_beside_windows_of_as_many_outputs(case):
+    def shape(case):
+        pool, arguments = case.call("max")
+        x = jax.ShapeDtypeStruct(case.shape, np.float32)
+        return jax.eval_shape(lambda x: getattr(jaxpool, pool)(x, *arguments), x).shape
+
+    uniform = replace(case, bins=())
+    assert shape(case) == shape(uniform) == (case.shape[0], *case.bins, case.shape[-1])
+    assert case.divides == (case.window == case.strides)
 
 
 @pytest.mark.parametrize("size", [4, 1000, contenders.PIECE, contenders.PIECE + 4, 10**8])
