@@ -358,10 +358,13 @@ def _in_rows(p: Pass) -> bool:
 
 def _won(winner: jax.Array, p: Pass, tap: int) -> jax.Array:
     """Whether a pass took its winner from this tap."""
-    first, stop = (jnp.asarray(p.first(j), winner.dtype) for j in (tap, tap + 1))
-    if p.first(tap + 1) == p.first(tap) + 1:
-        return winner == first
-    return (winner >= first) & (winner < stop)
+    first, stop = p.first(tap), p.first(tap + 1)
+    if stop == first + 1:
+        return winner == jnp.asarray(first, winner.dtype)
+    after = winner >= jnp.asarray(first, winner.dtype)
+    if jnp.issubdtype(winner.dtype, jnp.integer) and stop > jnp.iinfo(winner.dtype).max:
+        return after
+    return after & (winner < jnp.asarray(stop, winner.dtype))
 
 
 def _tap_numbers(winner: jax.Array, group: Group) -> jax.Array:

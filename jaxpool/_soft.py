@@ -83,7 +83,8 @@ def _choose(x, temperature, mask, windows, kind, do=lambda f, x: f(x), then=()):
         )
 
     cpu = near_or_far
-    if x.size >= LARGE and not _reduce.is_few(windows):
+    large = isinstance(x.size, int) and x.size >= LARGE  # it may be symbolic
+    if large and not _reduce.is_few(windows):
         cpu = partial(_in_parts, near_or_far, {w.axis for w in windows})
     return by_platform(x, temperature, mask, then, cpu=cpu, other=far)
 

@@ -125,7 +125,7 @@ def test_all_passes_agree_on_ties_and_nan(pool):
     x = rng.integers(0, 3, 300).astype(np.float32)
     x[rng.random(300) < 0.02] = np.nan
     best = np.argmax if pool is jaxpool.max_pool else np.argmin
-    for window in (7, 17, 40, 257):
+    for window in (7, 17, 40, 256, 257):
         for strides in (1, 3, window):
             g = gradient(pool, (window,), strides)(jnp.asarray(x)[:, None])[:, 0]
             expected = np.zeros_like(x)

@@ -121,11 +121,11 @@ def maxima(jaxpr):
 # Symbolic sizes
 
 WINDOW = ((2, 2),)
+NAMES = ("max", "min", "sum", "avg", "lse", "softmax")
 OPS = {
-    **dict.fromkeys(("max", "min", "sum", "avg", "lse", "softmax"), WINDOW),
-    "max_with_indices": WINDOW,
-    **{f"adaptive_{name}": ((3, 4),) for name in ("max", "avg", "lse")},
-    **{f"global_{name}": () for name in ("max", "avg", "softmax")},
+    **dict.fromkeys((*NAMES, "max_with_indices", "min_with_indices"), WINDOW),
+    **{f"adaptive_{name}": ((3, 4),) for name in (*NAMES, "max_with_indices")},
+    **{f"global_{name}": () for name in NAMES},
 }
 
 
@@ -163,7 +163,10 @@ def test_the_others_export_with_a_symbolic_batch():
     def around(x):
         return jaxpool.max_unpool(*jaxpool.max_pool_with_indices(x, (2, 2)), (5, 6))
 
-    for f in (fractional, around, jaxpool.spatial_pyramid_pool):
+    def overlapping(x):
+        return jaxpool.softmax_pool(x, (5, 4), 1, "SAME")
+
+    for f in (fractional, around, overlapping, jaxpool.spatial_pyramid_pool):
         found = exported(f, image, scope=export.SymbolicScope()).call(x)
         np.testing.assert_array_equal(found, jax.jit(f)(x))
 
