@@ -29,7 +29,19 @@ from jax import lax
 
 from jaxpool._geometry import Pass, Window
 from jaxpool._linear import apart, by_platform, linear_pair, primitive
-from jaxpool._slices import along_rows, cut, interleave, join, pad, replace_axis, rows, unrows
+from jaxpool._slices import (
+    along_rows,
+    cut,
+    interleave,
+    join,
+    narrow,
+    pad,
+    replace_axis,
+    rows,
+    through_bits,
+    unrows,
+    widen,
+)
 
 # More taps than DIRECT along one axis cost less as several passes over fewer taps, more than JOINT
 # over several axes less as one pass per axis. Windows that do not overlap read every element once
@@ -211,17 +223,18 @@ def _fold(
             none = None if size is None else lax.full(shape, size, _index(size))
             return lax.full(shape, lowest(value.dtype, largest), value.dtype), none
         if size is None:
-            return reduce(lax.max if largest else lax.min, [v for _, (v, _) in taps]), None
+            best = reduce(lax.max if largest else lax.min, [widen(v) for _, (v, _) in taps])
+            return narrow(best, value.dtype), None
 
         def numbered(tap: int, v: jax.Array, w: jax.Array | None) -> tuple[jax.Array, jax.Array]:
             number = jnp.asarray(tap * p.apart, _index(size))
-            return v, lax.full(v.shape, number) if w is None else w + number
+            return widen(v), lax.full(v.shape, number) if w is None else w + number
 
         (best, at), *others = (numbered(tap, *part) for tap, part in taps)
         for v, w in others:
             better = _beats(v, best, largest)
             best, at = lax.select(better, v, best), lax.select(better, w, at)
-        return best, at
+        return narrow(best, value.dtype), at
 
     return over_outputs(of_region, (value, winner), p.windows)
 
@@ -258,17 +271,22 @@ def _fold_rows(value, winner, window, largest, size):
 
 def over_outputs(of_region: Callable, state: Any, windows: Group) -> Any:
     """`of_region` of every region of the outputs, each reading the elements of its windows."""
-    return _over_regions(of_region, state, [(w, w.regions(), w.stride, 0, 1) for w in windows])
+    regions = [(w, w.regions(), w.stride, 0, 1) for w in windows]
+    return through_bits(partial(_over_regions, axes=regions), of_region, state)
 
 
-def over_inputs(of_region: Callable, state: Any, windows: Group, *phases: int) -> Any:
+def over_inputs(of_region: Callable, state: Any, windows: Group) -> Any:
     """`of_region` of every region of the inputs, each reading the windows that see it."""
+    return through_bits(partial(_over_phases, windows=windows), of_region, state)
+
+
+def _over_phases(of_region: Callable, state: Any, windows: Group, phases: tuple = ()) -> Any:
     if len(phases) == len(windows):
         axes = zip(windows, phases, strict=True)
         regions = [(w, w.sources(phase), 1, phase, w.stride) for w, phase in axes]
         return _over_regions(of_region, state, regions)
     window = windows[len(phases)]
-    parts = [over_inputs(of_region, state, windows, *phases, p) for p in range(window.stride)]
+    parts = [_over_phases(of_region, state, windows, (*phases, p)) for p in range(window.stride)]
     return jax.tree.map(lambda *each: interleave(each, window), *parts)
 
 
@@ -399,7 +417,7 @@ def _spread_pass(
     def of_region(taps: list, shape: tuple, _) -> tuple[jax.Array, jax.Array | None]:
         dx, before = lax.full(shape, 0, wide), lax.full(shape, 0, number)
         for tap, (here, at) in taps:
-            dx += jnp.where(_won(at, p, tap), here.astype(wide), jnp.zeros((), wide))
+            dx += jnp.where(_won(at, p, tap), widen(here), jnp.zeros((), wide))
             if inner:
                 at = at.astype(number)
                 rest = at - jnp.asarray(tap * p.apart, number)
@@ -489,7 +507,7 @@ def _add_slices(x: jax.Array, divisor: Any, group: Group, dtype: Any) -> jax.Arr
 
 
 def _sum_of(taps: list, shape: tuple, dtype: Any) -> jax.Array:
-    slabs = [slab.astype(_wide(dtype)) for _, slab in taps]
+    slabs = [widen(slab) for _, slab in taps]
     return reduce(lax.add, slabs) if slabs else lax.full(shape, 0, _wide(dtype))
 
 

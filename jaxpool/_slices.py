@@ -1,6 +1,6 @@
 """Arrays as windows see them: slices, rows, borders. Axes count from the end throughout."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -70,3 +70,47 @@ def unrows(x: jax.Array, windows: Sequence[Window]) -> jax.Array:
         x = x.reshape(*x.shape[:at], window.out * s, *x.shape[at + 2 :])
         x = pad(x, window.axis, -low, window.length + low - window.out * s)
     return x
+
+
+# ---- 16 bits ----
+#
+# XLA's CPU backend cuts and joins no bfloat16: it turns whole arrays into float32 first. So they
+# are cut and joined as integers of their bits, which are the upper half of a float32. Arithmetic of
+# 16 bits is slow, so what has been cut is widened.
+
+
+def through_bits(over: Callable, of_region: Callable, state: Any) -> Any:
+    """`over(of_region, state)` with all bfloat16 as bits, but for what `of_region` sees."""
+    dtypes = jax.tree.map(lambda a: a.dtype, state)
+    results = []
+
+    def of_bits(taps: list, shape: tuple, at: tuple) -> Any:
+        taps = [(tap, jax.tree.map(_from_bits, part, dtypes)) for tap, part in taps]
+        result = of_region(taps, shape, at)
+        results.append(jax.tree.map(lambda a: a.dtype, result))
+        return jax.tree.map(_to_bits, result)
+
+    return jax.tree.map(_from_bits, over(of_bits, jax.tree.map(_to_bits, state)), results[0])
+
+
+def _to_bits(x: jax.Array) -> jax.Array:
+    return lax.bitcast_convert_type(x, jnp.uint16) if x.dtype == jnp.bfloat16 else x
+
+
+def _from_bits(x: jax.Array, dtype: Any) -> jax.Array:
+    return lax.bitcast_convert_type(x, dtype) if dtype == jnp.bfloat16 else x
+
+
+def widen(x: jax.Array) -> jax.Array:
+    """16-bit floats as float32, anything else as it is."""
+    if x.dtype == jnp.bfloat16:
+        return lax.bitcast_convert_type(_to_bits(x).astype(jnp.uint32) << 16, jnp.float32)
+    return x.astype(jnp.float32) if x.dtype == jnp.float16 else x
+
+
+def narrow(x: jax.Array, dtype: Any) -> jax.Array:
+    """Undo `widen`, for numbers that it made."""
+    if dtype == jnp.bfloat16:
+        bits = lax.bitcast_convert_type(x, jnp.uint32) >> 16
+        return lax.bitcast_convert_type(bits.astype(jnp.uint16), jnp.bfloat16)
+    return x.astype(dtype)

@@ -67,6 +67,14 @@ def test_little_memory_is_used_on_the_way(pool, window: int):
     assert memory.temp_size_in_bytes <= most * x.nbytes + 4096  # and a few counts
 
 
+@pytest.mark.optimized
+@pytest.mark.parametrize("pool", [jaxpool.max_pool, jaxpool.avg_pool], ids=["max", "avg"])
+def test_bfloat16_is_not_copied_as_float32(pool):
+    x = jnp.zeros((2, 48, 48, 64), jnp.bfloat16)
+    f = jax.jit(lambda x: pool(x, (3, 3), 2, "SAME"))
+    assert f.lower(x).compile().memory_analysis().temp_size_in_bytes <= x.nbytes / 2
+
+
 @each_pool
 def test_equal_shapes_are_traced_once(pool, monkeypatch):
     traced = []
