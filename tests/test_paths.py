@@ -72,7 +72,8 @@ def test_little_memory_is_used_on_the_way(pool, window: int):
 def test_bfloat16_is_not_copied_as_float32(pool):
     x = jnp.zeros((2, 48, 48, 64), jnp.bfloat16)
     f = jax.jit(lambda x: pool(x, (3, 3), 2, "SAME"))
-    assert f.lower(x).compile().memory_analysis().temp_size_in_bytes <= x.nbytes / 2
+    memory = f.lower(x).compile().memory_analysis()
+    assert memory.temp_size_in_bytes <= 1.5 * x.nbytes  # a float32 copy would be 2
 
 
 @each_pool
