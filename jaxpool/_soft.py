@@ -23,8 +23,9 @@ from jaxpool._linear import apart, by_platform, linear_pair
 
 # In how many windows an element is, at least, for one exponential of it to be worth an array.
 OFTEN = 4
-# So large may |x/T| be: exponentials neither overflow nor lose more than their last digits.
-NEAR = 60.0
+# So large may |x/T| be: sums of exponentials keep their digits, and the fourth powers of their
+# inverses, which are in derivatives, do not overflow.
+NEAR = 20.0
 # Arrays of so many elements are pooled in parts, one after the other, where windows are large:
 # their passes need several arrays of the size of x.
 LARGE, PARTS = 2**18, 8

@@ -189,3 +189,21 @@ def test_values_choose_the_way(pool, padding):
     np.testing.assert_allclose(far[0, 2:-1, 2:-1], f(x)[0, 2:-1, 2:-1], atol=1e-5)
     assert np.isfinite(far).all()
     assert far[0, 0, 0, 0] > 190
+
+
+@pytest.mark.parametrize("pool", POOLS[4:], ids=lambda pool: pool.__name__)
+def test_a_constant_moves_no_derivative(pool):
+    # Near the largest |x/T| of the shorter way, where sums of exponentials are smallest.
+    rng = np.random.default_rng(0)
+    x, v, u = jnp.asarray(rng.uniform(-0.5, 0.5, (3, 6, 6, 2)), jnp.float32)
+
+    @jax.jit
+    def derivatives(x):
+        def slope(x):
+            return jax.grad(lambda x: jnp.vdot(u, pool(x, (3, 3), 1, "SAME")))(x)
+
+        return slope(x), *jax.jvp(lambda x: jax.jvp(slope, (x,), (v,))[1], (x,), (v,))
+
+    edge = _soft.NEAR - 1
+    for low, middle in zip(derivatives(x - edge), derivatives(x), strict=True):
+        np.testing.assert_allclose(low, middle, atol=1e-4)
