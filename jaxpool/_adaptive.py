@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxpool import _average, _prepare, _reduce, _softmax
+from jaxpool import _prepare, _reduce, _softmax
 from jaxpool._geometry import Axes, Bins
 from jaxpool._lay import lay, repeat, steps, tables
 from jaxpool._prepare import Binned
@@ -245,7 +245,7 @@ def _jitted(x, where, axes, *, largest):
 
 @partial(jax.jit, static_argnames=("axes",))
 def _jitted_sum(x, where, axes):
-    return _total(_average._real(x, where), axes)
+    return _total(_prepare.real(x, where), axes)
 
 
 @partial(jax.jit, static_argnames=("axes",))
@@ -259,7 +259,7 @@ def _jitted_mean(x, where, axes):
         count = jnp.asarray(reduce(np.multiply, each, np.ones((1,) * x.ndim, int)), jnp.float32)
     else:
         count = jnp.maximum(_total(where.astype(jnp.float32), axes), 1)
-    return _total(_average._real(x, where), axes, count.astype(_prepare.wide(x.dtype)))
+    return _total(_prepare.real(x, where), axes, count.astype(_prepare.wide(x.dtype)))
 
 
 def _total(x: jax.Array, axes: tuple, divisor: jax.Array | None = None) -> jax.Array:

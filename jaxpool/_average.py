@@ -178,7 +178,7 @@ def _mean(name: str, call: Call, **how: Any) -> jax.Array:
 
 @partial(jax.jit, static_argnames=("windows", "keepdims"))
 def _jitted_sum(x, where, windows, *, keepdims=True):
-    return _prepare.squeeze(_reduce.total(_real(x, where), windows), windows, keepdims)
+    return _prepare.squeeze(_reduce.total(_prepare.real(x, where), windows), windows, keepdims)
 
 
 @partial(jax.jit, static_argnames=("windows", "padding", "divisor", "keepdims"))
@@ -191,12 +191,8 @@ def _jitted_mean(x, where, windows, *, padding, divisor, keepdims=True):
         n = jnp.maximum(_reduce.count(where, windows, x.ndim, padding), 1).astype(wide)
     else:
         n = jnp.full((1,) * x.ndim, divisor, wide)
-    mean = _reduce.total(_real(x, where), windows, divisor=n)
+    mean = _reduce.total(_prepare.real(x, where), windows, divisor=n)
     return _prepare.squeeze(mean, windows, keepdims)
-
-
-def _real(x: jax.Array, where: jax.Array | None) -> jax.Array:
-    return x if where is None else jnp.where(where, x, jnp.zeros((), x.dtype))
 
 
 def _divisor(name: str, value: Any) -> float:

@@ -1,15 +1,15 @@
 """How windows are reduced to their extreme or their sum, and the derivatives: the one place.
 
-A window over several axes is one pass per axis, last axis first, and a large window is several
-passes of few taps (`Window.passes`). Few taps are slices of the input; the few windows at the
-borders are computed by themselves, because padding inside a fused loop keeps XLA from vectorising
-it. Windows that do not overlap are rows of a reshaped array where they are large; where they are
-small, all axes are one pass.
+A window of few taps is one loop over all its axes, a larger one is one pass per axis, last axis
+first, and a large side is several passes of few taps (`Window.passes`). Few taps are slices of the
+input; the few windows at the borders are computed by themselves, because padding inside a fused
+loop keeps XLA from vectorising it. Windows that do not overlap are rows of a reshaped array where
+they are large.
 
 Max and min. Elementwise `lax.max` over slices, because XLA's CPU backend drops NaN from
 `reduce_window` and `reduce` where windows do not overlap. Their derivative is linear in the tangent
 once the *winner* of every window is known, the first tap that holds the value (or the first NaN):
-one byte per window, whatever the window's size up to 255, since which pass it came from can be
+one byte per window, whatever the window's size up to 256, since which pass it came from can be
 read from it. `pick` takes each window's tangent from its winner; its transpose `spread` gives each
 cotangent back there, summing over the windows that see an element: no scatter, so the same result
 every time.
@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxpool._geometry import Pass, Window
+from jaxpool._geometry import Pass, Window, shape_of
 from jaxpool._linear import apart, by_platform, linear_pair, primitive
 from jaxpool._slices import (
     along_rows,
@@ -327,14 +327,8 @@ def cut_all(a: jax.Array, at: tuple) -> jax.Array:
 
 
 def _winner_shapes(x: Any, *_: Any, group: Group, largest: bool) -> list[tuple]:
-    shape = _shape_of(x.shape, group)
+    shape = shape_of(group, x.shape)
     return [(shape, None), (shape, _index(_most(group)))]
-
-
-def _shape_of(shape: tuple, group: Group) -> tuple:
-    for window in group:
-        shape = replace_axis(shape, window.axis, window.out)
-    return shape
 
 
 # ---- max and min: the linear map of tangents, and its transpose ----
@@ -601,7 +595,7 @@ _add, _ = linear_pair(
     "add",
     _add_of,
     _add_back,
-    lambda x, _, windows: _shape_of(x.shape, windows),
+    lambda x, _, windows: shape_of(windows, x.shape),
     lambda g, _, windows: _shape_back(g.shape, windows),
 )
 

@@ -20,6 +20,7 @@ from jax.custom_derivatives import SymbolicZero
 from jaxpool import _reduce, _smooth
 from jaxpool._geometry import Window, shape_of
 from jaxpool._linear import apart, by_platform, linear_pair
+from jaxpool._prepare import real
 
 # In how many windows an element is, at least, for one exponential of it to be worth an array.
 OFTEN = 4
@@ -140,32 +141,28 @@ _move, _ = linear_pair(
 
 def _span(x, temperature, mask):
     """The largest |x/T|."""
-    x = _real(lax.stop_gradient(x), mask)
+    x = real(lax.stop_gradient(x), mask)
     return jnp.max(jnp.abs(x) / lax.stop_gradient(temperature))
 
 
 def _near(x, temperature, mask, span, windows, kind):
-    x = _real(x, mask)
+    x = real(x, mask)
     z = x / temperature
     n = _reduce.count(mask, windows, x.ndim, padding=False).astype(x.dtype)
     e = jnp.exp(z)
     if kind == "softmax":
-        each = jnp.stack([_real(e, mask), _real(e * x, mask)])
+        each = jnp.stack([real(e, mask), real(e * x, mask)])
         weight, moment = _reduce.total(each, windows)
         return moment / jnp.where(n > 0, weight, 1)
     # log(mean exp) by the mean of exp - 1 where all exponents are small: exact at any temperature.
     small = span < 0.5
-    each = _real(jnp.where(small, _smooth.expm1(z), e), mask)
+    each = real(jnp.where(small, _smooth.expm1(z), e), mask)
     level = _reduce.total(each, windows, divisor=jnp.maximum(n, 1))
     little, much = jnp.where(small, level, 0), jnp.where(small | (n == 0), 1, level)
     level = _smooth.log1p(little) + jnp.log(much)
     if kind == "sum":
         level += jnp.log(jnp.maximum(n, 1))
     return jnp.where(n > 0, temperature * level, -jnp.inf)
-
-
-def _real(x, mask):
-    return x if mask is None else jnp.where(mask, x, 0)
 
 
 def _far(x, temperature, mask, windows, kind):
