@@ -58,35 +58,26 @@ class Op:
     twin: bool = False  # another row's code: held to the definition, not to every promise again
 
     @property
+    def kind(self) -> "Kind":
+        """The kind that the id's first word names; windows that slide otherwise."""
+        return KINDS.get(self.id.split("-")[0], SLIDING)
+
+    @property
     def covers(self) -> bool:
         """Whether it pools whole axes and takes no window."""
-        return self.id.startswith("global")
+        return self.kind is KINDS["global"]
 
     @property
     def adaptive(self) -> bool:
         """Whether it takes the size of its result instead of a window."""
-        return self.id.startswith("adaptive")
-
-    @property
-    def fractional(self) -> bool:
-        """Whether it takes windows, and their number instead of their distance."""
-        return self.id.startswith("fractional")
-
-    @property
-    def oracle(self) -> Callable:
-        if self.covers:
-            return reference.global_pool
-        if self.fractional:
-            return reference.fractional_pool
-        return reference.adaptive_pool if self.adaptive else reference.pool
+        return self.kind is KINDS["adaptive"]
 
     def __call__(self, x, call: Call, **more):
         return self.function(x, *call.args, **{**self.options, **call.options, **more})
 
     def expect(self, x, call: Call, **more) -> reference.Pooled:
-        return self.oracle(
-            self.reduction, np.asarray(x), *call.args, **{**self.options, **call.options, **more}
-        )
+        options = {**self.options, **call.options, **more}
+        return self.kind.oracle(self.reduction, np.asarray(x), *call.args, **options)
 
     @property
     def best(self) -> int:
@@ -108,15 +99,20 @@ class Op:
         padding="SAME",
         **options,
     ):
-        """Call with a window, or over the same axes: whole, or into as many bins as windows fit."""
-        if self.covers:
-            return Call(shape)
-        if self.adaptive or self.fractional:
-            fit = jaxpool.output_shape(shape, window, strides)[-1 - len(window) : -1]
-            if self.adaptive:
-                return Call(shape, (fit,))
-            return Call(shape, (window,), {"output_shape": fit})
-        return Call(shape, (window, strides, padding), options)
+        """Call with a window, or what comes closest over the same axes."""
+        return self.kind.call(shape, window, strides, padding, **options)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What poolings that take the same arguments share."""
+
+    oracle: Callable  # in reference.py: takes a reduction, then the arguments
+    call: Callable[..., Call]  # from a shape, a window, strides and padding
+    calls: Callable[[], st.SearchStrategy]  # any geometry
+    chosen: list[tuple[Call, bool]]  # geometries for every row, masked or not
+    smooth: list[Call]  # few small ones that together reach every form, no window empty
+    masked: bool = True  # takes `where`
 
 
 INF = float("inf")
@@ -183,7 +179,11 @@ OPS = [
 
 
 def windowed(op: Op) -> bool:
-    return not (op.covers or op.adaptive or op.fractional)
+    return op.kind is SLIDING
+
+
+def masked(op: Op) -> bool:
+    return op.kind.masked
 
 
 def each(*keeps: Callable[[Op], bool], twins: bool = False):
@@ -192,15 +192,15 @@ def each(*keeps: Callable[[Op], bool], twins: bool = False):
     return pytest.mark.parametrize("op", ops, ids=[op.id for op in ops])
 
 
-def each_with_padding(*paddings):
-    """Run a test once for every op and padding.
+def each_with_padding(*paddings, keep: Callable[[Op], bool] = lambda op: True):
+    """Run a test once for every padding and op of which `keep` is true.
 
     Ops that cover whole axes have no padding; soft ones compile for so long that one must do.
     """
     rows = [
         (op, padding)
         for op in OPS
-        if not op.twin
+        if not op.twin and keep(op)
         for padding in (paddings if windowed(op) and not op.soft else paddings[:1])
     ]
     return pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def assert_identical(actual, expected) -> None:
     )
 
 
-# The definition, over every geometry
+# Any geometry
 
 PADDINGS = ["VALID", "SAME", "SAME_LOWER", "CIRCULAR", "REFLECT", "EDGE"]
 
@@ -364,12 +364,6 @@ def fractions(draw) -> Call:
     return Call((draw(st.integers(1, 2)), *sizes, draw(st.integers(1, 3))), (window,), options)
 
 
-def calls(op: Op) -> st.SearchStrategy:
-    if op.covers:
-        return coverages()
-    return divisions() if op.adaptive else fractions() if op.fractional else geometries()
-
-
 @st.composite
 def masks(draw, shape: tuple[int, ...]) -> np.ndarray | None:
     """No mask, or one that broadcasts against `shape` and leaves some windows empty."""
@@ -380,16 +374,94 @@ def masks(draw, shape: tuple[int, ...]) -> np.ndarray | None:
     return random("mask", draw(st.integers(0, 999)), narrow).random(narrow) < 0.6
 
 
+# The kinds: how a row is called where a window is named, and which calls every row is held to
+
+# Chosen ones: for each row, whatever hypothesis draws. The first three have it all.
+CHOSEN = [
+    (
+        Call(
+            (2, 7, 8, 2),
+            ((3, 2), (1, 2), ((1, 2), (0, 2))),
+            {"ceil_mode": True, "window_dilation": (2, 1)},
+        ),
+        True,
+    ),
+    (Call((2, 5, 6, 4), ((2, 3, 2), (1, 2, 1), "REFLECT"), {"axis": (3, 0, -3)}), False),
+    (Call((2, 70, 3), (17, 17, "SAME"), {"axis": 1}), True),
+    (Call((2, 6, 6, 2), ((2, 2),)), False),
+    (Call((1, 7, 7, 2), ((3, 3), 2, "SAME_LOWER")), False),
+    (Call((1, 70, 3), (32, 16, "CIRCULAR"), {"axis": 1}), False),
+    (Call((1, 70, 3), (20, 30), {"axis": 1}), True),
+    (Call((1, 70, 3), (31, 3, 30), {"axis": 1}), False),
+    (Call((1, 70, 3), (17, 3), {"axis": 1}), True),
+    (Call((1, 70, 3), (300, 20, 299), {"axis": 1}), True),  # more than a byte can count
+]
+BINNED = [
+    (Call((2, 7, 5, 2), ((5, 3),)), True),
+    (Call((1, 3, 6, 4), ((None, 4, 7),), {"axis": (1, 2, -1)}), False),
+    (Call((2, 3, 1), (50,), {"axis": 1}), True),
+]
+SOME = np.arange(24).reshape(1, 4, 3, 2) % 5 != 0
+
+
+def fit(shape, window, strides) -> tuple[int, ...]:
+    """As many outputs as such windows have."""
+    return jaxpool.output_shape(shape, window, strides)[-1 - len(window) : -1]
+
+
+SLIDING = Kind(
+    reference.pool,
+    lambda shape, *window, **options: Call(shape, window, options),
+    geometries,
+    CHOSEN,
+    [
+        Call((1, 4, 3, 2), ((2, 2), (1, 2), "SAME"), {"where": SOME}),
+        Call((7, 1), ((3,), 2, 1), {"window_dilation": 2, "ceil_mode": True}),
+        Call((4, 6, 1), ((2, 2),)),
+        Call((2, 5), (3, 1, "REFLECT"), {"axis": -1}),
+    ],
+)
+KINDS = {
+    "global": Kind(
+        reference.global_pool,
+        lambda shape, *_, **__: Call(shape),
+        coverages,
+        [],
+        [Call((1, 4, 3, 2), (), {"where": SOME})],
+    ),
+    "adaptive": Kind(
+        reference.adaptive_pool,
+        lambda shape, window, strides, *_, **__: Call(shape, (fit(shape, window, strides),)),
+        divisions,
+        BINNED,
+        [Call((1, 4, 3, 2), ((3, 2),), {"where": SOME})],
+    ),
+    "fractional": Kind(
+        reference.fractional_pool,
+        lambda shape, window, strides, *_, **__: Call(
+            shape, (window,), {"output_shape": fit(shape, window, strides)}
+        ),
+        fractions,
+        [],
+        [Call((1, 4, 3, 2), ((2, 2),), {"output_shape": (3, 2), "where": SOME})],
+    ),
+}
+
+
+# The definition, over every geometry
+
+
 def check_definition(op: Op, call: Call, x: np.ndarray, where: np.ndarray | None) -> None:
     """Value, shape and gradient of one call equal the oracle's: exactly, if the op selects."""
-    expected = op.expect(x, call, where=where)
+    mask = {} if where is None else {"where": where}
+    expected = op.expect(x, call, **mask)
     cotangent = random("cotangent").integers(-3, 4, expected.values.shape).astype(FLOAT)
     x = jnp.asarray(x, FLOAT)
     if op.located is None:
-        y, gradient = pullback(functools.partial(op, call=call, where=where), x, cotangent)
+        y, gradient = pullback(functools.partial(op, call=call, **mask), x, cotangent)
     else:
         (y, indices), gradient = pullback(
-            lambda x: op.located(x, *call.args, **call.options, where=where),
+            lambda x: op.located(x, *call.args, **call.options, **mask),
             x,
             (cotangent, np.zeros(cotangent.shape, jax.dtypes.float0)),
         )
@@ -418,8 +490,8 @@ def test_value_and_gradient_equal_the_definition(op: Op):
     @settings(max_examples=examples)
     @given(st.data())
     def check(data):
-        call = data.draw(calls(op))
-        where = data.draw(masks(call.shape))
+        call = data.draw(op.kind.calls())
+        where = data.draw(masks(call.shape)) if op.kind.masked else None
         seed = data.draw(st.integers(0, 999))
         x = coarse(call.shape, seed)
         if op.selects and data.draw(st.booleans()):
@@ -431,37 +503,7 @@ def test_value_and_gradient_equal_the_definition(op: Op):
     check()
 
 
-# Chosen ones: for each row, whatever hypothesis draws. The first three have it all.
-CHOSEN = [
-    (
-        Call(
-            (2, 7, 8, 2),
-            ((3, 2), (1, 2), ((1, 2), (0, 2))),
-            {"ceil_mode": True, "window_dilation": (2, 1)},
-        ),
-        True,
-    ),
-    (Call((2, 5, 6, 4), ((2, 3, 2), (1, 2, 1), "REFLECT"), {"axis": (3, 0, -3)}), False),
-    (Call((2, 70, 3), (17, 17, "SAME"), {"axis": 1}), True),
-    (Call((2, 6, 6, 2), ((2, 2),)), False),
-    (Call((1, 7, 7, 2), ((3, 3), 2, "SAME_LOWER")), False),
-    (Call((1, 70, 3), (32, 16, "CIRCULAR"), {"axis": 1}), False),
-    (Call((1, 70, 3), (20, 30), {"axis": 1}), True),
-    (Call((1, 70, 3), (31, 3, 30), {"axis": 1}), False),
-    (Call((1, 70, 3), (17, 3), {"axis": 1}), True),
-    (Call((1, 70, 3), (300, 20, 299), {"axis": 1}), True),  # more than a byte can count
-]
-BINNED = [
-    (Call((2, 7, 5, 2), ((5, 3),)), True),
-    (Call((1, 3, 6, 4), ((None, 4, 7),), {"axis": (1, 2, -1)}), False),
-    (Call((2, 3, 1), (50,), {"axis": 1}), True),
-]
-CHOSEN_ROWS = [
-    (op, *row)
-    for op in OPS
-    if not op.covers and not op.fractional
-    for row in (BINNED if op.adaptive else CHOSEN)[: 3 if op.soft else len(CHOSEN)]
-]
+CHOSEN_ROWS = [(op, *row) for op in OPS for row in op.kind.chosen[: 3 if op.soft else None]]
 
 
 @pytest.mark.parametrize(
@@ -688,7 +730,7 @@ def test_the_first_nan_gets_the_gradient(op: Op, dtype):
 # Windows without a real element
 
 
-@each()
+@each(masked)
 @pytest.mark.parametrize("dtype", [*FLOATS, *WHOLE], ids=lambda dtype: jnp.dtype(dtype).name)
 def test_an_empty_window_has_its_value_and_no_gradient(op: Op, dtype):
     if dtype in WHOLE and not op.whole:
@@ -741,7 +783,7 @@ def test_an_empty_batch_works_with_gradients(op: Op, shape: tuple[int, ...]):
 # Masks
 
 
-@each_with_padding("SAME", "CIRCULAR")
+@each_with_padding("SAME", "CIRCULAR", keep=masked)
 def test_a_mask_of_ones_is_no_mask(op: Op, padding):
     call = op.call(padding=padding)
     x = jnp.asarray(distinct(call.shape), FLOAT)
@@ -750,7 +792,7 @@ def test_a_mask_of_ones_is_no_mask(op: Op, padding):
         assert_equal(op(x, call, where=ones), expected, 0 if op.selects else TOLERANCE)
 
 
-@each_with_padding("SAME", "REFLECT")
+@each_with_padding("SAME", "REFLECT", keep=masked)
 def test_what_is_masked_out_spoils_nothing(op: Op, padding: str):
     call = op.call(padding=padding)
     x = distinct(call.shape)
@@ -771,7 +813,7 @@ def test_what_is_masked_out_spoils_nothing(op: Op, padding: str):
         assert not np.isnan(tangent).any()
 
 
-@each()
+@each(masked)
 def test_masks_may_be_traced_batched_and_of_lower_rank(op: Op):
     call = op.call()
     x = jnp.asarray(distinct(call.shape), FLOAT)
@@ -904,27 +946,12 @@ def check_derivatives(f: Callable, *args) -> None:
     assert_equal(jnp.vdot(u, over_forward), dot(along, v), 100 * TOLERANCE)
 
 
-def smooth_calls(op: Op) -> list[Call]:
-    """Few calls that together reach every form of window, without an empty one."""
-    some = np.arange(24).reshape(1, 4, 3, 2) % 5 != 0
-    calls = [
-        Call((1, 4, 3, 2), ((2, 2), (1, 2), "SAME"), {"where": some}),
-        Call((7, 1), ((3,), 2, 1), {"window_dilation": 2, "ceil_mode": True}),
-        Call((4, 6, 1), ((2, 2),)),
-        Call((2, 5), (3, 1, "REFLECT"), {"axis": -1}),
-    ]
-    if op.covers:
-        return [Call((1, 4, 3, 2), (), {"where": some})]
-    if op.adaptive:
-        return [Call((1, 4, 3, 2), ((3, 2),), {"where": some})]
-    if op.fractional:
-        return [Call((1, 4, 3, 2), ((2, 2),), {"output_shape": (3, 2), "where": some})]
-    if op.located:
-        return calls[:2]
-    return calls[: 2 if op.soft else 4]
-
-
-SMOOTH = [(op, call) for op in OPS if not op.twin for call in smooth_calls(op)]
+SMOOTH = [
+    (op, call)
+    for op in OPS
+    if not op.twin
+    for call in op.kind.smooth[: 2 if op.soft or op.located else None]
+]
 
 
 @pytest.mark.parametrize(
@@ -1137,13 +1164,13 @@ def test_plus_infinity_has_all_the_weight(op: Op):
 def test_the_limits_of_temperature(op: Op):
     call = op.call((2, 6, 6, 2), (3, 3), 1, "VALID")
     x = jnp.asarray(distinct(call.shape), jnp.float32)
-    top = op.oracle(r.maximum, x, *call.args, **call.options).values
+    top = op.kind.oracle(r.maximum, x, *call.args, **call.options).values
     assert_equal(op(x, call, temperature=1e-6), top, 1e-4)
     if op.options.get("normalize", True):
         # T * log(mean(exp(x / T))) taken at its word would be wrong by T * 6e-8 = 0.06 here.
         assert_equal(
             op(x, call, temperature=1e6),
-            op.oracle(r.mean, x, *call.args, **call.options).values,
+            op.kind.oracle(r.mean, x, *call.args, **call.options).values,
             1e-5,
         )
 
