@@ -19,6 +19,10 @@ from jaxpool._average import global_avg_pool as global_avg_pool
 from jaxpool._average import global_sum_pool as global_sum_pool
 from jaxpool._average import sum_pool as sum_pool
 
+# against aliasing
+from jaxpool._blur import blur_pool as blur_pool
+from jaxpool._blur import max_blur_pool as max_blur_pool
+
 # max and min
 from jaxpool._extrema import global_max_pool as global_max_pool
 from jaxpool._extrema import global_min_pool as global_min_pool
@@ -66,6 +70,7 @@ __all__ = [
     "adaptive_softmax_pool",
     "adaptive_sum_pool",
     "avg_pool",
+    "blur_pool",
     "fractional_max_pool",
     "fractional_output_shape",
     "global_avg_pool",
@@ -76,6 +81,7 @@ __all__ = [
     "global_softmax_pool",
     "global_sum_pool",
     "lse_pool",
+    "max_blur_pool",
     "max_pool",
     "max_pool_with_indices",
     "max_unpool",

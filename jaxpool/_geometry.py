@@ -19,6 +19,8 @@ Axes = int | Sequence[int]
 # Flax's convolution words for padding by the map itself, and what numpy.pad calls the same thing.
 BORDERS = {"CIRCULAR": "wrap", "REFLECT": "reflect", "EDGE": "edge"}
 WORDS = ("VALID", "SAME", "SAME_LOWER", *BORDERS)
+BLUR_WORDS = (*WORDS, "NORMALIZED")
+WIDEST_BLUR = 7
 
 
 class Region(NamedTuple):
@@ -214,6 +216,64 @@ class Window:
 
 
 @dataclass(frozen=True)
+class Bordered(Window):
+    """A window that beyond the map reads copies of its elements, as numpy.pad's `border` would lay
+    them there: what `filled` windows see of a padded map, without the padded map."""
+
+    border: str
+
+    def source(self, position: int) -> int:
+        """The element that lies, or is copied, at a position."""
+        last = self.length - 1
+        match self.border:
+            case "wrap":
+                return position % self.length
+            case "edge":
+                return min(max(position, 0), last)
+        period = max(2 * last, 1)
+        return min(position % period, -position % period)
+
+    def places(self, i: int) -> list[tuple[int, int]]:
+        """Where window i reads: (tap, position)."""
+        first = i * self.stride - self.low
+        return [(tap, first + tap * self.dilation) for tap in range(self.size)]
+
+    def regions(self) -> list[Region]:
+        """The windows inside the map, and each of the others by itself."""
+        found = []
+        for region in super().regions():
+            if len(region.taps) == self.size:
+                found.append(region)
+                continue
+            for i in range(region.start, region.stop):
+                taps = tuple((tap, self.source(position)) for tap, position in self.places(i))
+                found.append(Region(i, i + 1, taps))
+        return found
+
+    def sources(self, phase: int) -> list[Region]:
+        """Elements that have been copied, each by itself, and the others."""
+        copied = self._copied()
+        found = []
+        for start, stop, taps in super().sources(phase):
+            apart = [q for q in range(start, stop) if phase + q * self.stride in copied]
+            edges = {start, stop, *apart, *(q + 1 for q in apart)}
+            for a, b in pairwise(sorted(edges)):
+                copies = copied.get(phase + a * self.stride, [])
+                own = [(tap, i + a - start) for tap, i in taps]
+                found.append(Region(a, b, (*own, *copies)))
+        return found
+
+    def _copied(self) -> dict[int, list[tuple[int, int]]]:
+        """Which windows see copies of an element: {element: [(tap, window)]}."""
+        found: dict[int, list[tuple[int, int]]] = {}
+        for i in range(self.out):
+            for tap, position in self.places(i):
+                if not 0 <= position < self.length:
+                    found.setdefault(self.source(position), []).append((tap, i))
+        return found
+
+
+@dataclass(frozen=True)
 class Bins:
     """Windows along one axis that need not be alike: out[i] sees x[starts[i]:stops[i]].
 
@@ -364,6 +424,47 @@ def windows(
         found.append(Window(a - len(shape), length, k, s, d, low, high, out))
     border = BORDERS.get(word or "")
     return tuple(sorted(found, key=lambda window: window.axis)), border
+
+
+def blurs(
+    name: str,
+    shape: Sequence[Any],
+    strides: Any,
+    filter_size: Any,
+    padding: Any,
+    axes: Sequence[int],
+) -> tuple[tuple[Window, ...], str | None]:
+    """One window per axis, in array order, and the padding's word: windows of stride 1, of which
+    every s-th is kept."""
+    shape, n = tuple(shape), len(axes)
+    stride = _each(name, "strides", strides, n, least=1)
+    size = _each(name, "filter_size", filter_size, n, least=1)
+    if max(size) > WIDEST_BLUR:
+        fail(
+            name,
+            f"filter_size={show(filter_size)} holds {max(size)}, more than {WIDEST_BLUR}",
+            f"at most {WIDEST_BLUR}, or blur with strides=1 before:"
+            " filters of a and of b are one of a + b - 1",
+        )
+    word, pads = _padding(name, padding, n, BLUR_WORDS)
+    found = []
+    for a, k, s, (low, high) in zip(axes, size, stride, pads, strict=True):
+        length = _length(name, shape, a)
+        if word is not None and word != "VALID":
+            low, high = _same(length, k, 1, lower=word == "SAME_LOWER")
+        if k > length + low + high or not length:
+            fail(
+                name,
+                f"filter_size={show(filter_size)} spans {k} elements, more than the"
+                f" {length + low + high} that axis {a} of a map of shape {shape} has with"
+                f" padding={show(padding)}",
+                'a smaller filter, or more padding such as padding="REFLECT"',
+            )
+        out = (length + low + high - k) // s + 1
+        window = (a - len(shape), length, k, s, 1, low, high, out)
+        border = BORDERS.get(word or "")
+        found.append(Window(*window) if border is None else Bordered(*window, border))
+    return tuple(sorted(found, key=lambda window: window.axis)), word
 
 
 def whole(name: str, shape: Sequence[Any], axis: Any) -> tuple[Window, ...]:
@@ -633,6 +734,21 @@ def _size_and_axes(
     return size, tuple(range(ndim - 1 - len(size), ndim - 1))
 
 
+def sampled_axes(name: str, shape: Sequence[Any], strides: Any, axis: Any) -> tuple[int, ...]:
+    """The axes that strides are about: without `axis`, one int is about all but the first and the
+    last, and several are about those before the last."""
+    if axis is None and _scalar(strides):
+        return tuple(window.axis + len(shape) for window in whole(name, shape, None))
+    return window_axes(name, shape, strides, axis, "strides")
+
+
+def window_axes(
+    name: str, shape: Sequence[Any], window_shape: Any, axis: Any, argument: str = "window_shape"
+) -> tuple[int, ...]:
+    """The axes that an argument with one entry per axis is about, in its order."""
+    return _size_and_axes(name, tuple(shape), window_shape, axis, argument)[1]
+
+
 def _axes(name: str, shape: tuple, axis: Any) -> tuple[int, ...]:
     ndim = len(shape)
     found = []
@@ -663,14 +779,16 @@ def _each(name: str, argument: str, value: Any, n: int, least: int) -> list[int]
     return [integer(name, argument, value, entry, least=least) for entry in entries]
 
 
-def _padding(name: str, padding: Any, n: int) -> tuple[str | None, list[tuple[int, int]]]:
+def _padding(
+    name: str, padding: Any, n: int, words: Sequence[str] = WORDS
+) -> tuple[str | None, list[tuple[int, int]]]:
     if isinstance(padding, str):
         word = padding.upper()
-        if word not in WORDS:
+        if word not in words:
             fail(
                 name,
                 f"padding={padding!r} is not a padding this function knows",
-                f"one of {', '.join(map(repr, WORDS))}, an int, or (low, high) per axis",
+                f"one of {', '.join(map(repr, words))}, an int, or (low, high) per axis",
             )
         return word, [(0, 0)] * n
     entries = [padding] * n if _scalar(padding) else list(padding)

@@ -421,7 +421,7 @@ def _spread_pass(
     return over_inputs(of_region, (g, winner), p.windows)
 
 
-def _shape_back(shape: tuple, group: Group) -> tuple:
+def shape_back(shape: tuple, group: Group) -> tuple:
     for window in group:
         shape = replace_axis(shape, window.axis, window.length)
     return shape
@@ -432,7 +432,7 @@ pick, _ = linear_pair(
     _pick,
     _spread,
     lambda t, winner, group: winner.shape,
-    lambda g, winner, group: _shape_back(winner.shape, group),
+    lambda g, winner, group: shape_back(winner.shape, group),
 )
 value_and_winner = primitive(
     "extremum",
@@ -596,7 +596,7 @@ _add, _ = linear_pair(
     _add_of,
     _add_back,
     lambda x, _, windows: shape_of(windows, x.shape),
-    lambda g, _, windows: _shape_back(g.shape, windows),
+    lambda g, _, windows: shape_back(g.shape, windows),
 )
 
 

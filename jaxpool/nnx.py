@@ -55,6 +55,7 @@ __all__ = [
     "AdaptiveSoftmaxPool",
     "AdaptiveSumPool",
     "AvgPool",
+    "BlurPool",
     "FractionalMaxPool",
     "GlobalAvgPool",
     "GlobalLSEPool",
@@ -63,6 +64,7 @@ __all__ = [
     "GlobalSoftmaxPool",
     "GlobalSumPool",
     "LSEPool",
+    "MaxBlurPool",
     "MaxPool",
     "MaxPoolWithIndices",
     "MaxUnpool",
@@ -611,3 +613,50 @@ class SpatialPyramidPool(_Pool):
 
     def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
         return jaxpool.spatial_pyramid_pool(x, **arguments(self), where=where)
+
+
+@nnx.dataclass(eq=False)
+class BlurPool(_Pool):
+    """Blur, then keep every s-th element: `jaxpool.blur_pool` as a module (Zhang, 2019).
+
+        out[o] = sum over j of h[j] x[o*s + j - lo], h binomial
+        [batch, *space, channels] -> [batch, *out, channels]
+
+    >>> import jax.numpy as jnp, jaxpool.nnx as jpn
+    >>> jpn.BlurPool()(jnp.ones((1, 4, 4, 1))).shape
+    (1, 2, 2, 1)
+    """
+
+    strides: PerAxis = 2
+    _: KW_ONLY
+    filter_size: PerAxis = 3
+    padding: Padding = "REFLECT"
+    axis: Axes | None = None
+
+    def __call__(self, x: ArrayLike) -> jax.Array:
+        return jaxpool.blur_pool(x, **arguments(self))
+
+
+@nnx.dataclass(eq=False)
+class MaxBlurPool(_Pool):
+    """Take the maximum at stride 1, blur, and keep every s-th: `jaxpool.max_blur_pool` as a module.
+
+        out = blur_pool(max_pool(x, window_shape, strides=1), strides)
+        [*batch, *space, channels] -> [*batch, *out, channels]
+
+    (Zhang, 2019.)
+
+    >>> import jax.numpy as jnp, jaxpool.nnx as jpn
+    >>> jpn.MaxBlurPool((2, 2))(jnp.ones((1, 4, 4, 1))).shape
+    (1, 2, 2, 1)
+    """
+
+    window_shape: PerAxis
+    strides: PerAxis = 2
+    _: KW_ONLY
+    filter_size: PerAxis = 3
+    padding: Padding = "REFLECT"
+    axis: Axes | None = None
+
+    def __call__(self, x: ArrayLike) -> jax.Array:
+        return jaxpool.max_blur_pool(x, **arguments(self))

@@ -164,6 +164,18 @@ class Pooled:
                 gradient[into] += slope * cotangent[out]
         return gradient
 
+    def after(self, first: "Pooled") -> "Pooled":
+        """This pooling of the values of the first one, as one pooling of its x: the chain rule."""
+        found = {}
+        for out, into, slope in first.slopes:
+            found.setdefault(out, []).append((into, slope))
+        slopes = [
+            (out, into, slope * inner)
+            for out, between, slope in self.slopes
+            for into, inner in found.get(between, [])
+        ]
+        return Pooled(self.values, slopes, first.shape)
+
     def indices(self, axes: Sequence[int]) -> np.ndarray:
         """Where each winner was, counted over the pooled axes in array order; -1 for none."""
         sizes = [self.shape[a] for a in sorted(axes)]
@@ -256,8 +268,47 @@ def fractional_pool(
     return _pool(reduction, x, seen, where, {})
 
 
-def pooled_axes(ndim: int, entries, axis=None) -> list[int]:
-    """The axes that an argument with one entry per axis is about, in its order."""
+def blur_windows(length: int, size: int, stride: int, padding) -> list[list[int]]:
+    """Every s-th of the windows of stride 1, each tap as often as its binomial coefficient says."""
+    if padding == "NORMALIZED":
+        padding = "SAME"
+    weights = [math.comb(size - 1, tap) for tap in range(size)]
+    return [
+        [position for position, times in zip(seen, weights, strict=True) for _ in range(times)]
+        for seen in windows(length, size, 1, padding)[::stride]
+    ]
+
+
+def blur_pool(
+    reduction: Reduction, x, strides=2, *, filter_size=3, padding="REFLECT", axis=None
+) -> Pooled:
+    """The mean of windows that hold their taps binomially often: the weights of N axes multiply."""
+    axes = pooled_axes(np.ndim(x), strides, axis, inner=isinstance(strides, int))
+    n = len(axes)
+    pads = [(p, p) if isinstance(p, int) else p for p in per_axis(padding, n)]
+    geometry = zip(axes, per_axis(filter_size, n), per_axis(strides, n), pads, strict=True)
+    seen = {a: blur_windows(np.shape(x)[a], *rest) for a, *rest in geometry}
+    return _pool(reduction, x, seen, None, {"count_include_pad": padding != "NORMALIZED"})
+
+
+def max_blur_pool(
+    reduction: Reduction, x, window_shape, strides=2, *, padding="REFLECT", axis=None, **options
+) -> Pooled:
+    """A maximum at stride 1, whose windows end at the border or go around, then a blur."""
+    inner = padding if padding in ("VALID", "SAME_LOWER", "CIRCULAR") else "SAME"
+    axes = pooled_axes(np.ndim(x), window_shape, axis)
+    first = pool(maximum, x, window_shape, 1, inner, axis=axes)
+    blurred = blur_pool(reduction, first.values, strides, padding=padding, axis=axes, **options)
+    return blurred.after(first)
+
+
+def pooled_axes(ndim: int, entries, axis=None, inner: bool = False) -> list[int]:
+    """The axes that an argument with one entry per axis is about, in its order.
+
+    `inner`: without `axis`, all but the first and the last.
+    """
+    if axis is None and inner:
+        axis = range(1, ndim - 1)
     if axis is None:
         axis = range(ndim - 1 - len(entries), ndim - 1)
     return [a % ndim for a in ([axis] if isinstance(axis, int) else axis)]

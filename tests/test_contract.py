@@ -174,6 +174,8 @@ OPS = [
     located("located-min", jaxpool.min_pool_with_indices, r.minimum, empty=INF, twin=True),
     located("adaptive-located-max", jaxpool.adaptive_max_pool_with_indices, r.maximum, empty=-INF),
     Op("fractional-max", fractional_max, r.maximum, empty=-INF, selects=True),
+    Op("blur", jaxpool.blur_pool, r.mean, mean=True, linear=True),
+    Op("max_blur", jaxpool.max_blur_pool, r.mean, mean=True, alike=True),
 ]
 # fmt: on
 
@@ -365,6 +367,49 @@ def fractions(draw) -> Call:
 
 
 @st.composite
+def blurs(draw, of_max: bool = False) -> Call:
+    """Any shape and any arguments of a blur, or of a blur after a maximum."""
+    pooled = draw(st.integers(0, 3))
+    longest, widest = [(40, 7), (9, 5), (6, 4), (4, 3)][pooled]  # 0: one axis, and a long one
+    sizes = [draw(st.integers(1, longest)) for _ in range(max(pooled, 1))]
+    padding: Any = draw(st.sampled_from([*PADDINGS, "NORMALIZED", 2, "pairs"]))
+    pads = [(0, 0)] * len(sizes)
+    if padding == 2:
+        pads = [(2, 2)] * len(sizes)
+    elif padding == "pairs":
+        padding = pads = tuple((draw(st.integers(0, 3)), draw(st.integers(0, 3))) for _ in sizes)
+
+    # A filter must fit the padded input, except where the padding is made to fit the filter.
+    window = tuple(draw(st.integers(1, min(size, 4))) for size in sizes) if of_max else ()
+    cut = [k - 1 for k in window] if of_max and padding == "VALID" else [0] * len(sizes)
+    fits = isinstance(padding, str) and padding != "VALID"
+    room = [
+        widest if fits else min(size + low + high - c, widest)
+        for size, (low, high), c in zip(sizes, pads, cut, strict=True)
+    ]
+    filters = once_or_per_axis([st.integers(1, n) for n in room], st.integers(1, min(room)))
+    steps = st.integers(1, 5)
+    strides = draw(once_or_per_axis([steps] * len(sizes), steps))
+    options: dict[str, Any] = {"filter_size": draw(filters), "padding": padding}
+
+    named = draw(st.booleans())
+    one = isinstance(strides, int) and not of_max and not named  # all axes but first and last
+    batch = [draw(st.integers(1, 2)) for _ in range(1 if one else draw(st.integers(0, 2)))]
+    shape = [*batch, *sizes, draw(st.integers(1, 3))]
+    if named:
+        rank = len(sizes) + len(batch)
+        places = draw(st.permutations(range(rank)))[: len(sizes)]
+        rest = iter(batch)
+        shape = [sizes[places.index(a)] if a in places else next(rest) for a in range(rank)]
+        options["axis"] = tuple(draw(st.sampled_from([a, a - rank])) for a in places)
+    return Call(tuple(shape), (window, strides) if of_max else (strides,), options)
+
+
+def max_blurs() -> st.SearchStrategy:
+    return blurs(of_max=True)
+
+
+@st.composite
 def masks(draw, shape: tuple[int, ...]) -> np.ndarray | None:
     """No mask, or one that broadcasts against `shape` and leaves some windows empty."""
     if draw(st.booleans()):
@@ -401,12 +446,24 @@ BINNED = [
     (Call((1, 3, 6, 4), ((None, 4, 7),), {"axis": (1, 2, -1)}), False),
     (Call((2, 3, 1), (50,), {"axis": 1}), True),
 ]
+BLURRED = [
+    (Call((1, 8, 5, 2), (2,), {"filter_size": (7, 4)}), False),  # one axis after the other
+    (Call((2, 3, 6, 4), ((2, 1, 3),), {"axis": (3, 0, -2), "padding": "CIRCULAR"}), False),
+    (Call((1, 2, 1), (1,), {"filter_size": 7}), False),  # mirrored again and again
+    (Call((1, 3, 4, 2), (2,), {"filter_size": 4, "padding": "NORMALIZED"}), False),
+    (Call((1, 4, 1), (1,), {"padding": ((5, 0),)}), False),  # the first two see nothing
+]
 SOME = np.arange(24).reshape(1, 4, 3, 2) % 5 != 0
 
 
 def fit(shape, window, strides) -> tuple[int, ...]:
     """As many outputs as such windows have."""
     return jaxpool.output_shape(shape, window, strides)[-1 - len(window) : -1]
+
+
+def steps_of(window, strides) -> tuple[int, ...]:
+    """The strides, one per axis; the window's sizes where there are none."""
+    return tuple(window if strides is None else reference.per_axis(strides, len(window)))
 
 
 SLIDING = Kind(
@@ -435,6 +492,34 @@ KINDS = {
         divisions,
         BINNED,
         [Call((1, 4, 3, 2), ((3, 2),), {"where": SOME})],
+    ),
+    "blur": Kind(
+        reference.blur_pool,
+        lambda shape, window, strides, padding, **_: Call(
+            shape,
+            (steps_of(window, strides),),
+            {"filter_size": tuple(min(k, 7) for k in window), "padding": padding},
+        ),
+        blurs,
+        BLURRED,
+        [
+            Call((1, 4, 3, 2), ((1, 2),), {"filter_size": (3, 4)}),
+            Call((1, 6, 1), (2,), {"filter_size": 5, "padding": "NORMALIZED"}),
+            Call((2, 5), (3,), {"axis": -1, "padding": "CIRCULAR"}),
+        ],
+        masked=False,
+    ),
+    "max_blur": Kind(
+        reference.max_blur_pool,
+        lambda shape, window, strides, padding, **_: Call(
+            shape,
+            (window, steps_of(window, strides)),
+            {"filter_size": 1 if padding == "VALID" else 2, "padding": padding},
+        ),
+        max_blurs,
+        [(Call((1, 5, 4, 2), ((3, 2),), {"filter_size": 4, "padding": "CIRCULAR"}), False)],
+        [Call((1, 4, 3, 2), ((2, 2),)), Call((1, 6, 1), ((3,),), {"padding": "CIRCULAR"})],
+        masked=False,
     ),
     "fractional": Kind(
         reference.fractional_pool,

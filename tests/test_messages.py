@@ -47,6 +47,7 @@ ADAPTIVE = [
     jaxpool.adaptive_max_pool_with_indices,
 ]
 LOCATED = [jaxpool.max_pool_with_indices, jaxpool.min_pool_with_indices]
+BLURS = [jaxpool.blur_pool, jaxpool.max_blur_pool]
 ALL = [*WINDOWED, *GLOBAL, *ADAPTIVE, *LOCATED]
 SOFT = [f for f in ALL if "lse" in f.__name__ or "softmax" in f.__name__]
 
@@ -388,6 +389,55 @@ def test_bad_pyramids(error: type[Exception], options: dict[str, Any], says: lis
     refuses(error, jaxpool.spatial_pyramid_pool, X, says=says, **options)
     if "pool" not in options:
         refuses(error, jaxpool.pyramid_output_shape, IMAGE, says=says, **options)
+
+
+BAD_BLURS: dict[str, tuple[type[Exception], dict[str, Any], list[str]]] = {
+    "zero stride": (ValueError, {"strides": 0}, ["strides=0", "at least 1"]),
+    "three strides": (ValueError, {"strides": (2, 2, 2), "axis": (1, 2)}, ["3 entries", "names 2"]),
+    "a float stride": (TypeError, {"strides": 2.0}, [r"strides=2\.0"]),
+    "no stride": (TypeError, {"strides": None}, ["strides=None"]),
+    "zero filter": (ValueError, {"filter_size": (3, 0)}, [r"filter_size=\(3, 0\)", "at least 1"]),
+    "wide filter": (ValueError, {"filter_size": 9}, ["filter_size=9", r"\b7\b", "strides=1"]),
+    "a float filter": (TypeError, {"filter_size": 3.0}, [r"filter_size=3\.0"]),
+    "three filters": (ValueError, {"filter_size": (3, 3, 3)}, [r"filter_size=\(3, 3, 3\)", "2"]),
+    "unknown word": (ValueError, {"padding": "ZERO"}, ["'ZERO'", "'NORMALIZED'", "'REFLECT'"]),
+    "no padding": (TypeError, {"padding": None}, ["padding=None"]),
+    "negative padding": (ValueError, {"padding": -1}, ["padding=-1"]),
+    "three paddings": (ValueError, {"padding": (1, 1, 1)}, [r"padding=\(1, 1, 1\)"]),
+    "axis twice": (ValueError, {"axis": (1, 1)}, [r"axis=\(1, 1\)"]),
+    "axis out of range": (ValueError, {"axis": (1, 4)}, [r"axis=\(1, 4\)", r"\(2, 8, 8, 3\)"]),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_BLURS)
+@pytest.mark.parametrize("function", BLURS, ids=names(BLURS))
+def test_bad_blurs(function: Callable, bad: str):
+    error, options, says = BAD_BLURS[bad]
+    if function is jaxpool.max_blur_pool:
+        options = {"window_shape": (2, 2), **options}
+        if bad == "three strides":
+            says = ["3 entries", r"\b2 entries"]
+    refuses(error, function, X, says=says, **options)
+
+
+def test_blurs_need_a_map():
+    refuses(ValueError, jaxpool.blur_pool, jnp.zeros((5, 3)), says=[r"\(5, 3\)", "axis=1"])
+    refuses(ValueError, jaxpool.blur_pool, X, (2,) * 4, says=[r"strides=\(2, 2, 2, 2\)", "axis"])
+    says = ["filter_size=5", r"\b5\b", r"\b4\b", r"padding='VALID'", "REFLECT"]
+    refuses(ValueError, jaxpool.blur_pool, X[:, :4], filter_size=5, padding="VALID", says=says)
+    refuses(ValueError, jaxpool.blur_pool, X[:, :0], says=["axis 1", r"\b0\b"])
+    refuses(TypeError, jaxpool.blur_pool, "image", says=[r"\bx\b"])
+
+
+def test_the_maximum_before_a_blur_needs_a_window():
+    refuses(ValueError, jaxpool.max_blur_pool, X, 2, says=["window_shape=2", r"\(2, 2\)"])
+    refuses(ValueError, jaxpool.max_blur_pool, X, (0, 2), says=[r"window_shape=\(0, 2\)"])
+    says = [r"window_shape=\(9, 2\)", r"\b8\b"]
+    refuses(ValueError, jaxpool.max_blur_pool, X, (9, 2), padding="VALID", says=says)
+    says = ["filter_size=3", r"more than the 1 .*axis 1 .*\(2, 1, 7, 3\)"]
+    refuses(ValueError, jaxpool.max_blur_pool, X, (8, 2), padding="VALID", says=says)
+    x = jnp.zeros(IMAGE, jnp.complex64)
+    refuses(TypeError, jaxpool.max_blur_pool, x, (2, 2), says=["complex64"])
 
 
 @pytest.mark.parametrize("pool", ["lse", "softmax"])

@@ -23,7 +23,7 @@ WINDOWED = ["MaxPool", "MinPool", "SumPool", "AvgPool", "LSEPool", "SoftmaxPool"
 GLOBAL = [f"Global{name}" for name in WINDOWED]
 LOCATED = ["MaxPoolWithIndices", "MinPoolWithIndices"]
 ADAPTIVE = [f"Adaptive{name}" for name in [*WINDOWED, LOCATED[0]]]
-OTHERS = ["MaxUnpool", "FractionalMaxPool", "SpatialPyramidPool"]
+OTHERS = ["MaxUnpool", "FractionalMaxPool", "SpatialPyramidPool", "BlurPool", "MaxBlurPool"]
 ALL = [*WINDOWED, *LOCATED, *GLOBAL, *ADAPTIVE, *OTHERS]
 TEMPERED = [name for name in WINDOWED + GLOBAL if "LSE" in name or "Softmax" in name]
 EXTRA = {
@@ -63,12 +63,12 @@ def linen(module, x, **data):
 
 
 def check_same(name, *args, where=None, **kwargs):
-    x = images()
-    expected = function(name)(x, *args, where=where, **kwargs)
-    found, params = linen(getattr(jpl, name)(*args, **kwargs), x, where=where)
+    x, mask = images(), {} if where is None else {"where": where}
+    expected = function(name)(x, *args, **mask, **kwargs)
+    found, params = linen(getattr(jpl, name)(*args, **kwargs), x, **mask)
     assert not params
     chex.assert_trees_all_equal(found, expected)
-    chex.assert_trees_all_equal(getattr(jpn, name)(*args, **kwargs)(x, where=where), expected)
+    chex.assert_trees_all_equal(getattr(jpn, name)(*args, **kwargs)(x, **mask), expected)
 
 
 @pytest.mark.parametrize("name", WINDOWED)
@@ -120,6 +120,13 @@ def test_adaptive_modules_equal_the_function(name):
 def test_pyramid_modules_equal_the_function():
     check_same("SpatialPyramidPool", where=masks())
     check_same("SpatialPyramidPool", [1, [2, 3]], pool="avg", axis=(1, 2))
+
+
+def test_blur_modules_equal_the_function():
+    check_same("BlurPool")
+    check_same("BlurPool", [2, 1], filter_size=np.array([4, 1]), padding="circular", axis=[2, 1])
+    check_same("MaxBlurPool", [2, 3], padding=[[1, 0], [0, 1]])
+    check_same("MaxBlurPool", 2, np.int64(1), filter_size=5, padding="normalized", axis=(1, 2))
 
 
 def test_unpool_modules_equal_the_function():

@@ -39,7 +39,7 @@ LOCATED = ["max_pool_with_indices", "min_pool_with_indices"]
 ADAPTIVE = [f"adaptive_{name}" for name in [*WINDOWED, LOCATED[0]]]
 SHAPES = ["output_shape", *(f"{k}_output_shape" for k in ("global", "adaptive"))]
 SHAPES += ["fractional_output_shape", "pyramid_output_shape", "receptive_field", "pooling_cost"]
-OTHERS = ["max_unpool", "fractional_max_pool", "spatial_pyramid_pool"]
+OTHERS = ["max_unpool", "fractional_max_pool", "spatial_pyramid_pool", "blur_pool", "max_blur_pool"]
 FUNCTIONS = [*WINDOWED, *LOCATED, *(f"global_{name}" for name in WINDOWED), *ADAPTIVE]
 
 
@@ -108,6 +108,12 @@ def test_signatures(name):
             "fractional_max_pool",
             ["key", "x", "window_shape"],
             "output_shape output_ratio axis where sequence overlapping samples".split(),
+        ),
+        ("blur_pool", ["x", "strides"], ["filter_size", "padding", "axis"]),
+        (
+            "max_blur_pool",
+            ["x", "window_shape", "strides"],
+            ["filter_size", "padding", "axis"],
         ),
         ("spatial_pyramid_pool", ["x", "levels"], ["pool", "axis", "where"]),
         ("adaptive_output_shape", ["x_shape", "output_shape"], ["axis"]),

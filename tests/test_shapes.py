@@ -126,6 +126,8 @@ OPS = {
     **dict.fromkeys((*NAMES, "max_with_indices", "min_with_indices"), WINDOW),
     **{f"adaptive_{name}": ((3, 4),) for name in (*NAMES, "max_with_indices")},
     **{f"global_{name}": () for name in NAMES},
+    "blur": (),
+    "max_blur": WINDOW,
 }
 
 
