@@ -255,8 +255,8 @@ class Bordered(Window):
         copied = self._copied()
         found = []
         for start, stop, taps in super().sources(phase):
-            apart = [q for q in range(start, stop) if phase + q * self.stride in copied]
-            edges = {start, stop, *apart, *(q + 1 for q in apart)}
+            alone = [q for q in range(start, stop) if phase + q * self.stride in copied]
+            edges = {start, stop, *alone, *(q + 1 for q in alone)}
             for a, b in pairwise(sorted(edges)):
                 copies = copied.get(phase + a * self.stride, [])
                 own = [(tap, i + a - start) for tap, i in taps]
@@ -266,7 +266,9 @@ class Bordered(Window):
     def _copied(self) -> dict[int, list[tuple[int, int]]]:
         """Which windows see copies of an element: {element: [(tap, window)]}."""
         found: dict[int, list[tuple[int, int]]] = {}
-        for i in range(self.out):
+        for i, stop, _ in self.regions():
+            if stop > i + 1:  # inside the map
+                continue
             for tap, position in self.places(i):
                 if not 0 <= position < self.length:
                     found.setdefault(self.source(position), []).append((tap, i))

@@ -4,8 +4,8 @@ Write `import jaxpool.linen as jpl`; `import jaxpool` alone does not load Flax.
 
 Every class has its function's arguments, with the same names and defaults, and `__call__(x, where)`
 is one call of that function: what the arguments mean, and what happens at NaN, ties, padding and
-empty windows, is written there. The mask `where` is data and goes to the call. Lists and arrays are
-stored as tuples, so that modules compare and hash.
+empty windows, is written there. The mask `where` is data and goes to the call; blurs have none.
+Lists and arrays are stored as tuples, so that modules compare and hash.
 
 `LSEPool`, `SoftmaxPool` and their global and adaptive forms may learn their temperature:
 

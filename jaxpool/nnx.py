@@ -4,9 +4,9 @@ Write `import jaxpool.nnx as jpn`; `import jaxpool` alone does not load Flax.
 
 Every class has its function's arguments, with the same names and defaults, and `__call__(x, where)`
 is one call of that function: what the arguments mean, and what happens at NaN, ties, padding and
-empty windows, is written there. The mask `where` is data and goes to the call. Lists and NumPy
-arrays are stored as tuples, which NNX takes as static; a `temperature` given as a jax.Array is data
-to NNX, so it may change between two calls of a compiled function.
+empty windows, is written there. The mask `where` is data and goes to the call; blurs have none.
+Lists and NumPy arrays are stored as tuples, which NNX takes as static; a `temperature` given as a
+jax.Array is data to NNX, so it may change between two calls of a compiled function.
 
 `LSEPool`, `SoftmaxPool` and their global and adaptive forms may learn their temperature:
 

@@ -218,6 +218,17 @@ def test_bfloat16_is_not_copied_as_float32():
     assert memory.temp_size_in_bytes <= 1.5 * x.nbytes
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("padding", ["REFLECT", "NORMALIZED"])
+def test_16_bits_are_rounded_once(padding: str, dtype):
+    x = jnp.asarray(random("16 bits").normal(size=(2, 12, 12, 20)), dtype)
+    run = both(jaxpool.blur_pool, filter_size=(4, 5), padding=padding)
+    g = x[:, ::2, 6:]
+    in_float32 = run(x.astype(jnp.float32), g.astype(jnp.float32))
+    for found, expected in zip(run(x, g), in_float32, strict=True):
+        assert_identical(found, expected.astype(dtype))
+
+
 @each_pool
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
 @pytest.mark.parametrize("padding", ["REFLECT", "NORMALIZED"])
