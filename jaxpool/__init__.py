@@ -41,6 +41,9 @@ from jaxpool._indices import max_pool_with_indices as max_pool_with_indices
 from jaxpool._indices import max_unpool as max_unpool
 from jaxpool._indices import min_pool_with_indices as min_pool_with_indices
 
+# maximum and average mixed
+from jaxpool._mixed import mixed_pool as mixed_pool
+
 # several sizes at once
 from jaxpool._pyramid import spatial_pyramid_pool as spatial_pyramid_pool
 
@@ -57,6 +60,9 @@ from jaxpool._softmax import global_lse_pool as global_lse_pool
 from jaxpool._softmax import global_softmax_pool as global_softmax_pool
 from jaxpool._softmax import lse_pool as lse_pool
 from jaxpool._softmax import softmax_pool as softmax_pool
+
+# elements at random
+from jaxpool._stochastic import stochastic_pool as stochastic_pool
 
 __version__ = "0.1.0"
 
@@ -87,11 +93,13 @@ __all__ = [
     "max_unpool",
     "min_pool",
     "min_pool_with_indices",
+    "mixed_pool",
     "output_shape",
     "pooling_cost",
     "pyramid_output_shape",
     "receptive_field",
     "softmax_pool",
     "spatial_pyramid_pool",
+    "stochastic_pool",
     "sum_pool",
 ]

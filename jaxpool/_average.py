@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxpool import _prepare, _reduce
-from jaxpool._geometry import Axes, Padding, PerAxis, fail, show
+from jaxpool._geometry import Axes, Padding, PerAxis, Window, fail, show
 from jaxpool._prepare import Call
 
 
@@ -183,16 +183,25 @@ def _jitted_sum(x, where, windows, *, keepdims=True):
 
 @partial(jax.jit, static_argnames=("windows", "padding", "divisor", "keepdims"))
 def _jitted_mean(x, where, windows, *, padding, divisor, keepdims=True):
-    dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.dtype(jnp.float32)
     if jnp.issubdtype(x.dtype, jnp.integer) or x.dtype == jnp.bool_:
-        x = x.astype(dtype)
-    wide = _prepare.wide(dtype)
+        x = x.astype(jnp.float32)
+    return _prepare.squeeze(mean(x, where, windows, padding, divisor), windows, keepdims)
+
+
+def mean(
+    x: jax.Array,
+    where: jax.Array | None,
+    windows: tuple[Window, ...],
+    padding: bool,
+    divisor: float | None = None,
+) -> jax.Array:
+    """The mean of every window; `padding` counts what may be counted."""
+    wide = _prepare.wide(x.dtype)
     if divisor is None:
         n = jnp.maximum(_reduce.count(where, windows, x.ndim, padding), 1).astype(wide)
     else:
         n = jnp.full((1,) * x.ndim, divisor, wide)
-    mean = _reduce.total(_prepare.real(x, where), windows, divisor=n)
-    return _prepare.squeeze(mean, windows, keepdims)
+    return _reduce.total(_prepare.real(x, where), windows, divisor=n)
 
 
 def _divisor(name: str, value: Any) -> float:

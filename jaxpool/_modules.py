@@ -17,6 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from jaxpool import _prepare
+from jaxpool._geometry import integer
+
 Learn = Literal["layer", "channel"] | None
 
 LIMIT = 20.0
@@ -48,10 +51,20 @@ POWER = Scalar(
     high=1000.0,
     limits=(-LIMIT, 999.0),
 )
-SCALARS = (TEMPERATURE, POWER)
+# alpha = sigmoid(logit_alpha)
+ALPHA = Scalar(
+    "alpha",
+    "logit_alpha",
+    jax.nn.sigmoid,
+    lambda alpha: jnp.log(alpha) - jnp.log1p(-alpha),
+    low=0.0,
+    high=1.0,
+)
+SCALARS = (TEMPERATURE, POWER, ALPHA)
 
 # Fields of a module that are not passed on to its function as they are.
 _OWN = {"parent", "name", "learn", "features", "channel_axis", "param_dtype", "rngs"}
+_OWN |= {"deterministic", "rng_collection", "kernel_init"}
 _OWN |= {scalar.name for scalar in SCALARS}
 
 
@@ -122,8 +135,45 @@ def learned(scalar: Scalar, parameter: jax.Array) -> jax.Array:
     >>> learned(TEMPERATURE, jnp.array([0.0, -1e6, 1e6])) > 0
     Array([ True,  True,  True], dtype=bool)
     """
-    wide = parameter.astype(jnp.promote_types(parameter.dtype, jnp.float32))
+    wide = parameter.astype(_prepare.wide(parameter.dtype))
     return scalar.read(jnp.clip(wide, *scalar.limits))
+
+
+def check_alpha(module: Any) -> None:
+    """Refuse a word for alpha that is not known, and one that is to be learned."""
+    name, alpha = type(module).__name__, module.alpha
+    if isinstance(alpha, str) and alpha != "random":
+        raise ValueError(
+            f"{name}: alpha={alpha!r} is not known. Write a number from 0 to 1, or alpha='random'."
+        )
+    if isinstance(alpha, str) and module.learn is not None:
+        raise ValueError(
+            f"{name}: alpha='random' is drawn, so learn={module.learn!r} has nothing to learn. "
+            "Write alpha=0.5, where learning starts, or learn=None."
+        )
+
+
+def random_alpha(key: jax.Array | None) -> ArrayLike:
+    """Return 0 or 1, at even odds; their mean where there is no key."""
+    return 0.5 if key is None else jax.random.bernoulli(key).astype(jnp.float32)
+
+
+def check_gate(module: Any) -> None:
+    """Refuse an unknown `learn` of a gate."""
+    if module.learn not in ("layer", "channel"):
+        raise ValueError(
+            f"{type(module).__name__}: learn={module.learn!r} is not known. "
+            "Write learn='layer' for one gate, or learn='channel' for one per channel."
+        )
+
+
+def kernel_shape(module: Any, channels: int | None) -> tuple[int, ...]:
+    """Return the shape of a gate's weights: that of the window, and a last axis of channels."""
+    window = module.window_shape
+    each = window if isinstance(window, tuple) else (window,) * np.size(module.axis)
+    name = type(module).__name__
+    sides = tuple(integer(name, "window_shape", window, side, least=1) for side in each)
+    return sides if channels is None else (*sides, channels)
 
 
 def channel_axis(module: Any, x: ArrayLike) -> int:

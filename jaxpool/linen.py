@@ -18,6 +18,12 @@ Lists and arrays are stored as tuples, so that modules compare and hash.
 - The channels are the last axis of x that is not pooled, in both layouts; `channel_axis` names
   another. A one-dimensional `temperature`, learned or not, lies along that axis.
 
+So may `MixedPool` its `alpha`, from 0 to 1: alpha = sigmoid(logit_alpha).
+
+`StochasticPool`, and `MixedPool` with `alpha="random"`, draw from the random stream
+`rng_collection`, "pool" unless told, as `FractionalMaxPool` does; `rng_collection="dropout"` shares
+that of Flax's Dropout. `deterministic` is Dropout's too: an argument of the module or of the call.
+
 The same classes for NNX are in `jaxpool.nnx`.
 """
 
@@ -32,16 +38,22 @@ from jax.typing import ArrayLike, DTypeLike
 import jaxpool
 from jaxpool._adaptive import OutputShape
 from jaxpool._geometry import Axes, Levels, Padding, PerAxis
+from jaxpool._mixed import gated_pool
 from jaxpool._modules import (
+    ALPHA,
     TEMPERATURE,
     Learn,
     along,
     arguments,
     channel_axis,
+    check_alpha,
+    check_gate,
     check_learn,
     initial,
+    kernel_shape,
     learned,
     plain,
+    random_alpha,
 )
 
 __all__ = [
@@ -55,6 +67,7 @@ __all__ = [
     "AvgPool",
     "BlurPool",
     "FractionalMaxPool",
+    "GatedPool",
     "GlobalAvgPool",
     "GlobalLSEPool",
     "GlobalMaxPool",
@@ -68,8 +81,10 @@ __all__ = [
     "MaxUnpool",
     "MinPool",
     "MinPoolWithIndices",
+    "MixedPool",
     "SoftmaxPool",
     "SpatialPyramidPool",
+    "StochasticPool",
     "SumPool",
 ]
 
@@ -146,6 +161,18 @@ class _Tempered(_Learning, kw_only=True):
     """A temperature, fixed or learned."""
 
     temperature: ArrayLike | tuple[float, ...] = 1.0
+
+
+class _Random(_Pool, kw_only=True):
+    """A key for every call, None where deterministic."""
+
+    deterministic: bool | None = None
+    rng_collection: str = "pool"
+
+    def _key(self, deterministic: bool | None) -> jax.Array | None:
+        if nn.merge_param("deterministic", self.deterministic, deterministic):
+            return None
+        return self.make_rng(self.rng_collection)
 
 
 class MaxPool(_Windowed, kw_only=True):
@@ -644,3 +671,105 @@ class MaxBlurPool(_Pool):
 
     def __call__(self, x: ArrayLike) -> jax.Array:
         return jaxpool.max_blur_pool(x, **arguments(self))
+
+
+class StochasticPool(_Random, _Windowed, kw_only=True):
+    """Draw an element of each window by its size: `jaxpool.stochastic_pool` as a module.
+
+        out[o] = a[j] with probability a[j] / sum a over window o,    a = max(x, 0)
+        [*batch, *space, channels] -> [*batch, *out, channels]
+
+    Every call draws anew; where `deterministic`, the expectation is taken instead (Zeiler and
+    Fergus, 2013). Streams and `deterministic`: see the top of `jaxpool.linen`.
+
+    >>> import jax, jax.numpy as jnp, jaxpool.linen as jpl
+    >>> x = jnp.array([1.0, 3.0, 0.0, 2.0]).reshape(1, 4, 1)
+    >>> jpl.StochasticPool((2,), deterministic=True).apply({}, x)[0, :, 0]
+    Array([2.5, 2. ], dtype=float32)
+    >>> pool = jpl.StochasticPool((2,))
+    >>> pool.apply({}, x, deterministic=False, rngs={"pool": jax.random.key(0)}).shape
+    (1, 2, 1)
+    """
+
+    def __call__(
+        self, x: ArrayLike, where: ArrayLike | None = None, deterministic: bool | None = None
+    ) -> jax.Array:
+        key = self._key(deterministic)
+        how = {"where": where, "deterministic": key is None}
+        return jaxpool.stochastic_pool(key, x, **arguments(self), **how)
+
+
+class MixedPool(_Learning, _Random, _Windowed, kw_only=True):
+    """Blend the maximum and the average of each window: `jaxpool.mixed_pool`, alpha learnable.
+
+        out[o] = alpha max + (1 - alpha) mean of x over window o
+        [*batch, *space, channels] -> [*batch, *out, channels]
+
+    How alpha is learned (`learn`, `channel_axis`) is written at the top of `jaxpool.linen` (Lee,
+    Gallagher and Tu, 2016). `alpha="random"` draws 0 or 1 at even odds, anew for every call, one
+    for the whole layer (Yu and others, 2014); where `deterministic`, it is their mean, 1/2. (Yu
+    tests with whichever was drawn more often, which is chance.)
+
+    >>> import jax, jax.numpy as jnp, jaxpool.linen as jpl
+    >>> x = jnp.array([0.0, 4.0, 6.0, 6.0]).reshape(1, 4, 1)
+    >>> jpl.MixedPool((2,), alpha=0.25).apply({}, x)[0, :, 0]
+    Array([2.5, 6. ], dtype=float32)
+    >>> pool = jpl.MixedPool((2,), learn="channel")
+    >>> pool.init(jax.random.key(0), x)["params"]["logit_alpha"]
+    Array([0.], dtype=float32)
+    """
+
+    _scalar = ALPHA
+
+    count_include_pad: bool = False
+    alpha: ArrayLike | tuple[float, ...] | str = 0.5
+
+    def __post_init__(self) -> None:
+        check_alpha(self)
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(
+        self, x: ArrayLike, where: ArrayLike | None = None, deterministic: bool | None = None
+    ) -> jax.Array:
+        drawn = isinstance(self.alpha, str)
+        alpha = random_alpha(self._key(deterministic)) if drawn else self._number(x)
+        return jaxpool.mixed_pool(x, **arguments(self), alpha=alpha, where=where)
+
+
+class GatedPool(_Windowed, kw_only=True):
+    """Blend the maximum and the average as each window asks: `jaxpool.mixed_pool` behind a gate.
+
+        out[o] = alpha[o] max + (1 - alpha[o]) mean of x over window o
+        alpha[o] = sigmoid(sum of kernel * x over window o)
+        [*batch, *space, channels] -> [*batch, *out, channels]
+
+    The parameter is `kernel`, of the shape of the window, one for all channels (`learn="layer"`,
+    the paper's choice) or with a last axis of one per channel (`learn="channel"`). It starts at 0,
+    which is alpha = 1/2, unless `kernel_init` says otherwise. Elements that are padding or masked
+    add nothing to the gate. `count_include_pad`: as for `jaxpool.mixed_pool`; `channel_axis`: see
+    the top of `jaxpool.linen` (Lee, Gallagher and Tu, 2016).
+
+    >>> import jax, jax.numpy as jnp, jaxpool.linen as jpl
+    >>> x = jnp.array([0.0, 4.0, 6.0, 6.0]).reshape(1, 4, 1)
+    >>> y, variables = jpl.GatedPool((2,)).init_with_output(jax.random.key(0), x)
+    >>> y[0, :, 0], variables["params"]["kernel"].shape
+    (Array([3., 6.], dtype=float32), (2,))
+    """
+
+    count_include_pad: bool = False
+    learn: Learn = "layer"
+    channel_axis: int | None = None
+    param_dtype: DTypeLike = jnp.float32
+    kernel_init: nn.initializers.Initializer = nn.initializers.zeros
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_gate(self)
+
+    @nn.compact
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        axis = channel_axis(self, x)
+        shape = kernel_shape(self, np.shape(x)[axis] if self.learn == "channel" else None)
+        kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
+        return gated_pool(x, kernel, **arguments(self), where=where, channel_axis=axis)

@@ -21,10 +21,18 @@ jax.Array is data to NNX, so it may change between two calls of a compiled funct
 - The channels are the last axis of x that is not pooled, in both layouts; `channel_axis` names
   another. A one-dimensional `temperature`, learned or not, lies along that axis.
 
+So may `MixedPool` its `alpha`, from 0 to 1: alpha = sigmoid(logit_alpha).
+
+`StochasticPool`, and `MixedPool` with `alpha="random"`, draw from the stream `rng_collection`,
+"pool" unless told, of `rngs`: the module's or the call's, as `FractionalMaxPool` does;
+`rng_collection="dropout"` shares that of Flax's Dropout. `deterministic` is Dropout's too: an
+argument of the module (default False) or of the call, and what `train()`, `eval()` and `nnx.view`
+set.
+
 The same classes for Linen are in `jaxpool.linen`.
 """
 
-from dataclasses import KW_ONLY
+from dataclasses import KW_ONLY, InitVar
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -36,16 +44,22 @@ from jax.typing import ArrayLike, DTypeLike
 import jaxpool
 from jaxpool._adaptive import OutputShape
 from jaxpool._geometry import Axes, Levels, Padding, PerAxis
+from jaxpool._mixed import gated_pool
 from jaxpool._modules import (
+    ALPHA,
     TEMPERATURE,
     Learn,
     along,
     arguments,
     channel_axis,
+    check_alpha,
+    check_gate,
     check_learn,
     initial,
+    kernel_shape,
     learned,
     plain,
+    random_alpha,
 )
 
 __all__ = [
@@ -59,6 +73,7 @@ __all__ = [
     "AvgPool",
     "BlurPool",
     "FractionalMaxPool",
+    "GatedPool",
     "GlobalAvgPool",
     "GlobalLSEPool",
     "GlobalMaxPool",
@@ -72,8 +87,10 @@ __all__ = [
     "MaxUnpool",
     "MinPool",
     "MinPoolWithIndices",
+    "MixedPool",
     "SoftmaxPool",
     "SpatialPyramidPool",
+    "StochasticPool",
     "SumPool",
 ]
 
@@ -147,15 +164,10 @@ class _Learning(_Pool):
 
     def _channels(self) -> int | None:
         """Return how many numbers to learn; None: one for the layer."""
-        if self.learn == "layer":
-            return None
         start = getattr(self, self._scalar.name)
-        if self.features is None and np.ndim(start) == 0:
-            raise ValueError(
-                f"{type(self).__name__}: learn='channel' needs the number of channels, which NNX "
-                "cannot read off x. Write features=64 (your number), or learn='layer'."
-            )
-        return np.size(start) if self.features is None else self.features
+        if self.learn == "channel" and self.features is None and np.ndim(start) > 0:
+            return np.size(start)
+        return _channels(self)
 
     def _number(self, x: ArrayLike) -> ArrayLike:
         scalar = self._scalar
@@ -166,11 +178,51 @@ class _Learning(_Pool):
         return along(number, x, channel_axis(self, x))
 
 
+def _channels(module: Any) -> int | None:
+    """Return how many channels to learn for; None: the layer learns as one."""
+    if module.learn == "channel" and module.features is None:
+        raise ValueError(
+            f"{type(module).__name__}: learn='channel' needs the number of channels, which NNX "
+            "cannot read off x. Write features=64 (your number), or learn='layer'."
+        )
+    return module.features if module.learn == "channel" else None
+
+
 @nnx.dataclass(eq=False, kw_only=True)
 class _Tempered(_Learning):
     """A temperature, fixed or learned."""
 
     temperature: ArrayLike | tuple[float, ...] = 1.0
+
+
+@nnx.dataclass(eq=False, kw_only=True)
+class _Random(_Pool):
+    """A key for every call, None where deterministic."""
+
+    deterministic: bool = False
+    rng_collection: str = "pool"
+    rngs: nnx.Rngs | None = None
+
+    def _key(self, deterministic: bool | None, rngs: nnx.Rngs | None) -> jax.Array | None:
+        if self.deterministic if deterministic is None else deterministic:
+            return None
+        return _draw(self, rngs, self.rng_collection)
+
+    def set_view(self, deterministic: bool | None = None) -> None:
+        """Set `deterministic`, for `nnx.view`."""
+        if deterministic is not None:
+            self.deterministic = deterministic
+
+
+def _draw(module: Any, rngs: nnx.Rngs | None, stream: str) -> jax.Array:
+    """Return a new key of a stream: of the call's `rngs`, or of the module's."""
+    rngs = module.rngs if rngs is None else rngs
+    if rngs is None:
+        raise ValueError(
+            f"{type(module).__name__}: rngs=None draws nothing. Write rngs=nnx.Rngs({stream}=0), "
+            "for the module or for the call."
+        )
+    return rngs[stream]()
 
 
 class MaxPool(_Windowed):
@@ -601,13 +653,8 @@ class FractionalMaxPool(_Pool):
     def __call__(
         self, x: ArrayLike, where: ArrayLike | None = None, rngs: nnx.Rngs | None = None
     ) -> jax.Array:
-        rngs = self.rngs if rngs is None else rngs
-        if rngs is None:
-            raise ValueError(
-                "FractionalMaxPool: rngs=None draws no windows. Write rngs=nnx.Rngs(pool=0), for"
-                " the module or for the call."
-            )
-        return jaxpool.fractional_max_pool(rngs.pool(), x, **arguments(self), where=where)
+        key = _draw(self, rngs, "pool")
+        return jaxpool.fractional_max_pool(key, x, **arguments(self), where=where)
 
 
 @nnx.dataclass(eq=False)
@@ -678,3 +725,122 @@ class MaxBlurPool(_Pool):
 
     def __call__(self, x: ArrayLike) -> jax.Array:
         return jaxpool.max_blur_pool(x, **arguments(self))
+
+
+@nnx.dataclass(eq=False, kw_only=True)
+class StochasticPool(_Random, _Windowed):
+    """Draw an element of each window by its size: `jaxpool.stochastic_pool` as a module.
+
+        out[o] = a[j] with probability a[j] / sum a over window o,    a = max(x, 0)
+        [*batch, *space, channels] -> [*batch, *out, channels]
+
+    Every call draws anew; where `deterministic`, the expectation is taken instead (Zeiler and
+    Fergus, 2013). Streams and `deterministic`: see the top of `jaxpool.nnx`.
+
+    >>> import jax.numpy as jnp, jaxpool.nnx as jpn
+    >>> from flax import nnx
+    >>> x = jnp.array([1.0, 3.0, 0.0, 2.0]).reshape(1, 4, 1)
+    >>> jpn.StochasticPool((2,), deterministic=True)(x)[0, :, 0]
+    Array([2.5, 2. ], dtype=float32)
+    >>> jpn.StochasticPool((2,), rngs=nnx.Rngs(pool=0))(x).shape
+    (1, 2, 1)
+    """
+
+    def __call__(
+        self,
+        x: ArrayLike,
+        where: ArrayLike | None = None,
+        *,
+        deterministic: bool | None = None,
+        rngs: nnx.Rngs | None = None,
+    ) -> jax.Array:
+        key = self._key(deterministic, rngs)
+        how = {"where": where, "deterministic": key is None}
+        return jaxpool.stochastic_pool(key, x, **arguments(self), **how)
+
+
+@nnx.dataclass(eq=False, kw_only=True)
+class MixedPool(_Learning, _Random, _Windowed):
+    """Blend the maximum and the average of each window: `jaxpool.mixed_pool`, alpha learnable.
+
+        out[o] = alpha max + (1 - alpha) mean of x over window o
+        [*batch, *space, channels] -> [*batch, *out, channels]
+
+    How alpha is learned (`learn`, `features`, `channel_axis`) is written at the top of
+    `jaxpool.nnx` (Lee, Gallagher and Tu, 2016). `alpha="random"` draws 0 or 1 at even odds, anew
+    for every call, one for the whole layer (Yu and others, 2014); where `deterministic`, it is
+    their mean, 1/2. (Yu tests with whichever was drawn more often, which is chance.)
+
+    >>> import jax.numpy as jnp, jaxpool.nnx as jpn
+    >>> x = jnp.array([0.0, 4.0, 6.0, 6.0]).reshape(1, 4, 1)
+    >>> jpn.MixedPool((2,), alpha=0.25)(x)[0, :, 0]
+    Array([2.5, 6. ], dtype=float32)
+    >>> jpn.MixedPool((2,), learn="channel", features=1).logit_alpha[...]
+    Array([0.], dtype=float32)
+    """
+
+    _scalar = ALPHA
+
+    count_include_pad: bool = False
+    alpha: ArrayLike | tuple[float, ...] | str = 0.5
+
+    def __post_init__(self) -> None:
+        check_alpha(self)
+        super().__post_init__()
+
+    def __call__(
+        self,
+        x: ArrayLike,
+        where: ArrayLike | None = None,
+        *,
+        deterministic: bool | None = None,
+        rngs: nnx.Rngs | None = None,
+    ) -> jax.Array:
+        drawn = isinstance(self.alpha, str)
+        alpha = random_alpha(self._key(deterministic, rngs)) if drawn else self._number(x)
+        return jaxpool.mixed_pool(x, **arguments(self), alpha=alpha, where=where)
+
+
+@nnx.dataclass(eq=False, kw_only=True)
+class GatedPool(_Windowed):
+    """Blend the maximum and the average as each window asks: `jaxpool.mixed_pool` behind a gate.
+
+        out[o] = alpha[o] max + (1 - alpha[o]) mean of x over window o
+        alpha[o] = sigmoid(sum of kernel * x over window o)
+        [*batch, *space, channels] -> [*batch, *out, channels]
+
+    The parameter is `kernel`, of the shape of the window, one for all channels (`learn="layer"`,
+    the paper's choice) or with a last axis of one per channel (`learn="channel"`, which needs
+    `features`). It starts at 0, which is alpha = 1/2, unless `kernel_init` says otherwise, with a
+    key of the stream "params" of `rngs`. Elements that are padding or masked add nothing to the
+    gate. `count_include_pad`: as for `jaxpool.mixed_pool`; `channel_axis`: see the top of
+    `jaxpool.nnx` (Lee, Gallagher and Tu, 2016).
+
+    >>> import jax.numpy as jnp, jaxpool.nnx as jpn
+    >>> x = jnp.array([0.0, 4.0, 6.0, 6.0]).reshape(1, 4, 1)
+    >>> pool = jpn.GatedPool((2,))
+    >>> pool(x)[0, :, 0], pool.kernel.shape
+    (Array([3., 6.], dtype=float32), (2,))
+    """
+
+    count_include_pad: bool = False
+    learn: Learn = "layer"
+    features: int | None = None
+    channel_axis: int | None = None
+    param_dtype: DTypeLike = jnp.float32
+    kernel_init: nnx.initializers.Initializer = nnx.initializers.zeros
+    rngs: InitVar[nnx.Rngs | None] = None
+
+    def __post_init__(self, rngs: nnx.Rngs | None) -> None:
+        check_gate(self)
+        if rngs is None and self.kernel_init is not nnx.initializers.zeros:
+            raise ValueError(
+                "GatedPool: rngs=None has no key for kernel_init. Write rngs=nnx.Rngs(0)."
+            )
+        key = jax.random.key(0) if rngs is None else rngs.params()  # zeros need none
+        shape = kernel_shape(self, _channels(self))
+        self.kernel = nnx.Param(self.kernel_init(key, shape, self.param_dtype))
+
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        how = {"where": where, "channel_axis": channel_axis(self, x)}
+        return gated_pool(x, self.kernel[...], **arguments(self), **how)

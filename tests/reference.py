@@ -144,6 +144,27 @@ def softmax(values, padded, *, temperature=1.0):
     return y, [w * (1 + (v - y) / temperature) if w else 0.0 for w, v in pairs]
 
 
+def expectation(values, padded):
+    """The mean of an element drawn with its size as its odds."""
+    if any(map(math.isnan, values)):
+        return math.nan, [math.nan] * len(values)
+    sizes = [max(value, 0.0) for value in values]
+    whole = sum(sizes)
+    if whole == 0:
+        return 0.0, [0.0] * len(values)
+    y = sum(size / whole * size for size in sizes)
+    return y, [(2 * size - y) / whole if size > 0 else 0.0 for size in sizes]
+
+
+def mixed(values, padded, *, alpha=0.5, count_include_pad=False):
+    if not values:
+        return 0.0, []
+    top, tops = maximum(values, padded)
+    average, shares = mean(values, padded, count_include_pad=count_include_pad)
+    slopes = [alpha * a + (1 - alpha) * b for a, b in zip(tops, shares, strict=True)]
+    return alpha * top + (1 - alpha) * average, slopes
+
+
 # Pooling
 
 

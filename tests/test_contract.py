@@ -145,6 +145,12 @@ def fractional_max(x, window_shape, **options):
     return jaxpool.fractional_max_pool(None, x, window_shape, samples=(0.5,) * n, **options)
 
 
+@functools.wraps(jaxpool.stochastic_pool)
+def expected(x, *args, **options):
+    """What a draw is in the mean; draws themselves are tested in test_stochastic.py."""
+    return jaxpool.stochastic_pool(None, x, *args, deterministic=True, **options)
+
+
 # fmt: off
 OPS = [
     Op("max", jaxpool.max_pool, r.maximum, empty=-INF, selects=True),
@@ -176,6 +182,8 @@ OPS = [
     Op("fractional-max", fractional_max, r.maximum, empty=-INF, selects=True),
     Op("blur", jaxpool.blur_pool, r.mean, mean=True, linear=True),
     Op("max_blur", jaxpool.max_blur_pool, r.mean, mean=True, alike=True),
+    Op("mixed", jaxpool.mixed_pool, r.mixed, {"alpha": 0.25}, mean=True, alike=True),
+    Op("stochastic", expected, r.expectation, whole=False, alike=True),
 ]
 # fmt: on
 
@@ -1043,7 +1051,8 @@ SMOOTH = [
     ("op", "call"), SMOOTH, ids=[f"{op.id}-{call.shape}" for op, call in SMOOTH]
 )
 def test_derivatives_of_both_orders_in_both_modes(op: Op, call: Call):
-    check_derivatives(jax.jit(functools.partial(op, call=call)), distinct(call.shape).astype(FLOAT))
+    x = distinct(call.shape).astype(FLOAT) + FLOAT.type(0.05)  # none is 0
+    check_derivatives(jax.jit(functools.partial(op, call=call)), x)
 
 
 @each()

@@ -4,6 +4,7 @@ The texts are held to what they say, not to how they say it: each pattern is loo
 the message.
 """
 
+import functools
 import re
 import traceback
 from collections.abc import Callable
@@ -21,6 +22,12 @@ HOME = Path(jaxpool.__file__).parent
 IMAGE = (2, 8, 8, 3)
 X = jnp.asarray(np.arange(np.prod(IMAGE), dtype=np.float32).reshape(IMAGE))
 
+
+@functools.wraps(jaxpool.stochastic_pool)
+def stochastic_pool(x, *args, **options):
+    return jaxpool.stochastic_pool(jax.random.key(0), x, *args, **options)
+
+
 WINDOWED = [
     jaxpool.max_pool,
     jaxpool.min_pool,
@@ -28,6 +35,8 @@ WINDOWED = [
     jaxpool.avg_pool,
     jaxpool.lse_pool,
     jaxpool.softmax_pool,
+    jaxpool.mixed_pool,
+    stochastic_pool,
 ]
 GLOBAL = [
     jaxpool.global_max_pool,
@@ -559,10 +568,42 @@ def test_the_sign_of_a_traced_temperature_is_not_checked(function: Callable):
         jax.jit(lambda t: function(X, *args, temperature=t))(jnp.ones(2))
 
 
+# Shares
+
+BAD_ALPHAS: dict[str, tuple[type[Exception], Any, list[str]]] = {
+    "above 1": (ValueError, 1.5, [r"alpha=1\.5", "between 0 and 1"]),
+    "negative for one channel": (ValueError, np.array([0.5, -0.5, 1]), [r"-0\.5"]),
+    "not a number": (ValueError, float("nan"), ["alpha=nan"]),
+    "two for three channels": (ValueError, np.ones(2, np.float32), [r"\(2,\)", r"\(2, 8, 8, 3\)"]),
+    "one per row": (ValueError, np.ones((8, 1, 1), np.float32), [r"\(8, 1, 1\)"]),
+    "a word": (TypeError, "random", ["alpha='random'"]),
+    "none": (TypeError, None, ["alpha=None"]),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_ALPHAS)
+def test_bad_alphas(bad: str):
+    error, alpha, says = BAD_ALPHAS[bad]
+    refuses(error, jaxpool.mixed_pool, X, (2, 2), alpha=alpha, says=["alpha", *says])
+
+
+@pytest.mark.parametrize(
+    ("error", "key", "says"),
+    [
+        (TypeError, None, ["key=None", "jax.random.key"]),
+        (TypeError, 0, ["key=0", "jax.random.key"]),
+        (ValueError, jax.random.split(jax.random.key(0)), [r"\(2,\)", "vmap"]),
+    ],
+)
+def test_bad_keys(error: type[Exception], key, says: list[str]):
+    refuses(error, jaxpool.stochastic_pool, key, X, (2, 2), says=says)
+    assert jaxpool.stochastic_pool(key, X, (2, 2), deterministic=True).shape == (2, 4, 4, 3)
+
+
 # Types of x
 
 
-@pytest.mark.parametrize("function", SOFT, ids=names(SOFT))
+@pytest.mark.parametrize("function", [*SOFT, stochastic_pool], ids=names([*SOFT, stochastic_pool]))
 @pytest.mark.parametrize("dtype", ["int32", "uint8", "bool"])
 def test_soft_poolings_refuse_integers(function: Callable, dtype: str):
     args = arguments(function)

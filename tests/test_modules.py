@@ -24,19 +24,22 @@ GLOBAL = [f"Global{name}" for name in WINDOWED]
 LOCATED = ["MaxPoolWithIndices", "MinPoolWithIndices"]
 ADAPTIVE = [f"Adaptive{name}" for name in [*WINDOWED, LOCATED[0]]]
 OTHERS = ["MaxUnpool", "FractionalMaxPool", "SpatialPyramidPool", "BlurPool", "MaxBlurPool"]
+OTHERS += ["MixedPool", "StochasticPool"]
+GATED = "GatedPool"  # mixed_pool at the odds of a gate, a function of the modules alone
 ALL = [*WINDOWED, *LOCATED, *GLOBAL, *ADAPTIVE, *OTHERS]
 TEMPERED = [name for name in WINDOWED + GLOBAL if "LSE" in name or "Softmax" in name]
 EXTRA = {
+    "MixedPool": [{"alpha": [0.1, 0.5, 1]}, {"alpha": np.float32(0.3), "count_include_pad": True}],
     "AvgPool": [{"count_include_pad": False}, {"divisor_override": 3}],
     "LSEPool": [{"temperature": 0.3}, {"temperature": [0.5, 1, 2], "normalize": False}],
     "SoftmaxPool": [{"temperature": 0.3}, {"temperature": np.array([0.5, 1.0, 2.0])}],
 }
-LEARN = {"learn", "features", "channel_axis", "param_dtype", "rngs"}
+LEARN = {"learn", "features", "channel_axis", "param_dtype", "rngs", "rng_collection"}
 
 
 def function(name):
     """GlobalLSEPool -> jaxpool.global_lse_pool."""
-    words = re.findall("[A-Z][a-z]+", name.replace("LSE", "Lse"))
+    words = re.findall("[A-Z][a-z]+", name.replace("LSE", "Lse").replace("Gated", "Mixed"))
     return getattr(jaxpool, "_".join(words).lower())
 
 
@@ -71,7 +74,7 @@ def check_same(name, *args, where=None, **kwargs):
     chex.assert_trees_all_equal(getattr(jpn, name)(*args, **kwargs)(x, **mask), expected)
 
 
-@pytest.mark.parametrize("name", WINDOWED)
+@pytest.mark.parametrize("name", [*WINDOWED, "MixedPool"])
 def test_modules_equal_the_function(name):
     check_same(name, (2, 2))
     check_same(name, [3, 2], [1, 2], "SAME", axis=(-3, -2))
@@ -81,7 +84,7 @@ def test_modules_equal_the_function(name):
     check_same(name, 2, axis=np.int64(1))
 
 
-@pytest.mark.parametrize("name", WINDOWED)
+@pytest.mark.parametrize("name", [*WINDOWED, "MixedPool"])
 def test_modules_pass_masks_and_options_on(name):
     check_same(name, (2, 2), where=masks())
     for options in EXTRA.get(name, []):
@@ -164,12 +167,183 @@ def test_fractional_modules_draw_from_their_stream():
     assert np.any(run(module, x) != expected)
 
 
+def linen_draw(module, x, key=None, **data):
+    """Apply a Linen module that draws."""
+    return module.apply({}, x, **data, rngs={} if key is None else {"pool": key})
+
+
+def test_stochastic_modules_draw_as_dropout_does():
+    x, key, where = images(), jax.random.key(3), masks()
+    arguments = {"strides": [1, 2], "padding": "SAME"}
+    expected = jaxpool.stochastic_pool(None, x, (2, 2), **arguments, deterministic=True)
+    module = jpl.StochasticPool([2, 2], **arguments)
+    y = linen_draw(module, x, key, where=where, deterministic=False)
+    again = jpl.StochasticPool((2, 2), **arguments, deterministic=False)
+    np.testing.assert_array_equal(linen_draw(again, x, key, where=where), y)
+    assert np.any(linen_draw(again, x, jax.random.key(4), where=where) != y)
+    chex.assert_trees_all_equal(linen_draw(module, x, deterministic=True), expected)
+    other = jpl.StochasticPool((2, 2), **arguments, rng_collection="dropout", deterministic=False)
+    assert other.apply({}, x, rngs={"dropout": key}).shape == y.shape
+    with pytest.raises(Exception, match="deterministic"):  # not told, as Dropout
+        linen_draw(module, x, key)
+
+    wanted = jaxpool.stochastic_pool(nnx.Rngs(pool=3).pool(), x, (2, 2), **arguments, where=where)
+    module = jpn.StochasticPool([2, 2], **arguments, rngs=nnx.Rngs(pool=3))
+    np.testing.assert_array_equal(module(x, where), wanted)
+    assert np.any(module(x, where) != wanted)  # drawn anew
+    np.testing.assert_array_equal(module(x, where, rngs=nnx.Rngs(pool=3)), wanted)
+    chex.assert_trees_all_equal(module(x, deterministic=True), expected)
+    module.eval()
+    chex.assert_trees_all_equal(module(x), expected)
+    assert np.any(nnx.view(module, deterministic=False)(x) != expected)
+    other = jpn.StochasticPool([2, 2], **arguments, rng_collection="dropout")
+    assert np.any(other(x, rngs=nnx.Rngs(dropout=3)) != expected)
+    with pytest.raises(ValueError, match="^StochasticPool: rngs=None .*nnx.Rngs.dropout=0"):
+        other(x)
+
+
+def test_mixed_modules_draw_max_or_avg():
+    x = images()
+    both = [jaxpool.max_pool(x, (2, 2)), jaxpool.avg_pool(x, (2, 2))]
+    mean = jaxpool.mixed_pool(x, (2, 2))
+    module = jpl.MixedPool((2, 2), alpha="random")
+    keys = jax.random.split(jax.random.key(0), 200)
+    y = jax.jit(jax.vmap(lambda key: linen_draw(module, x, key, deterministic=False)))(keys)
+    tops, means = (np.array([np.array_equal(one, end) for one in y]) for end in both)
+    assert np.all(tops ^ means)
+    assert 70 < tops.sum() < 130
+    np.testing.assert_array_equal(linen_draw(module, x, deterministic=True), mean)
+
+    module = jpn.MixedPool((2, 2), alpha="random", rngs=nnx.Rngs(pool=0))
+    found = {float(module(x).sum()) for _ in range(20)}
+    assert found == {float(end.sum()) for end in both}
+    np.testing.assert_array_equal(module(x, deterministic=True), mean)
+
+
+def train(module, rate, steps):
+    """Outputs that no SGD step, however large, makes illegal: (parameters, output)."""
+    x = images()
+    params = module.init(jax.random.key(0), x)["params"]
+    low, high = jaxpool.avg_pool(x, (2, 2)), jaxpool.max_pool(x, (2, 2))
+
+    @jax.jit
+    def step(params):
+        def loss(params):
+            y = module.apply({"params": params}, x)
+            return jnp.sum((y - high) ** 2), y
+
+        (_, y), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        return jax.tree.map(lambda p, g: p - rate * g, params, grads), grads, y
+
+    for _ in range(steps):
+        params, grads, y = step(params)
+        chex.assert_tree_all_finite((params, grads))
+        assert np.all(low - 1e-5 <= y) and np.all(y <= high + 1e-5)
+    return params, y, high
+
+
+@pytest.mark.parametrize("learn", ["layer", "channel"])
+@pytest.mark.parametrize("name", ["MixedPool", GATED])
+def test_mixtures_learn_and_stay_mixtures(name, learn):
+    module = getattr(jpl, name)((2, 2), learn=learn)
+    params, *_ = train(module, rate=1e4, steps=4)
+    if name == GATED:  # which learns from what is in the window
+        _, y, high = train(module, rate=1e-2, steps=30)
+        start = jaxpool.mixed_pool(images(), (2, 2))
+        assert np.sum((y - high) ** 2) < 0.7 * np.sum((start - high) ** 2)
+        assert params["kernel"].shape == ((2, 2) if learn == "layer" else (2, 2, 3))
+    else:  # the maximum alone is what it is told to be
+        params, *_ = train(module, rate=1e-1, steps=60)
+        alpha = jax.nn.sigmoid(params["logit_alpha"])
+        assert alpha.shape == (() if learn == "layer" else (3,))
+        assert np.all(alpha > 0.9) and np.all(alpha <= 1)
+
+
+@pytest.mark.parametrize("learn", ["layer", "channel"])
+def test_a_learned_alpha_starts_where_it_is_told(learn):
+    x, where = images(), masks()
+    alpha, features = (0.2, {}) if learn == "layer" else ([0.2, 0.5, 0.9], {"features": 3})
+    expected = jaxpool.mixed_pool(x, (2, 2), alpha=jnp.asarray(alpha), where=where)
+    how = {"alpha": alpha, "learn": learn, "param_dtype": jnp.bfloat16}
+    y, params = linen(jpl.MixedPool((2, 2), **how), x, where=where)
+    assert params["logit_alpha"].dtype == jnp.bfloat16
+    np.testing.assert_allclose(y, expected, atol=5e-3)
+    module = jpn.MixedPool((2, 2), **how, **features)
+    np.testing.assert_array_equal(module(x, where), y)
+    grads = nnx.grad(lambda module: jnp.sum(module(x)))(module)
+    assert np.all(grads["logit_alpha"][...] != 0)
+
+
+def gated(x, kernel, real):
+    """The definition: 2x2 windows of images, as loops."""
+    out = np.zeros((x.shape[0], x.shape[1] // 2, x.shape[2] // 2, x.shape[3]))
+    for n, i, j, c in np.ndindex(*out.shape):
+        window = x[n, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2, c]
+        mask = real[n, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2, 0]
+        weights = kernel[..., c] if kernel.ndim > 2 else kernel
+        alpha = 1 / (1 + np.exp(-np.sum((weights * window)[mask])))
+        seen = window[mask]
+        out[n, i, j, c] = alpha * seen.max() + (1 - alpha) * seen.mean() if seen.size else 0
+    return out
+
+
+@pytest.mark.parametrize("learn", ["layer", "channel"])
+def test_gated_modules_equal_the_definition(learn):
+    x, where = images(), masks()
+    start = {"kernel_init": nn.initializers.normal(1.0), "learn": learn}
+    features = {"features": 3} if learn == "channel" else {}
+    module = jpl.GatedPool([2, 2], **start)
+    y, params = linen(module, x, where=where)
+    kernel = np.asarray(params["kernel"])
+    np.testing.assert_allclose(y, gated(np.asarray(x), kernel, np.asarray(where)), atol=1e-5)
+
+    other = jpn.GatedPool([2, 2], **start, **features, rngs=nnx.Rngs(0))
+    assert np.any(other.kernel[...] != 0)
+    other.kernel[...] = params["kernel"]
+    np.testing.assert_array_equal(other(x, where), y)
+
+    # Axes in another order, channels first, and a border that is padding.
+    turned = jnp.swapaxes(params["kernel"], 0, 1)
+    how = {"axis": (-1, -2), "learn": learn}
+    first = jpl.GatedPool(2, **how).apply({"params": {"kernel": turned}}, jnp.moveaxis(x, -1, 1))
+    plain = module.apply({"params": params}, x)
+    np.testing.assert_allclose(jnp.moveaxis(first, 1, -1), plain, atol=1e-5)
+    wide = jnp.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)))
+    real = jnp.pad(jnp.ones((2, 4, 4, 1), bool), ((0, 0), (2, 2), (2, 2), (0, 0)))
+    padded = jpl.GatedPool((2, 2), padding=2, learn=learn).apply({"params": params}, x)
+    np.testing.assert_allclose(padded, module.apply({"params": params}, wide, real), atol=1e-5)
+
+    grads = nnx.grad(lambda module: jnp.sum(module(x, where)))(other)
+    expected = jax.grad(lambda p: jnp.sum(module.apply({"params": p}, x, where)))(params)
+    np.testing.assert_allclose(grads["kernel"][...], expected["kernel"], rtol=1e-5)
+
+
+def test_mixtures_refuse():
+    for module in (jpl, jpn):
+        with pytest.raises(ValueError, match="^MixedPool: alpha='some' is not known.*'random'"):
+            module.MixedPool((2, 2), alpha="some")
+        with pytest.raises(ValueError, match="^MixedPool: alpha='random' is drawn.*learn='layer'"):
+            module.MixedPool((2, 2), alpha="random", learn="layer")
+        with pytest.raises(ValueError, match="^MixedPool: alpha=1.0 cannot be learned from"):
+            module.MixedPool((2, 2), alpha=1.0, learn="layer")
+        with pytest.raises(ValueError, match="^GatedPool: learn=None is not known"):
+            module.GatedPool((2, 2), learn=None)
+    with pytest.raises(ValueError, match="^GatedPool: learn='channel' needs the number"):
+        jpn.GatedPool((2, 2), learn="channel")
+    with pytest.raises(ValueError, match="^GatedPool: rngs=None .*kernel_init"):
+        jpn.GatedPool((2, 2), kernel_init=nn.initializers.normal())
+    with pytest.raises(TypeError, match="^GatedPool: window_shape="):
+        jpn.GatedPool((2.0, 2))
+    with pytest.raises(ValueError, match="^GatedPool: window_shape=2 "):
+        linen(jpl.GatedPool(2), images())
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_arguments_are_those_of_the_function(name):
     wanted = [
         (p.name, p.default, p.kind is p.KEYWORD_ONLY)
         for p in inspect.signature(function(name)).parameters.values()
-        if p.name not in ("x", "where", "indices", "key", "samples")
+        if p.name not in ("x", "where", "indices", "key", "samples", "deterministic")
     ]
     for module, own in (jpl, LEARN | {"parent", "name"}), (jpn, LEARN):
         found = [
@@ -179,7 +353,7 @@ def test_arguments_are_those_of_the_function(name):
                 f.kw_only,
             )
             for f in dataclasses.fields(getattr(module, name))
-            if f.name not in own
+            if f.name not in {*own, "deterministic"}
         ]
         assert sorted(found, key=str) == sorted(wanted, key=str)
         positional = [n for n, _, keyword in found if not keyword]
@@ -189,8 +363,8 @@ def test_arguments_are_those_of_the_function(name):
 
 
 def test_both_homes_have_the_same_classes():
-    assert sorted(jpl.__all__) == sorted(jpn.__all__) == sorted(ALL)
-    for module, name in itertools.product((jpl, jpn), ALL):
+    assert sorted(jpl.__all__) == sorted(jpn.__all__) == sorted([*ALL, GATED])
+    for module, name in itertools.product((jpl, jpn), [*ALL, GATED]):
         doc = inspect.getdoc(getattr(module, name)) or ""
         assert ">>> " in doc and f"`jaxpool.{function(name).__name__}`" in doc
 

@@ -31,6 +31,7 @@ WINDOW = {
     "where": None,
 }
 OPTIONS: dict[str, dict] = {"avg_pool": {"count_include_pad": True, "divisor_override": None}}
+OPTIONS["mixed_pool"] = {"count_include_pad": False, "alpha": 0.5}
 for kind in ("", "global_", "adaptive_"):
     OPTIONS[f"{kind}lse_pool"] = {"temperature": 1.0, "normalize": True}
     OPTIONS[f"{kind}softmax_pool"] = {"temperature": 1.0}
@@ -40,7 +41,8 @@ ADAPTIVE = [f"adaptive_{name}" for name in [*WINDOWED, LOCATED[0]]]
 SHAPES = ["output_shape", *(f"{k}_output_shape" for k in ("global", "adaptive"))]
 SHAPES += ["fractional_output_shape", "pyramid_output_shape", "receptive_field", "pooling_cost"]
 OTHERS = ["max_unpool", "fractional_max_pool", "spatial_pyramid_pool", "blur_pool", "max_blur_pool"]
-FUNCTIONS = [*WINDOWED, *LOCATED, *(f"global_{name}" for name in WINDOWED), *ADAPTIVE]
+OTHERS += ["stochastic_pool"]
+FUNCTIONS = [*WINDOWED, "mixed_pool", *LOCATED, *(f"global_{name}" for name in WINDOWED), *ADAPTIVE]
 
 
 # What an import loads
@@ -114,6 +116,11 @@ def test_signatures(name):
             "max_blur_pool",
             ["x", "window_shape", "strides"],
             ["filter_size", "padding", "axis"],
+        ),
+        (
+            "stochastic_pool",
+            ["key", "x", "window_shape", "strides", "padding"],
+            "window_dilation ceil_mode axis where deterministic".split(),
         ),
         ("spatial_pyramid_pool", ["x", "levels"], ["pool", "axis", "where"]),
         ("adaptive_output_shape", ["x_shape", "output_shape"], ["axis"]),

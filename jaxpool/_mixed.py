@@ -1,0 +1,141 @@
+"""Mixed pooling: a blend of the maximum and the average, at fixed, learned or gated odds."""
+
+from functools import partial, reduce
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from jaxpool import _average, _prepare, _reduce
+from jaxpool._geometry import Axes, Padding, PerAxis, Window
+from jaxpool._prepare import Call
+from jaxpool._smooth import reach
+
+
+def mixed_pool(
+    x: ArrayLike,
+    window_shape: PerAxis,
+    strides: PerAxis | None = None,
+    padding: Padding = "VALID",
+    *,
+    window_dilation: PerAxis = 1,
+    ceil_mode: bool = False,
+    axis: Axes | None = None,
+    where: ArrayLike | None = None,
+    count_include_pad: bool = False,
+    alpha: ArrayLike = 0.5,
+) -> jax.Array:
+    """Blend the maximum and the average of every window.
+
+        out = alpha*max + (1 - alpha)*avg
+
+    Args:
+      x: array [*batch, *space, channels], any real dtype, or any layout with `axis`.
+      window_shape, strides, padding, window_dilation, ceil_mode, axis, where: as for
+        `jaxpool.max_pool`; strides default to the window.
+      count_include_pad: whether the average counts padding, as for `jaxpool.avg_pool`. Default
+        False, unlike there: padding never wins the maximum, and so avg <= out <= max holds at the
+        border too.
+      alpha: the share of the maximum, from 0 to 1: one number, traced or not, or one per channel
+        (shape [channels]; for other layouts any shape that broadcasts against x outside the pooled
+        axes). Default 0.5.
+
+    Returns:
+      The pooled array, with the dtype of x, float32 for integers and bools (16-bit floats are
+      computed in float32). alpha=1 is `jaxpool.max_pool`, alpha=0 is `jaxpool.avg_pool`, exactly. A
+      window with a NaN is NaN, one without elements is 0.
+
+    Raises:
+      ValueError, TypeError: for arguments that do not fit together, before anything is traced.
+
+    Differentiates in both modes and to every order, in x and in alpha. The maximum's share of the
+    gradient goes to the first winner; that of a window without elements is 0.
+
+    Lee, Gallagher, Tu: Generalizing Pooling Functions in Convolutional Neural Networks: Mixed,
+    Gated, and Tree, 2016. Yu, Wang, Chen, Wei: Mixed Pooling for Convolutional Neural Networks,
+    2014, who draw alpha from 0 and 1; so do the modules.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxpool import mixed_pool
+    >>> mixed_pool(jnp.array([0.0, 4.0, 6.0, 6.0]), 2, axis=0)
+    Array([3., 6.], dtype=float32)
+    >>> mixed_pool(jnp.array([0.0, 4.0, 6.0, 6.0]), 2, axis=0, alpha=0.25)
+    Array([2.5, 6. ], dtype=float32)
+    """
+    name = "mixed_pool"
+    call = _prepare.windowed(
+        name, x, window_shape, strides, padding, window_dilation, ceil_mode, axis, where
+    )
+    _prepare.real_numbers(name, call)
+    alpha = _prepare.share(name, alpha, call)
+    with jax.named_scope(name):
+        return _jitted(*call, alpha, bool(count_include_pad))
+
+
+def gated_pool(
+    x: ArrayLike,
+    kernel: jax.Array,
+    window_shape: PerAxis,
+    strides: PerAxis | None,
+    padding: Padding,
+    *,
+    window_dilation: PerAxis,
+    ceil_mode: bool,
+    axis: Axes | None,
+    where: ArrayLike | None,
+    count_include_pad: bool,
+    channel_axis: int,
+) -> jax.Array:
+    """`mixed_pool` at odds that each window sets: alpha = sigmoid(sum of kernel*x over the window).
+
+    kernel: of the shape of the window, and where it has one for each channel, (*window, channels).
+    """
+    name = "GatedPool"  # there is no function of that name
+    call = _prepare.windowed(
+        name, x, window_shape, strides, padding, window_dilation, ceil_mode, axis, where
+    )
+    _prepare.real_numbers(name, call)
+    with jax.named_scope(name):
+        kernel = _beside(kernel, call, axis, channel_axis)
+        return _jitted(*call, kernel, bool(count_include_pad), gated=True)
+
+
+def _beside(kernel: jax.Array, call: Call, axis: Any, channel_axis: int) -> jax.Array:
+    """[taps, ...]: the weights of each tap, beside x."""
+    x, n = call.x, len(call.windows)
+    if axis is not None:  # from the order in which axes are named to that of the array
+        order = np.argsort([a % x.ndim for a in np.atleast_1d(np.asarray(axis))])
+        kernel = kernel.transpose([*order.tolist(), *range(n, kernel.ndim)])
+    shape = [1] * x.ndim
+    if kernel.ndim > n:
+        shape[channel_axis] = kernel.shape[-1]
+    return kernel.astype(_prepare.wide(x.dtype)).reshape(-1, *shape)
+
+
+@partial(jax.jit, static_argnames=("windows", "padding", "gated"))
+def _jitted(x, where, windows, alpha, padding, gated=False):
+    dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.dtype(jnp.float32)
+    x = _prepare.real(x.astype(_prepare.wide(dtype)), where)
+    if gated:
+        alpha = jax.nn.sigmoid(_gate(x, alpha, windows))
+    real = _reduce.count(where, windows, x.ndim, padding=False) > 0
+    top = jnp.where(real, _reduce.extremum(x, windows, largest=True, mask=where), 0)
+    mean = _average.mean(x, where, windows, padding)
+    return (_part(alpha, top) + _part(1 - alpha, mean)).astype(dtype)
+
+
+def _part(share: jax.Array, y: jax.Array) -> jax.Array:
+    """share*y; infinity, too, has no part where its share is 0."""
+    return share * jnp.where((share == 0) & ~jnp.isfinite(y), 0, y)
+
+
+def _gate(x: jax.Array, kernel: jax.Array, windows: tuple[Window, ...]) -> jax.Array:
+    """The sum of every window, each element times the weight of its tap."""
+
+    def of_region(taps: list, shape: tuple, _: Any) -> jax.Array:
+        each = [slab["x"] * kernel[tap] for tap, slab in taps]
+        return reduce(jnp.add, each) if each else jnp.zeros(shape, x.dtype)
+
+    return _reduce.over_outputs(of_region, *reach({"x": x}, windows))

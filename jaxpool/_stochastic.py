@@ -1,0 +1,197 @@
+"""Stochastic pooling: one element of every window, drawn with its own size as its odds."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import ArrayLike
+
+from jaxpool import _prepare, _reduce
+from jaxpool._geometry import Axes, Padding, PerAxis, shape_of
+from jaxpool._linear import apart
+from jaxpool._reduce import BLOCK, Group, cut_all, is_few, over_outputs, size_of, together
+from jaxpool._smooth import few_taps, reach, sum_at_windows
+
+
+def stochastic_pool(
+    key: ArrayLike | None,
+    x: ArrayLike,
+    window_shape: PerAxis,
+    strides: PerAxis | None = None,
+    padding: Padding = "VALID",
+    *,
+    window_dilation: PerAxis = 1,
+    ceil_mode: bool = False,
+    axis: Axes | None = None,
+    where: ArrayLike | None = None,
+    deterministic: bool = False,
+) -> jax.Array:
+    """Draw one element of every window, large ones more often than small ones.
+
+        out = a[j] with probability a[j] / sum a,    a = max(x, 0)
+        out = sum of a*a / sum a, its expectation,   where deterministic
+
+    Args:
+      key: a key of `jax.random`, which is one set of draws, the same eager and under `jit`;
+        `jax.vmap` over keys gives each example its own. None will do where deterministic.
+      x: array [*batch, *space, channels] of floats, or any layout with `axis`; activations that
+        are not negative, such as those after a ReLU, since elements below 0 are taken for 0.
+      window_shape, strides, padding, window_dilation, ceil_mode, axis, where: as for
+        `jaxpool.max_pool`; strides default to the window. Padding is never drawn.
+      deterministic: take the expectation instead, as the paper does in testing. Default False.
+        The name is that of Flax's Dropout.
+
+    Returns:
+      The pooled array, with the dtype of x (16-bit floats are computed in float32). A window with a
+      NaN is NaN, else one with +inf is +inf; one without an element above 0 is 0.
+
+    Raises:
+      ValueError, TypeError: for arguments that do not fit together, integer x among them, before
+        anything is traced.
+
+    Every window is drawn from the distribution above. Windows that overlap are drawn independently,
+    as in the paper, where they have up to nine elements. Larger ones share part of their chance, so
+    that neighbours agree more often than they would otherwise.
+
+    Differentiates in both modes and to every order. Drawn, the whole gradient of a window goes to
+    its element, if that is above 0. The expectation is smooth where x is not 0; its gradient is 0
+    for windows without an element above 0, and NaN for those with +inf.
+
+    Zeiler, Fergus: Stochastic Pooling for Regularization of Deep Convolutional Neural Networks,
+    2013.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from jaxpool import stochastic_pool
+    >>> x = jnp.array([1.0, 3.0, 0.0, 2.0])
+    >>> stochastic_pool(None, x, 2, axis=0, deterministic=True)  # (1 + 9)/4, and 4/2
+    Array([2.5, 2. ], dtype=float32)
+    >>> keys = jax.random.split(jax.random.key(0), 1000)
+    >>> y = jax.vmap(lambda key: stochastic_pool(key, x, 2, axis=0))(keys)
+    >>> y.mean(0).round(1)
+    Array([2.5, 2. ], dtype=float32)
+    """
+    name = "stochastic_pool"
+    call = _prepare.windowed(
+        name, x, window_shape, strides, padding, window_dilation, ceil_mode, axis, where
+    )
+    _prepare.floats(name, call)
+    key = None if deterministic else _prepare.key(name, key)
+    with jax.named_scope(name):
+        return _jitted(*call, key)
+
+
+@partial(jax.jit, static_argnames=("windows",))
+def _jitted(x, where, windows, key):
+    wide = _prepare.real(x.astype(_prepare.wide(x.dtype)), where)
+    a = jnp.where(wide <= 0, jnp.zeros((), wide.dtype), wide)  # NaN stays
+    y = _expected(a, windows) if key is None else _drawn(key, a, windows)
+    return y.astype(x.dtype)
+
+
+# ---- one element, at random ----
+
+
+def _drawn(key: jax.Array, a: jax.Array, windows: Group) -> jax.Array:
+    """Draw from small windows by their sums, a few axes at a time: one random number per window.
+
+    From large ones as a race, with one per element.
+    """
+    groups = together(windows, is_few)
+    weight = lax.stop_gradient(a)
+    if any(size_of(group) > BLOCK or not _in_one_pass(group) for group in groups):
+        _, steps = _reduce.winners(_race(key, weight), windows, largest=True)
+        for group, winner in steps:
+            a = _pick(a, winner, group)
+        return a
+    tiny = float(jnp.finfo(jnp.float32).tiny)  # so that no u is 0
+    for each, group in zip(jax.random.split(key, len(groups)), groups, strict=True):
+        u = jax.random.uniform(each, shape_of(group, a.shape), jnp.float32, tiny).astype(a.dtype)
+        weight /= BLOCK  # no sum is infinite
+        a = _pick(a, apart(_chosen, weight, u, group=group), group)
+        weight = _reduce.total(weight, group)
+    return a
+
+
+def _in_one_pass(group: Group) -> bool:
+    return len(_reduce.passes_of(group, _reduce.WINNERS)) == 1
+
+
+def _pick(a: jax.Array, winner: jax.Array, group: Group) -> jax.Array:
+    return _reduce.pick({"t": a}, winner, ("t",), group=group)["t"]
+
+
+def _chosen(weight: jax.Array, u: jax.Array, group: Group) -> jax.Array:
+    """The first tap up to which the sum of the weights is above u*sum, for u in (0, 1).
+
+    It is the first +inf or NaN where there is one, and any where all weights are 0.
+    """
+    none, dtype = size_of(group), jnp.dtype(jnp.uint8)
+
+    def of_region(taps: list, shape: tuple, at: tuple) -> jax.Array:
+        if not taps:
+            return lax.full(shape, none, dtype)
+        sums = []
+        for _, slab in taps:
+            sums.append(sums[-1] + slab if sums else slab)
+        goal = jnp.minimum(cut_all(u, at) * sums[-1], float(jnp.finfo(weight.dtype).max))
+        tap = lax.full(shape, taps[-1][0], dtype)
+        for (earlier, _), so_far in zip(taps[-2::-1], sums[-2::-1], strict=True):
+            reached = (so_far > goal) | (so_far != so_far)
+            tap = jnp.where(reached, jnp.asarray(earlier, dtype), tap)
+        return tap
+
+    return over_outputs(of_region, weight, group)
+
+
+def _race(key: jax.Array, weight: jax.Array) -> jax.Array:
+    """Minus the logarithm of exponential times of rates `weight`: the largest is the first, and
+    that is each with a probability in proportion to its rate."""
+    u = (jax.random.bits(key, weight.shape, jnp.uint32).astype(jnp.float32) + 0.5) * 2.0**-32
+    u = jnp.minimum(u, 1 - 2.0**-24).astype(weight.dtype)
+    return jnp.log(weight) - jnp.log(-jnp.log1p(-u))
+
+
+# ---- the expectation ----
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _expected(a: jax.Array, windows: Group) -> jax.Array:
+    """sum a*a / sum a, as weighted means of weighted means: a square could overflow."""
+    weight, mean = a, a
+    for axes in together(windows, is_few):
+        for group in few_taps(axes):
+            whole = _reduce.total(weight, group)
+            mean = apart(_weighted, weight, mean, whole, group=group)
+            weight = whole
+    return mean
+
+
+@_expected.defjvp
+def _(windows, primals, tangents):
+    """y' = sum of (2a - y)*a' / sum a."""
+    (a,), (dot,) = primals, tangents
+    y = _expected(a, windows)
+    slope = 2 * _reduce.total(a * dot, windows) - y * _reduce.total(dot, windows)
+    return y, slope / _or_one(_reduce.total(a, windows))
+
+
+def _weighted(weight: jax.Array, mean: jax.Array, whole: jax.Array, group: Group) -> jax.Array:
+    """The mean of each window's means, each by its share of the whole weight."""
+
+    def terms(cell: dict, around: dict, _: Any) -> tuple[jax.Array]:
+        return (cell["weight"] / around["divisor"] * cell["mean"],)
+
+    def of_sums(around: dict, mean: jax.Array, *_: jax.Array) -> jax.Array:
+        return jnp.where(around["whole"] == jnp.inf, jnp.inf, mean)
+
+    cells, group = reach({"weight": weight, "mean": mean}, group)
+    around = {"whole": whole, "divisor": _or_one(whole)}
+    rate = jnp.ones((1,) * mean.ndim, mean.dtype)
+    return sum_at_windows(terms, of_sums, cells, around, rate, group)
+
+
+def _or_one(whole: jax.Array) -> jax.Array:
+    """A sum to divide by; the parts of an empty one are 0."""
+    return jnp.where(whole == 0, 1, whole)
