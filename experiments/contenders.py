@@ -7,9 +7,10 @@ Optional libraries are left out where they are not installed.
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
-from math import prod
-from typing import Any
+from math import inf, prod
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,6 +18,26 @@ Run = Callable[[], Any]  # returns when the result is there
 Runs = dict[str, Run]
 
 SMOOTH = ("lse", "softmax")  # which no other library has
+
+
+class Beside(NamedTuple):
+    """A pooling of jaxpool alone: its cost is told in that of a plain one of the same windows."""
+
+    base: str
+    most: float  # times the base's time, value and gradient, is the aim
+    call: Callable[["Case"], tuple[str, tuple[Any, ...], dict[str, Any]]]
+
+
+ZOO = {
+    "blur": Beside("avg", 2, lambda c: ("blur_pool", (c.strides,), {"filter_size": c.window})),
+    "max_blur": Beside("max", 3, lambda c: ("max_blur_pool", (c.window, c.strides), {})),
+    "polyphase": Beside("avg", 2, lambda c: ("polyphase_pool", (c.strides,), {})),
+    "lp": Beside("avg", 4, lambda c: ("lp_pool", c.windows, {"p": 2.0})),
+    "lp3": Beside("avg", 4, lambda c: ("lp_pool", c.windows, {"p": 3.0})),
+    "gem": Beside("avg", inf, lambda c: ("gem_pool", c.windows, {})),
+    "mixed": Beside("max", inf, lambda c: ("mixed_pool", c.windows, {})),
+    "stochastic": Beside("max", inf, lambda c: ("stochastic_pool", c.windows, {})),
+}
 
 
 @dataclass(frozen=True)
@@ -33,11 +54,16 @@ class Case:
     against: tuple[str, ...] = ("flax", "equinox", "torch")
     bins: tuple[int, ...] = ()  # pooled adaptively into these, beside the uniform windows above
 
-    def call(self, op: str) -> tuple[str, tuple[Any, ...]]:
+    @property
+    def windows(self) -> tuple[Any, ...]:
+        """What a pooling with windows takes after x."""
+        return self.window, self.strides, self.padding
+
+    def call(self, op: str) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
         """The pooling by its name, and what it takes after x."""
         if self.bins:
-            return f"adaptive_{op}_pool", (self.bins,)
-        return f"{op}_pool", (self.window, self.strides, self.padding)
+            return f"adaptive_{op}_pool", (self.bins,), {}
+        return ZOO[op].call(self) if op in ZOO else (f"{op}_pool", self.windows, {})
 
     @property
     def divides(self) -> bool:
@@ -127,7 +153,7 @@ ADAPTIVE = dict(_adaptive())
 def contenders(op: str, case: Case, x: np.ndarray) -> tuple[Runs, dict[str, Any]]:
     """Everyone who can pool x like this, compiled; and facts about jaxpool's program.
 
-    The smooth poolings, which the others lack, meet jaxpool's max; adaptive ones its uniform ones.
+    What the others lack meets jaxpool's max or average; adaptive poolings meet its uniform ones.
     """
     import jax.numpy as jnp
 
@@ -137,10 +163,10 @@ def contenders(op: str, case: Case, x: np.ndarray) -> tuple[Runs, dict[str, Any]
     runs = floor("value", moved // 2) | floor("gradient", moved) | ours
     if case.bins:
         runs |= _jaxpool(op, replace(case, bins=()), values, "uniform")[0]
-    elif op in SMOOTH:
-        largest, _ = _jaxpool("max", case, values)
-        runs["max/gradient"] = largest["jaxpool/gradient"]
-    for name in case.against:
+    elif op in SMOOTH or op in ZOO:
+        base = ZOO[op].base if op in ZOO else "max"
+        runs |= _jaxpool(base, case, values, base)[0]
+    for name in () if op in ZOO else case.against:
         runs |= OTHERS[name](op, case, x)
     return runs, facts
 
@@ -179,10 +205,13 @@ def _jaxpool(op: str, case: Case, x: Any, name: str = "jaxpool") -> tuple[Runs, 
     import jaxpool
 
     axis = tuple(range(2, x.ndim)) if case.channels_first else None
-    pool, arguments = case.call(op)
+    called, arguments, options = case.call(op)
+    pool = getattr(jaxpool, called)
+    if op == "stochastic":
+        pool = partial(pool, jax.random.key(0))
 
     def f(x: jax.Array) -> jax.Array:
-        return getattr(jaxpool, pool)(x, *arguments, axis=axis)
+        return pool(x, *arguments, axis=axis, **options)
 
     runs, facts = _jitted(name, f, x)
     kept = jax.tree.leaves(jax.eval_shape(lambda x: jax.vjp(f, x)[1], x))
@@ -250,7 +279,7 @@ def _equinox(op: str, case: Case, x: np.ndarray) -> Runs:
 def _torch(op: str, case: Case, x: np.ndarray) -> Runs:
     """PyTorch pools both layouts."""
     torch = _optional("torch")
-    name, arguments = case.call(op)
+    name, arguments, _ = case.call(op)
     pool = torch and getattr(torch.nn.functional, f"{name}{len(case.window)}d", None)
     if pool is None:
         return {}

@@ -15,10 +15,10 @@ and the better one counts.
 The *floor* is an elementwise operation that reads and writes the same bytes once: x and y for the
 value; x, y and their gradients for the gradient. It runs in pieces, so a result of more than 32 MB,
 which costs everyone else fresh pages on every call, costs the floor none. It is measured in the
-same blocks. So is the jaxpool max that the smooth poolings are compared with; what adaptive pooling
-is compared with, jaxpool's uniform windows of the same input that are as many; and a training step
-without pooling, which says how much there is to gain: it takes every second pixel instead, or the
-first quarter of the image, whichever is faster.
+same blocks. So is what the poolings that only jaxpool has are compared with, its max or average of
+the same windows; what adaptive pooling is compared with, jaxpool's uniform windows of the same
+input that are as many; and a training step without pooling, which says how much there is to gain:
+it takes every second pixel instead, or the first quarter of the image, whichever is faster.
 
 `check` holds stored results to what is promised about memory.
 """
@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from experiments import config as configs
-from experiments.contenders import ADAPTIVE, CASES, FORMS, SIX, SMOOTH, SWEEP, Case, Runs
+from experiments.contenders import ADAPTIVE, CASES, FORMS, SIX, SMOOTH, SWEEP, ZOO, Case, Runs
 from experiments.report import Claim, Column, Picture, Row, Section, Sheet
 from experiments.store import Cell
 
@@ -42,12 +42,14 @@ WORKERS = 1  # nothing else may run while a clock does
 EVERY = CASES | FORMS | SWEEP | ADAPTIVE
 OPS = ("max", "avg", *SMOOTH)
 STEPS = ("lenet", "resnet")  # of experiments.steps, which loads JAX
+APART = {"stem": CASES["stem"], "vgg": CASES["vgg"]}  # where the others of jaxpool are timed
 
 # A variant is a pooling and a case, max@stem, or step@lenet.
 VARIANTS = [
     *(f"{op}@{case}" for case in (*CASES, *ADAPTIVE) for op in OPS),
     *(f"{op}@{case}" for case in SIX for op in ("min", "sum")),
     *(f"{op}@{case}" for case in (*FORMS, *SWEEP) for op in ("max", "avg")),
+    *(f"{op}@{case}" for case in APART for op in ZOO),
     *(f"step@{name}" for name in STEPS),
 ]
 
@@ -89,6 +91,7 @@ PRESETS = {
             "max@stem-bfloat16",
             "max@1d-16",
             "max@adaptive-13-7",
+            "blur@vgg",
             "step@lenet",
         ),
     ),
@@ -193,7 +196,7 @@ def milliseconds(cell: Cell) -> dict[str, float]:
     return found
 
 
-OTHERS = ("floor", "flax", "equinox", "torch", "max", "uniform")
+OTHERS = ("floor", "flax", "equinox", "torch", "max", "avg", "uniform")
 
 
 def numbers(cell: Cell) -> dict[str, float]:
@@ -224,7 +227,7 @@ def step_numbers(cell: Cell) -> dict[str, float]:
 
 def promises(op: str, case: Case) -> dict[str, float]:
     """The most bytes per input byte, of float32: kept for the backward pass, and temporary."""
-    if case.bins:
+    if case.bins or op in ZOO:
         return {}
     if op in SMOOTH:
         return {"temporary": 4}
@@ -287,6 +290,7 @@ def _columns(**others: str) -> tuple[Column, ...]:
 
 COLUMNS = _columns(floor="floor", flax="flax", torch="torch")
 ADAPTIVE_COLUMNS = _columns(floor="floor", uniform="as many uniform windows", torch="torch")
+ZOO_COLUMNS = _columns(floor="floor", max="max", avg="avg")
 STEP_COLUMNS = (
     _column("jaxpool_ms", "ms", "Milliseconds of one training step, with jaxpool."),
     _column("flax_ms", "ms, flax", "With Flax's pooling, everything else equal."),
@@ -306,10 +310,13 @@ def section(found: Sequence[Cell]) -> Section:
     """Tables, bars, and the lines of the sweep."""
     tables = {"": CASES, "forms": FORMS, "adaptive": ADAPTIVE, "sweep": SWEEP}
     rows = {name: _rows(found, cases) for name, cases in tables.items()}
+    rows["zoo"] = _of(rows[""], tuple(ZOO), APART)
+    rows[""] = [row for row in rows[""] if row not in rows["zoo"]]
     steps = _step_rows(found)
     sheets = [
         Sheet("", "The cases", COLUMNS, rows[""], unit=""),
         Sheet("forms", "16 bits, and channels first", COLUMNS, rows["forms"], unit=""),
+        Sheet("zoo", "Poolings that no other library has", ZOO_COLUMNS, rows["zoo"], unit=""),
         Sheet("adaptive", "Adaptive pooling", ADAPTIVE_COLUMNS, rows["adaptive"], unit=""),
         Sheet("steps", "A training step", STEP_COLUMNS, steps, unit=""),
         Sheet("sweep", "Windows of every size", COLUMNS, rows["sweep"], "", on_terminal=False),
@@ -434,6 +441,17 @@ def _claims(rows: Sequence[Row], steps: Sequence[Row]) -> list[Claim]:
             _of(rows, SMOOTH, CASES),
             "gradient_to_max",
             4,
+        ),
+        *(
+            claim
+            for op, beside in ZOO.items()
+            if beside.most < float("inf")
+            for claim in _each_at_most(
+                f"{op} with gradient: at most {beside.most} times {beside.base}",
+                _of(rows, [op], APART),
+                f"gradient_to_{beside.base}",
+                beside.most,
+            )
         ),
         *_adaptive(rows),
         *_memory(rows),

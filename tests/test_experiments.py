@@ -510,7 +510,8 @@ def usual_promotion():
 @pytest.mark.usefixtures("usual_promotion")
 def test_speed_is_measured_and_drawn(monkeypatch, capsys, tmp_path):
     small = ["--preset", "smoke", "--results", str(tmp_path)]
-    some = ["--variants", "max@image", "softmax@image", "max@adaptive-13-7", "step@lenet"]
+    some = ["--variants", "max@image", "softmax@image", "max@adaptive-13-7", "blur@vgg"]
+    some += ["step@lenet"]
     monkeypatch.setattr("sys.argv", ["x", "run", "speed", *small, *some])
     main()
     monkeypatch.setattr("sys.argv", ["x", "check", "speed", "--results", str(tmp_path)])
@@ -524,10 +525,11 @@ def test_speed_is_measured_and_drawn(monkeypatch, capsys, tmp_path):
         assert (cell.variant != "max@image") == np.isnan(seen["gradient_to_flax"])
         assert ("adaptive" in cell.variant) == (seen["gradient_to_uniform"] > 0)
         assert ("softmax" in cell.variant) == (seen["gradient_to_max"] > 0)
+        assert ("blur" in cell.variant) == (seen["gradient_to_avg"] > 0)
     capsys.readouterr()
     monkeypatch.setattr("sys.argv", ["x", "report", "speed", *small])
     main()
-    assert "2 of 6 cells are missing" in capsys.readouterr().out
+    assert "2 of 7 cells are missing" in capsys.readouterr().out
     report = tmp_path / "report"
     assert (report / "speed-bars.png").stat().st_size > 10_000
     text = (report / "speed.md").read_text()
@@ -556,7 +558,7 @@ def fabricated(variant: str, libraries=tuple(LIBRARIES), times=None, **facts) ->
         case = speed.EVERY[name]
         known = [library for library in libraries if library.split(",")[0] in case.against]
         known = known if op in ("max", "avg") else []
-        took = {"jaxpool": 2.0, "floor": 1.0, "max": 1.0, "uniform": 1.6} | {
+        took = {"jaxpool": 2.0, "floor": 1.0, "max": 1.0, "avg": 1.0, "uniform": 1.6} | {
             x: LIBRARIES[x] for x in known
         }
         ms = {f"{x}/{kind}": t for x, t in took.items() for kind in ("value", "gradient")}
