@@ -1,19 +1,16 @@
 """Adaptive pooling: the output size is given, the windows follow."""
 
 from collections.abc import Callable
-from functools import partial, reduce
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
-from jaxpool import _prepare, _reduce, _softmax
-from jaxpool._geometry import Axes, Bins
-from jaxpool._lay import lay, repeat, steps, tables
+from jaxpool import _bins, _prepare, _softmax
+from jaxpool._geometry import Axes
 from jaxpool._prepare import Binned
-from jaxpool._slices import replace_axis
 
 Sizes = int | None
 OutputShape = Sizes | tuple[Sizes, ...] | list[Sizes]
@@ -234,44 +231,20 @@ def _extremum(name: str, call: Binned, **how: Any) -> jax.Array:
 
 @partial(jax.jit, static_argnames=("axes", "largest"))
 def _jitted(x, where, axes, *, largest):
-    for bins, windows in steps(axes):
-        if bins is not None:
-            x = repeat(x, bins.axis, bins)
-            where = None if where is None else repeat(where, bins.axis, bins)
-        x = _reduce.extremum(x, windows, largest, where)
-        where = None if where is None else _reduce.extremum(where, windows, largest=True)
-    return x
+    return _bins.extremum(x, axes, largest, where)
 
 
 @partial(jax.jit, static_argnames=("axes",))
 def _jitted_sum(x, where, axes):
-    return _total(_prepare.real(x, where), axes)
+    return _bins.total(_prepare.real(x, where), axes)
 
 
 @partial(jax.jit, static_argnames=("axes",))
 def _jitted_mean(x, where, axes):
     if not jnp.issubdtype(x.dtype, jnp.inexact):
         x = x.astype(jnp.float32)
-    if where is None:
-        each = [
-            np.reshape(b.count(False), replace_axis((1,) * x.ndim, b.axis, b.out)) for b in axes
-        ]
-        count = jnp.asarray(reduce(np.multiply, each, np.ones((1,) * x.ndim, int)), jnp.float32)
-    else:
-        count = jnp.maximum(_total(where.astype(jnp.float32), axes), 1)
-    return _total(_prepare.real(x, where), axes, count.astype(_prepare.wide(x.dtype)))
-
-
-def _total(x: jax.Array, axes: tuple, divisor: jax.Array | None = None) -> jax.Array:
-    """The sum of every bin, over the divisor."""
-    dtype, todo = x.dtype, list(steps(axes))
-    if len(todo) > 1 and jnp.issubdtype(dtype, jnp.inexact):
-        x = x.astype(_prepare.wide(dtype))
-    for i, (bins, windows) in enumerate(todo, 1):
-        if bins is not None:
-            x = lay(x, bins.axis, bins)
-        x = _reduce.total(x, windows, divisor if i == len(todo) else None)
-    return x.astype(dtype)
+    count = jnp.maximum(_bins.count(where, axes, x.ndim), 1).astype(_prepare.wide(x.dtype))
+    return _bins.total(_prepare.real(x, where), axes, count)
 
 
 def _linear(name: str, call: Binned, mean: bool) -> jax.Array:
@@ -283,28 +256,7 @@ def _soft(name: str, call: Binned, temperature: Any, kind: str) -> jax.Array:
     _prepare.floats(name, call)
     temperature = _prepare.temperature(name, temperature, call)
     with jax.named_scope(name):
-        return _jitted_soft(*call, temperature, kind=kind)
-
-
-@partial(jax.jit, static_argnames=("axes", "kind"))
-def _jitted_soft(x, where, axes, temperature, *, kind):
-    """All bins laid out at once, under a mask without what fills the short ones."""
-    pooled = [bins.axis for bins in axes]
-    windows, reals = [], []
-    for bins in reversed(axes):
-        if isinstance(bins, Bins):
-            real = tables(bins).real
-            if real is not None:
-                reals.append(real.reshape(replace_axis((1,) * x.ndim, bins.axis, -1)))
-            x = repeat(x, bins.axis, bins)
-            where = None if where is None else repeat(where, bins.axis, bins)
-            bins = bins.window
-        windows.insert(0, bins)
-    if reals:
-        real = reduce(np.logical_and, reals)
-        shape = [n if a - x.ndim in pooled else 1 for a, n in enumerate(x.shape)]
-        where = np.broadcast_to(real, shape) if where is None else where & real
-    return _softmax._jitted(x, where, tuple(windows), temperature, kind=kind)
+        return _softmax._jitted(*call, temperature, kind=kind)
 
 
 # What may become of a bin, by name.

@@ -6,7 +6,8 @@ axes is decided here and nowhere else.
 """
 
 import operator
-from collections.abc import Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import gcd
@@ -312,6 +313,20 @@ class Bins:
         a short bin is repeated."""
         bins = zip(self.starts, self.stops, strict=True)
         return [(min(a + j, b - 1), a + j < b) for a, b in bins for j in range(self.size)]
+
+    def taps(self) -> "Iterator[tuple[Bins, list[bool]]]":
+        """The first elements of all bins, then the second ones, ..., as bins of one element; and to
+        which bins they belong: the last element of a short bin is repeated."""
+        for tap in range(self.size):
+            at = [min(a + tap, b - 1) for a, b in zip(self.starts, self.stops, strict=True)]
+            real = [a + tap < b for a, b in zip(self.starts, self.stops, strict=True)]
+            yield replace(self, starts=tuple(at), stops=tuple(a + 1 for a in at)), real
+
+    def transposed(self) -> "Bins":
+        """The bins that see each element (if all elements are seen), which are bins too."""
+        starts = (bisect_right(self.stops, p) for p in range(self.length))
+        stops = (bisect_right(self.starts, p) for p in range(self.length))
+        return Bins(self.axis, self.out, tuple(starts), tuple(stops))
 
     def readers(self) -> list[list[int]]:
         """At which places each element lies (repeats left out)."""

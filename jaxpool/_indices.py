@@ -13,8 +13,9 @@ from jax.typing import ArrayLike
 
 from jaxpool import _geometry, _prepare, _reduce
 from jaxpool._adaptive import OutputShape
+from jaxpool._bins import laid
 from jaxpool._geometry import Axes, Bins, Padding, PerAxis, fail, show
-from jaxpool._lay import repeat, steps
+from jaxpool._lay import repeat
 from jaxpool._linear import linear_pair
 from jaxpool._prepare import Binned, Call
 from jaxpool._reduce import Group, pick, winners
@@ -257,7 +258,7 @@ def _jitted(x, where, windows, lengths, elements, *, largest):
         x = jnp.where(where, x, jnp.asarray(_reduce.lowest(x.dtype, largest), x.dtype))
     known = {w.axis: (prod(lengths[i + 1 :]), elements[i]) for i, w in enumerate(windows)}
     number: Any = 0  # of each winner so far, from 1; 0 for none
-    for bins, ordinary in steps(windows):
+    for bins, ordinary in laid(windows):
         if bins is not None:
             x = repeat(x, bins.axis, bins)
             where = None if where is None else repeat(where, bins.axis, bins)

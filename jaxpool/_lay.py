@@ -5,17 +5,16 @@ see an element follow one another, its transpose is a few gathers too: each elem
 comes back from its places, in their order. No scatter, so the same result every time.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxpool._geometry import Bins, Window
+from jaxpool._geometry import Bins
 from jaxpool._linear import linear_pair
-from jaxpool._reduce import BLOCK, Group
+from jaxpool._reduce import BLOCK
 from jaxpool._slices import replace_axis
 
 
@@ -39,15 +38,6 @@ def tables(bins: Bins) -> Tables:
     return Tables(element, None if real.all() else real, padded.T)
 
 
-def steps(axes: Sequence[Window | Bins]) -> Iterator[tuple[Bins | None, Group]]:
-    """What to lay out and then which windows to reduce, last axes first."""
-    for uniform, run in groupby(reversed(axes), lambda axis: isinstance(axis, Window)):
-        if uniform:
-            yield None, tuple(reversed([axis for axis in run if isinstance(axis, Window)]))
-        else:
-            yield from ((bins, (bins.window,)) for bins in run if isinstance(bins, Bins))
-
-
 def lay(x: jax.Array, axis: int, bins: Bins | Tables) -> jax.Array:
     """The bins side by side; short ones are filled with zeros."""
     known, found = _apart(bins)
@@ -57,7 +47,8 @@ def lay(x: jax.Array, axis: int, bins: Bins | Tables) -> jax.Array:
 def repeat(x: jax.Array, axis: int, bins: Bins | Tables) -> jax.Array:
     """The bins side by side; short ones are filled with their last element.
 
-    For what takes the first of equals, which a repeat never is: so it has no derivative.
+    For what takes the first of equals, which a repeat never is, or leaves out what is not real: so
+    it has no derivative.
     """
     run = _repeat if jnp.issubdtype(x.dtype, jnp.inexact) else _filled
     known, found = _apart(bins)

@@ -147,9 +147,9 @@ def winners(
 
 def _joint_winner(inner: jax.Array, outer: jax.Array, group: Group, within: Group) -> jax.Array:
     """The number of a tap of all axes, from that of the axes within and that of the others."""
-    index = _index(size_of(group + within))
-    at = pick({"t": inner.astype(index)}, outer, ("t",), group=group)["t"]
-    return outer.astype(index) * jnp.asarray(size_of(within), index) + at
+    dtype = index(size_of(group + within))
+    at = pick({"t": inner.astype(dtype)}, outer, ("t",), group=group)["t"]
+    return outer.astype(dtype) * jnp.asarray(size_of(within), dtype) + at
 
 
 def _groups(x: jax.Array, windows: Sequence[Window]) -> list[Group]:
@@ -179,7 +179,7 @@ def _value_and_winner(x: jax.Array, *first: jax.Array, group: Group, largest: bo
     for p in passes_of(group, WINNERS):
         value, winner = apart(_fold, value, winner, p=p, largest=largest, size=_most(group))
     if first:
-        winner = _instead(winner, first[0], value, largest)
+        winner = instead(winner, first[0], value, largest)
     return [value, winner]
 
 
@@ -197,14 +197,14 @@ def _most(group: Group) -> int:
     return size_of(group) - all(all(w.count(padding=False)) for w in group)
 
 
-def _index(size: int) -> Any:
+def index(size: int) -> Any:
     """The narrowest dtype that holds numbers up to `size`."""
     return jnp.dtype(
         next(t for t in (jnp.uint8, jnp.uint16, jnp.int32) if size <= jnp.iinfo(t).max)
     )
 
 
-def _instead(winner: Any, first: Any, value: jax.Array, largest: bool) -> jax.Array:
+def instead(winner: Any, first: Any, value: jax.Array, largest: bool) -> jax.Array:
     """`first` where no element is above the identity, for then all real ones tie."""
     nothing = value == jnp.asarray(lowest(value.dtype, largest), value.dtype)
     return jnp.where(nothing, jnp.broadcast_to(first, winner.shape), winner)
@@ -220,14 +220,14 @@ def _fold(
 
     def of_region(taps: list, shape: tuple, _) -> tuple[jax.Array, jax.Array | None]:
         if not taps:
-            none = None if size is None else lax.full(shape, size, _index(size))
+            none = None if size is None else lax.full(shape, size, index(size))
             return lax.full(shape, lowest(value.dtype, largest), value.dtype), none
         if size is None:
             best = reduce(lax.max if largest else lax.min, [widen(v) for _, (v, _) in taps])
             return narrow(best, value.dtype), None
 
         def numbered(tap: int, v: jax.Array, w: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-            number = jnp.asarray(tap * p.apart, _index(size))
+            number = jnp.asarray(tap * p.apart, index(size))
             return widen(v), lax.full(v.shape, number) if w is None else w + number
 
         (best, at), *others = (numbered(tap, *part) for tap, part in taps)
@@ -265,7 +265,7 @@ def _fold_rows(value, winner, window, largest, size):
         starts = np.arange(window.out) * window.stride - window.low
         first = np.where(starts < window.length, np.clip(-starts, 0, size), size)
         first = first.reshape(replace_axis((1,) * value.ndim, at, window.out))
-        winner = _instead(winner, jnp.asarray(first, winner.dtype), value, largest)
+        winner = instead(winner, jnp.asarray(first, winner.dtype), value, largest)
     return value, winner
 
 
@@ -328,7 +328,7 @@ def cut_all(a: jax.Array, at: tuple) -> jax.Array:
 
 def _winner_shapes(x: Any, *_: Any, group: Group, largest: bool) -> list[tuple]:
     shape = shape_of(group, x.shape)
-    return [(shape, None), (shape, _index(_most(group)))]
+    return [(shape, None), (shape, index(_most(group)))]
 
 
 # ---- max and min: the linear map of tangents, and its transpose ----

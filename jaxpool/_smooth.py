@@ -17,8 +17,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from jaxpool import _reduce
-from jaxpool._geometry import Window
+from jaxpool import _bins
+from jaxpool._geometry import Bins
 from jaxpool._linear import apart, linear_pair
 from jaxpool._reduce import (
     BLOCK,
@@ -71,16 +71,16 @@ def floor(dtype: Any) -> float:
 
 def smooth(
     x: jax.Array,
-    windows: Sequence[Window],
+    axes: _bins.Axes,
     temperature: jax.Array,
     mask: jax.Array | None,
     gap: bool,
 ) -> Smooth:
-    """Fold every window of x into one `Smooth`; its gap only where asked for."""
+    """Fold every window or bin of x into one `Smooth`; its gap only where asked for."""
     state = Smooth(x)
     if mask is not None:
         state = Smooth(jnp.where(mask, x, -jnp.inf), count=mask.astype(x.dtype))
-    steps = [list(few_taps(axes)) for axes in together(windows, is_few)]
+    steps = list(_steps(axes))
     for passes in steps:
         if mask is None:  # counts differ along an axis, never across
             state = state._replace(count=None)
@@ -89,6 +89,15 @@ def smooth(
             outs = ("gap",) if gap and last else ("level", "gap") if gap else ("level",)
             state = _fold(state, group, temperature, outs)
     return state
+
+
+def _steps(axes: _bins.Axes) -> Iterator[list[Any]]:
+    """The passes over axes that are folded together, one list after the other."""
+    for group in _bins.steps(axes):
+        if isinstance(group[0], Bins):
+            yield from ([(bins,)] for bins in reversed(group))
+        else:
+            yield from (list(few_taps(few)) for few in together(group, is_few))
 
 
 def few_taps(axes: Group) -> Iterator[Group]:
@@ -101,12 +110,12 @@ def few_taps(axes: Group) -> Iterator[Group]:
 
 def _fold(state: Smooth, group: Group, temperature: jax.Array, outs: tuple[str, ...]) -> Smooth:
     # The shift cancels out of every result, so it needs no derivative.
-    shift = _reduce.extremum(lax.stop_gradient(state.top), group, largest=True)
+    shift = _bins.extremum(lax.stop_gradient(state.top), group, largest=True)
     shift = lax.max(shift, jnp.full_like(shift, floor(shift.dtype)))
     if state.count is None:
-        n = _reduce.count(None, group, shift.ndim, padding=False).astype(shift.dtype)
+        n = _bins.count(None, group, shift.ndim).astype(shift.dtype)
     else:
-        n = _reduce.total(state.count, group)
+        n = _bins.total(state.count, group)
     found = _means(temperature, state, shift, n, group, outs)
     # Equal counts cancel out of all that follows; a mask's are never taken to be equal.
     uniform = state.count is None and n.size == 1
@@ -329,13 +338,15 @@ def _fill(name: str, a: jax.Array) -> float:
 
 def _in_rows(group: Group) -> bool:
     """Whether windows are summed over as an axis of their own, not tap by tap."""
-    return group[0].disjoint and group[0].size > BLOCK
+    return group[0].size > BLOCK and (isinstance(group[0], Bins) or group[0].disjoint)
 
 
 def reach(cells: Arrays, group: Group) -> tuple[Arrays, Group]:
     """All that the windows reach, for `sum_at_windows`."""
+    if isinstance(group[0], Bins) or _in_rows(group):
+        return cells, group
     taps = prod(sum(len(region.taps) for region in w.regions()) for w in group)
-    if taps <= BORDERS or _in_rows(group):
+    if taps <= BORDERS:
         return cells, group
     edges = tuple((w.axis, w.low, max(w.overhang, 0)) for w in group)
     padded = {k: _padded(a, edges, _fill(k, a)) for k, a in cells.items()}
@@ -347,6 +358,9 @@ def sum_at_windows(
 ) -> jax.Array:
     """`of_sums(around[i], ...)` of the sums of each of terms(cells[p], around[i]) over the elements
     p of window i."""
+    if isinstance(bins := group[0], Bins):
+        sums = _bins.sum_over(lambda cell, here: terms(cell, *here), cells, (around, rate), bins)
+        return of_sums(around, *sums)
     if _in_rows(group):
         cells = {k: rows(a, group, _fill(k, a)) for k, a in cells.items()}
         beside = {k: along_rows(a, group) for k, a in around.items()}
@@ -370,7 +384,7 @@ def _alone(_: Arrays, total: jax.Array, *__: jax.Array) -> jax.Array:
 
 def surround(cells: Arrays, around: Arrays, group: Group) -> tuple[Arrays, Arrays, Group]:
     """Every phase of the strides complete; many borders: all windows that one could look for."""
-    if is_disjoint(group):
+    if isinstance(group[0], Bins) or is_disjoint(group):
         return cells, around, group
     spare = tuple((w.axis, 0, w.phase_length * w.stride - w.length) for w in group)
     cells = {k: _padded(a, spare, _fill(k, a)) for k, a in cells.items()}
@@ -387,6 +401,13 @@ def sum_at_elements(
     term: Callable, cells: Arrays, around: Arrays, rate: jax.Array, group: Group
 ) -> jax.Array:
     """out[p] = the sum of term(cells[p], around[i]) over the windows i that see p."""
+    if isinstance(group[0], Bins):
+
+        def terms(around, beside):
+            cells, rate = beside
+            return [term(cells, around, rate)]
+
+        return _bins.sum_over(terms, around, (cells, rate), group[0].transposed())[0]
     if is_disjoint(group):
         cells = {k: rows(a, group, _fill(k, a)) for k, a in cells.items()}
         around = {k: along_rows(a, group) for k, a in around.items()}

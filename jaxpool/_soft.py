@@ -17,8 +17,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from jaxpool import _reduce, _smooth
-from jaxpool._geometry import Window, shape_of
+from jaxpool import _bins, _reduce, _smooth
+from jaxpool._geometry import Bins, Window, shape_of
 from jaxpool._linear import apart, by_platform, linear_pair
 from jaxpool._prepare import real
 
@@ -36,12 +36,13 @@ def pool(
     x: jax.Array,
     temperature: jax.Array,
     mask: jax.Array | None,
-    windows: tuple[Window, ...],
+    axes: tuple[Window | Bins, ...],
     kind: str,
 ) -> jax.Array:
-    """Pool every window. kind: "mean" or "sum" in the logarithm, or "softmax"."""
+    """Pool every window or bin. kind: "mean" or "sum" in the logarithm, or "softmax"."""
+    windows = [a for a in axes if isinstance(a, Window)]
     often = prod(w.size / w.stride for w in windows) > OFTEN and x.size > 0
-    return (_either if often else _far)(x, temperature, mask, windows, kind)
+    return (_either if often else _far)(x, temperature, mask, axes, kind)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(3, 4))
@@ -165,9 +166,9 @@ def _near(x, temperature, mask, span, windows, kind):
     return jnp.where(n > 0, temperature * level, -jnp.inf)
 
 
-def _far(x, temperature, mask, windows, kind):
-    top, level, _, gap = _smooth.smooth(x, windows, temperature, mask, kind == "softmax")
-    count = _reduce.count(mask, windows, x.ndim, padding=False).astype(x.dtype)
+def _far(x, temperature, mask, axes, kind):
+    top, level, _, gap = _smooth.smooth(x, axes, temperature, mask, kind == "softmax")
+    count = _bins.count(mask, axes, x.ndim).astype(x.dtype)
     if kind == "sum":
         level += jnp.log(jnp.maximum(count, 1))
     y = top + (temperature * level if gap is None else gap)

@@ -186,8 +186,8 @@ def _pool(name: str, call: Call, temperature: Any, **how: Any) -> jax.Array:
         return _jitted(*call, temperature, **how)
 
 
-@partial(jax.jit, static_argnames=("windows", "kind", "keepdims"))
-def _jitted(x, where, windows, temperature, *, kind, keepdims=True):
+@partial(jax.jit, static_argnames=("axes", "kind", "keepdims"))
+def _jitted(x, where, axes, temperature, *, kind, keepdims=True):
     wide = x.astype(_prepare.wide(x.dtype))
-    y = _soft.pool(wide, temperature, where, windows, kind)
-    return _prepare.squeeze(y.astype(x.dtype), windows, keepdims)
+    y = _soft.pool(wide, temperature, where, axes, kind)
+    return _prepare.squeeze(y.astype(x.dtype), axes, keepdims)

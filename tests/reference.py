@@ -352,6 +352,52 @@ def unpool(x, indices, output_shape, axes: Sequence[int]) -> np.ndarray:
     return out
 
 
+def indices(shape: Sequence[int], output_shape, axis=None) -> np.ndarray:
+    """Some position of the result for each value: a few twice, a few outside."""
+    axes = pooled_axes(len(shape), output_shape, axis)
+    total = math.prod(per_axis(output_shape, len(axes)))
+    return np.random.default_rng(total).integers(-1, total + 1, shape)
+
+
+def unpool_pool(reduction: Reduction, x, output_shape, *, axis=None) -> Pooled:
+    """Unpool by `indices`: a position's window is the one value that was put there, or empty."""
+    axes = pooled_axes(np.ndim(x), output_shape, axis)
+    x = x.astype(complex if np.iscomplexobj(x) else float)
+    numbers = np.arange(1, x.size + 1).reshape(x.shape)
+    places = indices(x.shape, output_shape, axis)
+    owner = unpool(numbers, places, per_axis(output_shape, len(axes)), axes)
+    values, slopes = np.zeros(owner.shape, x.dtype), []
+    for out in np.ndindex(*owner.shape):
+        inputs = [np.unravel_index(owner[out] - 1, x.shape)] if owner[out] else []
+        values[out], slope = reduction([x[into].item() for into in inputs], 0)
+        slopes += [(out, into, s) for into, s in zip(inputs, slope, strict=True)]
+    return Pooled(values, slopes, x.shape)
+
+
+def pyramid_pool(
+    reduction: Reduction, x, levels, *, pool, axis=None, where=None, **options
+) -> Pooled:
+    """Pool into the bins of every level, all bins in one vector: of a bin, all channels."""
+    axes = sorted(pooled_axes(np.ndim(x), (), range(1, np.ndim(x) - 1) if axis is None else axis))
+    *others, channels = [a for a in range(np.ndim(x)) if a not in axes]
+    order = axis if axis is not None else axes
+    parts = [
+        adaptive_pool(reduction, x, per_axis(level, len(axes)), axis=order, where=where, **options)
+        for level in levels
+    ]
+    lead = [np.shape(x)[a] for a in others]
+    values, slopes, start = [], [], 0
+    for part in parts:
+        flat = np.transpose(part.values, [*others, *axes, channels])
+        sizes = flat.shape[len(others) :]
+        values.append(flat.reshape(*lead, math.prod(sizes)))
+        for out, into, slope in part.slopes:
+            at = np.ravel_multi_index([out[a] for a in (*axes, channels)], sizes)
+            slopes.append(((*(out[a] for a in others), start + int(at)), into, slope))
+        start += math.prod(sizes)
+    return Pooled(np.concatenate(values, -1), slopes, np.shape(x))
+
+
 def _pool(
     reduction: Reduction, x, seen: dict[int, list[list[int]]], where, options: dict
 ) -> Pooled:

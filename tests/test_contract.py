@@ -80,6 +80,11 @@ class Op:
         return self.kind.oracle(self.reduction, np.asarray(x), *call.args, **options)
 
     @property
+    def exact(self) -> bool:
+        """Whether every number of the result is one of x, or none."""
+        return self.selects or self.kind is KINDS["unpool"]
+
+    @property
     def best(self) -> int:
         """The sign of the numbers that win."""
         return -1 if self.empty == INF else 1
@@ -151,6 +156,13 @@ def expected(x, *args, **options):
     return jaxpool.stochastic_pool(None, x, *args, deterministic=True, **options)
 
 
+@functools.wraps(jaxpool.max_unpool)
+def unpool(x, output_shape, **options):
+    """With indices that depend on the shapes alone."""
+    indices = reference.indices(jnp.shape(x), output_shape, options.get("axis"))
+    return jaxpool.max_unpool(x, indices, output_shape, **options)
+
+
 # fmt: off
 OPS = [
     Op("max", jaxpool.max_pool, r.maximum, empty=-INF, selects=True),
@@ -184,6 +196,11 @@ OPS = [
     Op("max_blur", jaxpool.max_blur_pool, r.mean, mean=True, alike=True),
     Op("mixed", jaxpool.mixed_pool, r.mixed, {"alpha": 0.25}, mean=True, alike=True),
     Op("stochastic", expected, r.expectation, whole=False, alike=True),
+    Op("pyramid-max", jaxpool.spatial_pyramid_pool, r.maximum, {"pool": "max"}, empty=-INF,
+        selects=True),
+    Op("pyramid-avg", jaxpool.spatial_pyramid_pool, r.mean, {"pool": "avg"}, mean=True, linear=True,
+        alike=True),
+    Op("unpool", unpool, r.total, linear=True),
 ]
 # fmt: on
 
@@ -342,12 +359,20 @@ def coverages(draw) -> Call:
 
 
 @st.composite
+def one_long(draw) -> tuple[list[int], list[int]]:
+    """Sizes from 1 to 40 and outputs from 1 to 50, along one to three axes, of which one is long:
+    the definition is a loop."""
+    pooled = draw(st.sampled_from([1, 1, 2, 3]))
+    long = draw(st.integers(0, pooled - 1))
+    most = [(40, 50) if i == long else (6, 5) if pooled == 2 else (3, 3) for i in range(pooled)]
+    return [draw(st.integers(1, n)) for n, _ in most], [draw(st.integers(1, o)) for _, o in most]
+
+
+@st.composite
 def divisions(draw) -> Call:
     """Any shape and any arguments of an adaptive op."""
-    pooled = draw(st.integers(0, 3))
-    longest, most = [(40, 50), (9, 12), (7, 5), (4, 3)][pooled]  # 0: one axis, and a long one
-    sizes = [draw(st.integers(1, longest)) for _ in range(max(pooled, 1))]
-    outs: Any = tuple(draw(st.none() | st.integers(1, most)) for _ in sizes)
+    sizes, each = draw(one_long())
+    outs: Any = tuple(o if draw(st.integers(0, 3)) else None for o in each)
     axes = tuple(range(-1 - len(sizes), -1))
     options = {}
     if draw(st.booleans()):
@@ -356,6 +381,27 @@ def divisions(draw) -> Call:
             outs = outs[0]
     batch = [draw(st.integers(1, 2)) for _ in range(draw(st.integers(0, 2)))]
     return Call((*batch, *sizes, draw(st.integers(1, 3))), (outs,), options)
+
+
+@st.composite
+def pyramids(draw) -> Call:
+    """Any shape and any arguments of a pyramid."""
+    sizes, outs = draw(one_long())
+    levels = [tuple(outs), draw(st.integers(1, 3)), tuple(draw(st.permutations(outs)))]
+    axes = tuple(range(1, 1 + len(sizes)))
+    options = {"axis": tuple(draw(st.permutations(axes)))} if draw(st.booleans()) else {}
+    levels = tuple(draw(st.permutations(levels))[: draw(st.integers(1, 3))])
+    return Call((draw(st.integers(1, 2)), *sizes, draw(st.integers(1, 3))), (levels,), options)
+
+
+@st.composite
+def returns(draw) -> Call:
+    """Any shape and any arguments of an unpooling."""
+    sizes, outs = draw(one_long())
+    options = {}
+    if draw(st.booleans()):
+        options["axis"] = tuple(draw(st.permutations(range(-1 - len(sizes), -1))))
+    return Call((draw(st.integers(1, 2)), *sizes, draw(st.integers(1, 3))), (tuple(outs),), options)
 
 
 @st.composite
@@ -451,8 +497,9 @@ CHOSEN = [
 ]
 BINNED = [
     (Call((2, 7, 5, 2), ((5, 3),)), True),
-    (Call((1, 3, 6, 4), ((None, 4, 7),), {"axis": (1, 2, -1)}), False),
     (Call((2, 3, 1), (50,), {"axis": 1}), True),
+    (Call((1, 53, 2), (3,), {"axis": 1}), True),
+    (Call((1, 3, 6, 4), ((None, 4, 7),), {"axis": (1, 2, -1)}), False),
 ]
 BLURRED = [
     (Call((1, 8, 5, 2), (2,), {"filter_size": (7, 4)}), False),  # one axis after the other
@@ -472,6 +519,19 @@ def fit(shape, window, strides) -> tuple[int, ...]:
 def steps_of(window, strides) -> tuple[int, ...]:
     """The strides, one per axis; the window's sizes where there are none."""
     return tuple(window if strides is None else reference.per_axis(strides, len(window)))
+
+
+def parts(shape, window, strides, padding="VALID") -> tuple[int, ...]:
+    """As many bins; where windows are padded, so many that they are not windows."""
+    outs, sizes = fit(shape, window, strides), shape[-1 - len(window) : -1]
+    if padding == "VALID":
+        return outs
+    return tuple(o + (o > 1 and n % o == 0) for o, n in zip(outs, sizes, strict=True))
+
+
+def named(window) -> dict[str, Any]:
+    """The axes that a window slides over, by name."""
+    return {"axis": tuple(range(-1 - len(window), -1))}
 
 
 SLIDING = Kind(
@@ -496,7 +556,7 @@ KINDS = {
     ),
     "adaptive": Kind(
         reference.adaptive_pool,
-        lambda shape, window, strides, *_, **__: Call(shape, (fit(shape, window, strides),)),
+        lambda shape, *window, **__: Call(shape, (parts(shape, *window),)),
         divisions,
         BINNED,
         [Call((1, 4, 3, 2), ((3, 2),), {"where": SOME})],
@@ -538,6 +598,25 @@ KINDS = {
         [],
         [Call((1, 4, 3, 2), ((2, 2),), {"output_shape": (3, 2), "where": SOME})],
     ),
+    "pyramid": Kind(
+        reference.pyramid_pool,
+        lambda shape, window, *how, **__: Call(
+            shape, ((parts(shape, window, *how),),), named(window)
+        ),
+        pyramids,
+        [],
+        [Call((1, 4, 3, 2), ((1, (3, 2)),), {"where": SOME})],
+    ),
+    "unpool": Kind(
+        reference.unpool_pool,
+        lambda shape, window, *_, **__: Call(
+            shape, (tuple(2 * n for n in shape[-1 - len(window) : -1]),)
+        ),
+        returns,
+        [],
+        [Call((2, 3, 2, 2), ((4, 3),))],
+        masked=False,
+    ),
 }
 
 
@@ -545,7 +624,7 @@ KINDS = {
 
 
 def check_definition(op: Op, call: Call, x: np.ndarray, where: np.ndarray | None) -> None:
-    """Value, shape and gradient of one call equal the oracle's: exactly, if the op selects."""
+    """Value, shape and gradient of one call equal the oracle's: exactly, if the op only moves."""
     mask = {} if where is None else {"where": where}
     expected = op.expect(x, call, **mask)
     cotangent = random("cotangent").integers(-3, 4, expected.values.shape).astype(FLOAT)
@@ -561,7 +640,7 @@ def check_definition(op: Op, call: Call, x: np.ndarray, where: np.ndarray | None
         axes = reference.pooled_axes(len(call.shape), call.args[0], call.options.get("axis"))
         assert indices.dtype == jnp.int32
         assert_equal(indices, expected.indices(axes), 0)
-    tolerance = 0 if op.selects else TOLERANCE
+    tolerance = 0 if op.exact else TOLERANCE
     assert_equal(y, expected.values, tolerance)
     assert_equal(gradient, expected.pullback(cotangent), tolerance)
     if windowed(op):
@@ -587,7 +666,7 @@ def test_value_and_gradient_equal_the_definition(op: Op):
         where = data.draw(masks(call.shape)) if op.kind.masked else None
         seed = data.draw(st.integers(0, 999))
         x = coarse(call.shape, seed)
-        if op.selects and data.draw(st.booleans()):
+        if op.exact and data.draw(st.booleans()):
             rng = random("special", seed)
             special = rng.choice([np.nan, -np.inf, np.inf], x.shape)
             x = np.where(rng.random(x.shape) < 0.2, special, x)
@@ -807,6 +886,34 @@ def test_nan_is_seen_by_global_pools(op: Op, size: int):
         np.testing.assert_array_equal(np.isnan(jax.jit(pool)(x)), expected)
         if not op.soft:  # which compile for long, and eager is the same program
             np.testing.assert_array_equal(np.isnan(pool(x)), expected)
+
+
+@pytest.mark.optimized
+@each(lambda op: op.kind in (KINDS["adaptive"], KINDS["pyramid"]))
+@pytest.mark.parametrize("size", MAPS)
+def test_nan_is_seen_by_exactly_its_bins(op: Op, size: int):
+    h, w = MAPS[size]
+    if op.soft and size > 4094:
+        pytest.skip("takes long, and loses none where it takes a maximum")
+    outs = 7, 2 * w // 3  # neither divides
+    x, flags = with_nan((1, h, w, 1))
+    for axis, out in zip((1, 2), outs, strict=True):
+        bins = reference.bins(flags.shape[axis], out)
+        flags = np.stack([flags.take(seen, axis).any(axis) for seen in bins], axis)
+    call = Call(x.shape, (outs,) if op.adaptive else ((outs,),))
+    y = jax.jit(functools.partial(op, call=call))(jnp.asarray(x, jnp.float32))
+    np.testing.assert_array_equal(np.isnan(y).ravel(), flags.ravel())
+
+
+@pytest.mark.optimized
+@each(lambda op: op.mean and not op.twin and op.kind in (KINDS["adaptive"], KINDS["pyramid"]))
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16], ids=["bfloat16", "float16"])
+def test_bins_accumulate_in_float32(op: Op, dtype):
+    shape = (1, 65, 67, 1)
+    call = Call(shape, ((2, 2),) if op.adaptive else (((2, 2),),))
+    x = random("bins").uniform(0, 2, shape).astype(dtype)
+    y = op(jnp.asarray(x), call)
+    assert_equal(y, op.expect(x, call).values.astype(dtype), float(jnp.finfo(dtype).eps))
 
 
 @pytest.mark.optimized

@@ -62,14 +62,19 @@ def test_shapes_of_adaptive_pools(shape, out, axis, expected):
 
 
 def test_as_many_bins_as_elements_are_the_identity():
-    for length in range(1, 257):
-        (window,) = adaptive("test", (length,), length, 0)
-        assert window == Window(-1, length, 1, 1, 1, 0, 0, length)
-    for length in (1, 7, 13, 14, 256):
-        x = jnp.asarray(random("identity").normal(size=length), FLOAT)
-        for name in ("max", "min", "sum", "avg", "lse", "softmax"):
-            y = getattr(jaxpool, f"adaptive_{name}_pool")(x, length, axis=0)
-            assert_equal(y, x, 1e-6)
+    x = random("identity").normal(size=256).astype(FLOAT)
+    pools = [getattr(jaxpool, f"adaptive_{name}_pool") for name in ("max", "avg")]
+
+    @jax.jit
+    def every_length(x):
+        return [[pool(x[:n], n, axis=0) for pool in pools] for n in range(1, 257)]
+
+    for n, same in enumerate(every_length(x), 1):
+        for y in same:
+            assert_identical(y, x[:n])
+    for length in (1, 7, 256):
+        for pool in (jaxpool.adaptive_lse_pool, jaxpool.adaptive_softmax_pool):
+            assert_equal(pool(x[:length], length, axis=0), x[:length], 1e-6)
 
 
 def test_bins_are_those_of_the_definition():
@@ -82,6 +87,12 @@ def test_bins_are_those_of_the_definition():
             assert isinstance(found, Bins)
             seen = [list(range(a, b)) for a, b in zip(found.starts, found.stops, strict=True)]
             assert seen == reference.bins(length, out)
+            back = found.transposed()
+            seers = [[i for i in range(out) if p in seen[i]] for p in range(length)]
+            assert seers == [
+                list(range(a, b)) for a, b in zip(back.starts, back.stops, strict=True)
+            ]
+            assert back.transposed() == found
 
 
 def test_bins_that_a_window_can_be_are_windows():
@@ -102,6 +113,27 @@ def test_programs_are_short_and_scatter_nothing(name: str, shape):
     assert "gather" in text
     assert "scatter" not in text
     assert text.count("\n") < 2500
+
+
+@pytest.mark.parametrize("name", ["max", "avg", "lse", "softmax"])
+def test_second_derivatives_scatter_nothing(name: str):
+    pool = getattr(jaxpool, f"adaptive_{name}_pool")
+    slope = jax.grad(lambda x: jnp.sum(pool(x, (3, 2)) ** 2))
+    x = jax.ShapeDtypeStruct((1, 4, 40, 1), jnp.float32)  # few elements, and many
+    text = jax.jit(jax.grad(lambda x: jnp.sum(slope(x) ** 2))).lower(x).as_text()
+    assert "scatter" not in text
+
+
+@pytest.mark.optimized
+@pytest.mark.parametrize(
+    ("name", "most"), [("max", 1.25), ("avg", 1.25), ("lse", 3), ("softmax", 4.5)]
+)
+def test_bins_of_few_elements_are_not_laid_out(name: str, most: float):
+    x, g = jnp.zeros((2, 37, 53, 64)), jnp.zeros((2, 29, 31, 64))
+    pool = functools.partial(getattr(jaxpool, f"adaptive_{name}_pool"), output_shape=(29, 31))
+    both = jax.jit(lambda x, g: jax.vjp(pool, x)[1](g))
+    memory = both.lower(x, g).compile().memory_analysis()
+    assert memory.temp_size_in_bytes <= most * x.nbytes
 
 
 def test_a_16_bit_element_of_many_bins_adds_up_its_gradients_in_float32():

@@ -1,0 +1,260 @@
+"""Reductions of bins, which need not be alike, as `_reduce` has them for windows.
+
+The first elements of all bins are one gather, the second ones another, and XLA fuses them with what
+is made of them: bins of few elements are read where they lie. Bins of many are laid side by side
+first. Since the bins that see an element follow one another, they are bins of a map of bins: sums
+over these (`Bins.transposed`) are the transposes. No scatter, so the same result every time.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
+from itertools import groupby
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxpool import _prepare, _reduce
+from jaxpool._geometry import Bins, Window, shape_of
+from jaxpool._lay import lay, repeat
+from jaxpool._linear import apart, linear_pair, primitive
+from jaxpool._reduce import BLOCK, Group
+from jaxpool._slices import along_rows, narrow, replace_axis, rows, widen
+
+Axes = Sequence[Window | Bins]
+
+
+def steps(axes: Axes) -> Iterator[tuple[Any, ...]]:
+    """Windows of axes next to each other, or bins of axes next to each other, last axes first."""
+    for _, run in groupby(reversed(axes), type):
+        yield tuple(reversed(list(run)))
+
+
+def laid(axes: Axes) -> Iterator[tuple[Bins | None, Group]]:
+    """What to lay out and then which windows to reduce, last axes first."""
+    for group in steps(axes):
+        if isinstance(group[0], Window):
+            yield None, group
+        else:
+            yield from ((bins, (bins.window,)) for bins in reversed(group))
+
+
+def extremum(x: jax.Array, axes: Axes, largest: bool, mask: jax.Array | None = None) -> jax.Array:
+    """As `_reduce.extremum`."""
+    if mask is not None:
+        x = jnp.where(mask, x, jnp.asarray(_reduce.lowest(x.dtype, largest), x.dtype))
+    of_bins = _extremum if jnp.issubdtype(x.dtype, jnp.floating) else _value
+    for group in steps(_not_kept(axes)):
+        run = _reduce.extremum if isinstance(group[0], Window) else of_bins
+        x = run(x, group, largest, mask)
+        mask = None if mask is None else extremum(mask, group, largest=True)
+    return x
+
+
+def total(x: jax.Array, axes: Axes, divisor: jax.Array | None = None) -> jax.Array:
+    """As `_reduce.total`."""
+    dtype, groups = x.dtype, list(steps(_not_kept(axes)))
+    if len(groups) > 1 and jnp.issubdtype(dtype, jnp.inexact):
+        x = x.astype(_prepare.wide(dtype))
+    for group in groups:
+        over = divisor if group is groups[-1] else None
+        if isinstance(group[0], Window):
+            x = _reduce.total(x, group, over)
+        elif dtype == jnp.bool_:
+            x = extremum(x, group, largest=True)
+        else:
+            x = _add({"x": x}, over, ("x",), group=group)["x"]
+    return x.astype(dtype)
+
+
+def _not_kept(axes: Axes) -> Axes:
+    """The axes that do not keep every element as it is."""
+    return [a for a in axes if isinstance(a, Bins) or a.size > 1 or a.out < a.length]
+
+
+def count(mask: jax.Array | None, axes: Axes, ndim: int) -> jax.Array:
+    """How many real elements each window or bin holds, float32; one number where all are alike."""
+    if mask is None:
+        counted: Any = axes
+        return _reduce.count(None, counted, ndim, padding=False)
+    return total(mask.astype(jnp.float32), axes)
+
+
+def sum_over(terms: Callable, seen: Any, beside: Any, bins: Bins) -> list[jax.Array]:
+    """The sums of each of terms(seen[p], beside[i]) over the elements p of bin i."""
+    at = bins.axis
+    if bins.size > BLOCK:
+        window = (bins.window,)
+        seen = jax.tree.map(lambda a: rows(repeat(a, at, bins), window), seen)
+        each = terms(seen, jax.tree.map(lambda a: along_rows(a, window), beside))
+        real = np.reshape([real for _, real in bins.places()], (bins.out, bins.size))
+        return [_only(real, term, at).sum(term.ndim + at) for term in each]
+    sums: list[jax.Array] = []
+    for tap, real in bins.taps():
+        each = terms(jax.tree.map(lambda a, tap=tap: lay(a, at, tap), seen), beside)
+        each = [_only(real, term, at) for term in each]
+        sums = [a + b for a, b in zip(sums, each, strict=True)] if sums else each
+    return sums
+
+
+def _only(real: Any, x: jax.Array, axis: int) -> jax.Array:
+    """x where `real`, which ends with that axis, and 0 elsewhere."""
+    real = np.asarray(real)
+    behind = -1 - axis
+    shape = (1,) * (x.ndim - real.ndim - behind) + real.shape + (1,) * behind
+    return x if real.all() else jnp.where(real.reshape(shape), x, jnp.zeros((), x.dtype))
+
+
+def _together(group: tuple[Bins, ...]) -> list[tuple[Bins, ...]]:
+    """All axes at once where bins are small, else one after the other."""
+    few = prod(bins.size for bins in group) <= BLOCK
+    return [group] if few else [(bins,) for bins in reversed(group)]
+
+
+# ---- max and min ----
+
+
+def _value(
+    x: jax.Array, group: tuple[Bins, ...], largest: bool, _: jax.Array | None = None
+) -> jax.Array:
+    for together in _together(group):
+        bins = together[0]
+        if bins.size > BLOCK:
+            x = _reduce.extremum(repeat(x, bins.axis, bins), (bins.window,), largest)
+        else:
+            x = apart(_best, x, group=together, largest=largest)
+    return x
+
+
+def _best(x: jax.Array, group: tuple[Bins, ...], largest: bool) -> jax.Array:
+    best = widen(x)
+    for bins in reversed(group):
+        each = [lay(best, bins.axis, tap) for tap, _ in bins.taps()]
+        best = reduce(lax.max if largest else lax.min, each)
+    return narrow(best, x.dtype)
+
+
+_extremum = jax.custom_jvp(_value, nondiff_argnums=(1, 2))
+
+
+@_extremum.defjvp
+def _(group, largest, primals, tangents):
+    (x, mask), tangent = primals, tangents[0]
+    for bins in reversed(group):
+        first = ()
+        if mask is not None:
+            mask, *first = _value_and_winner(mask, bins=bins, largest=True)
+        x, winner = _value_and_winner(x, *first, bins=bins, largest=largest)
+        tangent = _pick({"t": tangent}, winner, ("t",), bins=bins)["t"]
+    return x, tangent
+
+
+def _winners(x: jax.Array, *first: jax.Array, bins: Bins, largest: bool) -> list[jax.Array]:
+    """As `_reduce.value_and_winner`; each in a loop of its own, or the gathers would be stored."""
+    if bins.size > BLOCK:
+        x = repeat(x, bins.axis, bins)
+        value, winner = _reduce.value_and_winner(x, group=(bins.window,), largest=largest)
+    else:
+        value = apart(_best, x, group=(bins,), largest=largest)
+        winner = apart(_first, x, value, bins=bins)
+    return [value, _reduce.instead(winner, first[0], value, largest) if first else winner]
+
+
+def _first(x: jax.Array, value: jax.Array, bins: Bins) -> jax.Array:
+    """The first element of each bin that is the value, or NaN."""
+    taps = [widen(lay(x, bins.axis, tap)) for tap, _ in bins.taps()]
+    value, winner = widen(value), jnp.full(value.shape, len(taps) - 1, jnp.uint8)
+    for number, tap in reversed(list(enumerate(taps[:-1]))):
+        winner = jnp.where((tap == value) | (tap != tap), jnp.uint8(number), winner)
+    return winner
+
+
+def _pick_of(t: dict, winner: jax.Array, _: Any, bins: Bins) -> dict:
+    """out[i] = t[the element that won bin i]."""
+    return {"t": apart(_pick_won, t["t"], winner, bins=bins)}
+
+
+def _spread_of(g: dict, winner: jax.Array, _: Any, bins: Bins) -> dict:
+    """The transpose: dx[p] = the sum of g[i] over the bins i that p won."""
+    return {"t": apart(_spread_won, g["t"], winner, bins=bins)}
+
+
+def _pick_won(t: jax.Array, winner: jax.Array, bins: Bins) -> jax.Array:
+    position, won = _positions(winner, bins)
+    return sum_over(_where_equal, (t, position), won, bins)[0].astype(t.dtype)
+
+
+def _spread_won(g: jax.Array, winner: jax.Array, bins: Bins) -> jax.Array:
+    position, won = _positions(winner, bins)
+    return sum_over(_where_equal, (g, won), position, bins.transposed())[0].astype(g.dtype)
+
+
+def _where_equal(seen: tuple[jax.Array, jax.Array], other: jax.Array) -> list[jax.Array]:
+    value, number = widen(seen[0]), seen[1]
+    return [jnp.where(number == other, value, jnp.zeros((), value.dtype))]
+
+
+def _positions(winner: jax.Array, bins: Bins) -> tuple[jax.Array, jax.Array]:
+    """The number of each element along the axis, and of the one that won each bin."""
+    shape = replace_axis((1,) * winner.ndim, bins.axis, -1)
+    position, start = (np.reshape(n, shape) for n in (range(bins.length), bins.starts))
+    return jnp.asarray(position, jnp.int32), winner.astype(jnp.int32) + start.astype(np.int32)
+
+
+_pick, _ = linear_pair(
+    "pick_bins",
+    _pick_of,
+    _spread_of,
+    lambda t, winner, bins: winner.shape,
+    lambda g, winner, bins: replace_axis(winner.shape, bins.axis, bins.length),
+)
+_value_and_winner = primitive(
+    "extremum_bins",
+    _winners,
+    lambda x, *_, bins, largest: [
+        (shape_of([bins], x.shape), None),
+        (shape_of([bins], x.shape), _reduce.index(bins.size - 1)),
+    ],
+    jvp=lambda outs, t, *, bins, largest: _pick({"t": t}, outs[1], ("t",), bins=bins)["t"],
+)
+
+
+# ---- sums ----
+
+
+def _sum(x: dict, divisor: Any, _: Any, group: tuple[Bins, ...]) -> dict:
+    dtype = x["x"].dtype
+    y = _sum_bins(x["x"], group)
+    return {"x": (y if divisor is None else y / divisor).astype(dtype)}
+
+
+def _sum_back(g: dict, divisor: Any, _: Any, group: tuple[Bins, ...]) -> dict:
+    dtype = g["x"].dtype
+    y = widen(g["x"])
+    y = y if divisor is None else y / divisor
+    return {"x": _sum_bins(y, tuple(bins.transposed() for bins in group)).astype(dtype)}
+
+
+def _sum_bins(x: jax.Array, group: tuple[Bins, ...]) -> jax.Array:
+    for together in _together(group):
+        x = apart(_sum_together, x, group=together)
+    return x
+
+
+def _sum_together(x: jax.Array, group: tuple[Bins, ...]) -> jax.Array:
+    x = widen(x)
+    for bins in reversed(group):
+        (x,) = sum_over(lambda x, _: [x], x, None, bins)
+    return x
+
+
+_add, _ = linear_pair(
+    "add_bins",
+    _sum,
+    _sum_back,
+    lambda x, _, group: shape_of(group, x.shape),
+    lambda g, _, group: shape_of([bins.transposed() for bins in group], g.shape),
+)
