@@ -34,11 +34,12 @@ from jaxpool._slices import (
     cut,
     interleave,
     join,
-    narrow,
     pad,
+    rank,
     replace_axis,
     rows,
     through_bits,
+    unrank,
     unrows,
     widen,
 )
@@ -111,7 +112,7 @@ def extremum(
 
 def _value(x: jax.Array, mask: Any, windows: Group, largest: bool) -> jax.Array:
     def passes(x: jax.Array) -> jax.Array:
-        for group in _groups(x, windows):
+        for group in _value_groups(x, windows):
             for p in passes_of(group, VALUES):
                 x, _ = apart(_fold, x, None, p=p, largest=largest, size=None)
         return x
@@ -133,7 +134,7 @@ def winners(
     """
     long = _long(x, windows)
     steps: list[tuple[Group, jax.Array]] = []
-    for group in _groups(x, windows):
+    for group in _winner_groups(x, windows):
         first = ()
         if mask is not None:
             mask, *first = value_and_winner(mask, group=group, largest=True)
@@ -152,7 +153,12 @@ def _joint_winner(inner: jax.Array, outer: jax.Array, group: Group, within: Grou
     return outer.astype(dtype) * jnp.asarray(size_of(within), dtype) + at
 
 
-def _groups(x: jax.Array, windows: Sequence[Window]) -> list[Group]:
+def _value_groups(x: jax.Array, windows: Sequence[Window]) -> list[Group]:
+    long = _long(x, windows)
+    return together(windows, lambda group: is_few(group) and (long or is_disjoint(group)))
+
+
+def _winner_groups(x: jax.Array, windows: Sequence[Window]) -> list[Group]:
     long = _long(x, windows)
     return together(windows, lambda group: long and is_few(group))
 
@@ -223,18 +229,18 @@ def _fold(
             none = None if size is None else lax.full(shape, size, index(size))
             return lax.full(shape, lowest(value.dtype, largest), value.dtype), none
         if size is None:
-            best = reduce(lax.max if largest else lax.min, [widen(v) for _, (v, _) in taps])
-            return narrow(best, value.dtype), None
+            best = reduce(lax.max if largest else lax.min, [rank(v, largest) for _, (v, _) in taps])
+            return unrank(best, value.dtype), None
 
         def numbered(tap: int, v: jax.Array, w: jax.Array | None) -> tuple[jax.Array, jax.Array]:
             number = jnp.asarray(tap * p.apart, index(size))
-            return widen(v), lax.full(v.shape, number) if w is None else w + number
+            return rank(v, largest), lax.full(v.shape, number) if w is None else w + number
 
         (best, at), *others = (numbered(tap, *part) for tap, part in taps)
         for v, w in others:
             better = _beats(v, best, largest)
             best, at = lax.select(better, v, best), lax.select(better, w, at)
-        return narrow(best, value.dtype), at
+        return unrank(best, value.dtype), at
 
     return over_outputs(of_region, (value, winner), p.windows)
 
@@ -340,7 +346,7 @@ def _pick(t: dict, winner: jax.Array, _: Any, group: Group) -> dict:
     inner = [winner]  # the winners of every pass, from those of the last
     for p in passes[:0:-1]:
         zero = jnp.zeros(inner[0].shape, jnp.float32)
-        inner.insert(0, apart(_spread_pass, zero, inner[0], p=p, inner=True)[1])
+        inner.insert(0, apart(_spread_pass, zero, inner[0], p=p, inner=True, dtype=zero.dtype)[1])
     picked = t["t"]
     for p, w in zip(passes, inner, strict=True):
         picked = apart(_pick_pass, picked, w, p=p)
@@ -391,19 +397,27 @@ def _tap_numbers(winner: jax.Array, group: Group) -> jax.Array:
 def _spread(g: dict, winner: jax.Array, _: Any, group: Group) -> dict:
     """The transpose of `_pick`: dx[p] = the sum of g[i] over the windows i that p won."""
     spread, passes = g["t"], passes_of(group, WINNERS)
+    dtype = last = spread.dtype
+    if any(w.stride > 1 and not _in_rows(p) for p in passes for w in p.windows):
+        # XLA's CPU backend interleaves 16-bit floats one by one, and rounds to bfloat16 so too.
+        spread = apart(widen, spread)
+        last = _wide(dtype) if dtype == jnp.bfloat16 else dtype
     for i in reversed(range(len(passes))):
-        spread, winner = apart(_spread_pass, spread, winner, p=passes[i], inner=i > 0)
+        to = spread.dtype if i else last
+        spread, winner = apart(_spread_pass, spread, winner, p=passes[i], inner=i > 0, dtype=to)
+    if last != dtype:
+        spread = apart(lax.convert_element_type, spread, new_dtype=dtype)
     return {"t": spread}
 
 
 def _spread_pass(
-    g: jax.Array, winner: jax.Array, p: Pass, inner: bool
+    g: jax.Array, winner: jax.Array, p: Pass, inner: bool, dtype: Any
 ) -> tuple[jax.Array, jax.Array | None]:
     """One pass back: the sums, and if asked for, what won the windows of the pass before."""
     if _in_rows(p):
         won = along_rows(winner, p.windows) == _tap_numbers(winner, p.windows)
         dx = jnp.where(won, along_rows(g, p.windows), jnp.zeros((), g.dtype))
-        return unrows(dx, p.windows), None
+        return unrows(dx, p.windows).astype(dtype), None
     wide = _wide(g.dtype)
     # Loops over bytes alone compile for a second each and run slower than those over floats.
     number = jnp.float32 if winner.dtype.itemsize <= 2 else winner.dtype
@@ -418,7 +432,8 @@ def _spread_pass(
                 before = lax.select(_won(at, p, tap), rest, before)
         return dx.astype(g.dtype), before.astype(winner.dtype) if inner else None
 
-    return over_inputs(of_region, (g, winner), p.windows)
+    dx, before = over_inputs(of_region, (g, winner), p.windows)
+    return dx.astype(dtype), before
 
 
 def shape_back(shape: tuple, group: Group) -> tuple:
@@ -449,7 +464,7 @@ def total(x: jax.Array, windows: Sequence[Window], divisor: jax.Array | None = N
     """The sum of every window, over the divisor if there is one: a number or one per window."""
     if x.dtype == jnp.bool_:
         return extremum(x, windows, largest=True)
-    return _add({"x": x}, divisor, ("x",), windows=tuple(windows))["x"]
+    return _add({"x": x}, (divisor, None), ("x",), windows=tuple(windows))["x"]
 
 
 def _wide(dtype: Any) -> Any:
@@ -462,16 +477,11 @@ def _over(y: jax.Array, divisor: jax.Array | None, dtype: Any) -> jax.Array:
     return (y if divisor is None else y / divisor).astype(dtype)
 
 
-def _sum_groups(x: jax.Array, windows: Group) -> list[Group]:
-    long = _long(x, windows)
-    return together(windows, lambda group: is_few(group) and (long or is_disjoint(group)))
-
-
-def _add_of(x: dict, divisor: Any, _: Any, windows: Group) -> dict:
-    dtype = x["x"].dtype
+def _add_of(x: dict, rest: tuple, _: Any, windows: Group) -> dict:
+    dtype, (divisor, _) = x["x"].dtype, rest
 
     def passes(x: jax.Array, divisor: Any) -> jax.Array:
-        *first, last = _sum_groups(x, windows)
+        *first, last = _value_groups(x, windows)
         for group in first:
             x = _add_pass(x, None, group, _wide(dtype))
         return _add_pass(x, divisor, last, dtype)
@@ -488,7 +498,7 @@ def _add_pass(x: jax.Array, divisor: Any, group: Group, dtype: Any) -> jax.Array
     if is_few(group):
         return apart(_add_slices, x, divisor, group=group, dtype=dtype)
     wide = x.astype(_wide(x.dtype))
-    y = _reduce_window(wide, group) if is_disjoint(group) else _slide(wide, *group)
+    y = _reduce_window(wide, group) if is_disjoint(group) else _slide(wide, group[0])
     return _over(y, divisor, dtype)
 
 
@@ -505,19 +515,26 @@ def _sum_of(taps: list, shape: tuple, dtype: Any) -> jax.Array:
     return reduce(lax.add, slabs) if slabs else lax.full(shape, 0, _wide(dtype))
 
 
-def _add_back(cotangent: dict, divisor: Any, _: Any, windows: Group) -> dict:
+def _add_back(cotangent: dict, rest: tuple, _: Any, windows: Group) -> dict:
     """The transpose: dx[p] = the sum of g[i] over the windows i that see p."""
-    g = cotangent["x"]
+    g, (divisor, after) = cotangent["x"], rest
     dtype, wide = g.dtype, _wide(g.dtype)
     if divisor is not None and divisor.size > 1:
         g, divisor = g.astype(wide) / divisor, None  # ... else in the loop of the last pass
-    last, *others = _sum_groups(g, windows)
+    last, *others = _value_groups(g, windows)
     for group in reversed(others):
-        g = _add_pass_back(g, None, group, wide)
-    return {"x": _add_pass_back(g, divisor, last, dtype)}
+        g = _add_pass_back(g, None, group, wide, after)
+    return {"x": _add_pass_back(g, divisor, last, dtype, after)}
 
 
-def _add_pass_back(g: jax.Array, divisor: Any, group: Group, dtype: Any) -> jax.Array:
+def _after_sum(rest: tuple, out: jax.Array, windows: Group) -> tuple:
+    """Passes over large windows need arrays of the size of x: the backward pass waits for those of
+    the forward one to be free again. One element of the result is enough to wait for."""
+    large = any(w.size > BLOCK and not w.disjoint for w in windows)
+    return (rest[0], lax.stop_gradient(out[(slice(1),) * out.ndim])) if large else rest
+
+
+def _add_pass_back(g: jax.Array, divisor: Any, group: Group, dtype: Any, after: Any) -> jax.Array:
     if is_disjoint(group):
         return apart(_repeat, g, divisor, group=group, dtype=dtype)
     if is_few(group):
@@ -533,7 +550,7 @@ def _add_pass_back(g: jax.Array, divisor: Any, group: Group, dtype: Any) -> jax.
         else:
             step = ahead[1] - ahead[0] if len(ahead) > 1 else 1
             of = Window(window.axis, window.out, len(ahead), 1, step, -ahead[0], 0, n)
-            phases.append(_slide(g, of))
+            phases.append(_slide(g, of, after))
     return _over(interleave(phases, window), divisor, dtype)
 
 
@@ -553,14 +570,15 @@ def _repeat(g: jax.Array, divisor: Any, group: Group, dtype: Any) -> jax.Array:
     return unrows(jnp.broadcast_to(g, shape), group)
 
 
-def _slide(x: jax.Array, window: Window) -> jax.Array:
-    """The sum of every window along one axis, in log2(k) passes for k of many taps."""
+def _slide(x: jax.Array, window: Window, after: jax.Array | None = None) -> jax.Array:
+    """The sum of every window along one axis, in log2(k) passes for k of many taps, which start
+    once `after` is known."""
     if window.size <= BLOCK:
         return _reduce_window(x, (window,))
     if parts := window.split():
         return _slide(_reduce_window(x, (parts[0],)), parts[1])
     axis, size, d = window.axis, window.size, window.dilation
-    single = apart(pad, x, axis=axis, low=window.low, high=window.overhang)
+    single = apart(_pad_after, x, after, axis=axis, low=window.low, high=window.overhang)
     x, covered = single, 1  # x sums windows of as many taps as the first binary digits of k say
     for odd in map(int, f"{size:b}"[1:]):
         distance, covered = covered * d, 2 * covered + odd
@@ -569,6 +587,10 @@ def _slide(x: jax.Array, window: Window) -> jax.Array:
         how = {"axis": axis, "distance": distance, "n": n, "stride": window.stride if last else 1}
         x = apart(_twice, x, single if odd else None, **how)
     return x
+
+
+def _pad_after(x: jax.Array, _: Any, axis: int, low: int, high: int) -> jax.Array:
+    return pad(x, axis, low, high)
 
 
 def _twice(
@@ -597,6 +619,7 @@ _add, _ = linear_pair(
     _add_back,
     lambda x, _, windows: shape_of(windows, x.shape),
     lambda g, _, windows: shape_back(g.shape, windows),
+    _after_sum,
 )
 
 
