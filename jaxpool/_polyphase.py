@@ -9,7 +9,7 @@ So the norms must not depend on where the map starts. A sum of floats does, by i
 exact in any order.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial, reduce
 from math import inf, prod
 from typing import Any
@@ -176,11 +176,16 @@ def _given(name: str, phase: Any, shape: tuple, windows: Group) -> jax.Array:
     return phase
 
 
+def _axes(ndim: int, windows: Group) -> tuple[list[int], list[int]]:
+    """The pooled axes, and that of the channels, the last of the others, if there is one."""
+    pooled = [window.axis + ndim for window in windows]
+    return pooled, [a for a in range(ndim) if a not in pooled][-1:]
+
+
 def _shared(ndim: int, windows: Group) -> list[int]:
-    """The axes over which an example has one phase: the pooled ones, and the last of the others."""
-    pooled = {window.axis + ndim for window in windows}
-    others = [a for a in range(ndim) if a not in pooled]
-    return sorted([*pooled, *others[-1:]])
+    """The axes over which an example has one phase."""
+    pooled, channels = _axes(ndim, windows)
+    return sorted([*pooled, *channels])
 
 
 @partial(jax.jit, static_argnames=("windows", "order"))
@@ -242,22 +247,21 @@ def _fold(x: jax.Array, windows: Group, order: float, scale: jax.Array | None = 
 
     The first axis, where the work is, is folded BLOCK slices at a time: faster than a reduction.
     """
-    ndim, shared, n = x.ndim, _shared(x.ndim, windows), len(windows)
+    ndim, n = x.ndim, len(windows)
+    pooled, channels = _axes(ndim, windows)
     x = rows(x, windows)
     places = [x.ndim + window.axis - (n - i) for i, window in enumerate(windows)]
     at, size = places[0], x.shape[places[0]]
     slices = max(d for d in range(1, BLOCK + 1) if size % d == 0)
     x = x.reshape(*x.shape[:at], slices, size // slices, *x.shape[at + 1 :])
     if scale is not None:
-        scale = along_rows(lax.expand_dims(scale, shared), windows)
+        scale = along_rows(lax.expand_dims(scale, _shared(ndim, windows)), windows)
     count = prod(window.out for window in windows)
     x = apart(_fold_slices, x, scale, axis=at - x.ndim, order=order, count=count)
     x = lax.reduce(x, np.zeros((), x.dtype), _operation(order), places)
-    pooled = [window.axis + ndim for window in windows]
-    channels = [a for a in shared if a not in pooled]
-    x = jnp.moveaxis(x, [*channels, *pooled], range(ndim - len(shared), ndim))
-    lead = x.shape[: ndim - n]
-    return x.reshape(*(lead if channels else (*lead, 1)), size_of(windows))
+    x = _last(x, [*channels, *pooled])
+    x = x.reshape(*x.shape[: ndim - n], size_of(windows))
+    return x if channels else x[..., None, :]
 
 
 def _operation(order: float) -> Callable:
@@ -292,3 +296,51 @@ def _below(bits: jax.Array) -> jax.Array:
     power = bits & constant(inf)
     inverse = jnp.maximum(2 * constant(1) - power, constant(jnp.finfo(dtype).tiny))
     return lax.bitcast_convert_type(inverse, dtype)
+
+
+# ---- a learned choice ----
+
+
+def learned_polyphase(
+    module: Any, x: ArrayLike, score: Callable[[jax.Array], jax.Array], key: jax.Array | None
+) -> jax.Array:
+    """Subsample at the phase of the largest score; with a key, a random mixture of all phases.
+
+    `module` has the arguments. `score` is called once, for all phases of all examples: float32,
+    [n, *space, channels] -> [n].
+    """
+    name = type(module).__name__
+    x = _prepare.array(name, x)
+    windows = _geometry.phases(name, x.shape, module.strides, module.axis, module.strict)
+    _prepare.floats(name, _prepare.Call(x, None, windows))
+    x, windows = wrapped(x, windows)
+    pooled, channels = _axes(x.ndim, windows)
+    n, phases = len(windows), size_of(windows)
+    taps = [window.axis - (n - 1 - i) for i, window in enumerate(windows)]
+    parts = jnp.moveaxis(rows(x, windows), taps, range(n))
+    parts = parts.reshape(phases, *parts.shape[n:])
+
+    laid = _last(parts, [1 + a for a in [*pooled, *channels]])
+    laid = laid if channels else laid[..., None]
+    examples = laid.shape[1 : laid.ndim - n - 1]
+    laid = laid.reshape(phases * prod(examples), *laid.shape[laid.ndim - n - 1 :])
+    scores = score(laid.astype(jnp.float32)).reshape(phases, *examples)
+    if key is None:
+        phase = lax.argmax(scores, 0, jnp.int32)
+        return pick({"t": x}, _winner(phase, x.ndim, windows), ("t",), group=windows)["t"]
+    noise = jax.random.gumbel(key, scores.shape, scores.dtype)
+    weights = jax.nn.softmax((scores + noise) / module.temperature, 0).astype(
+        _prepare.wide(x.dtype)
+    )
+    weights = lax.expand_dims(weights, [1 + a for a in _shared(x.ndim, windows)])
+    return (weights * parts.astype(weights.dtype)).sum(0).astype(x.dtype)
+
+
+def mean_score(conv: Callable, dense: Callable, phases: jax.Array) -> jax.Array:
+    """One number for each phase, whatever the order of its elements: [n, ...] -> [n]."""
+    y = jax.nn.relu(conv(phases))
+    return dense(y.mean(range(1, y.ndim - 1)))[..., 0]
+
+
+def _last(x: jax.Array, axes: Sequence[int]) -> jax.Array:
+    return jnp.moveaxis(x, axes, range(x.ndim - len(axes), x.ndim))

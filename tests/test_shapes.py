@@ -168,7 +168,10 @@ def test_the_others_export_with_a_symbolic_batch():
     def overlapping(x):
         return jaxpool.softmax_pool(x, (5, 4), 1, "SAME")
 
-    for f in (fractional, around, overlapping, jaxpool.spatial_pyramid_pool):
+    def phase(x):
+        return jaxpool.polyphase_unpool(*jaxpool.polyphase_pool(x, return_phase=True))
+
+    for f in (fractional, around, overlapping, jaxpool.spatial_pyramid_pool, phase):
         found = exported(f, image, scope=export.SymbolicScope()).call(x)
         np.testing.assert_array_equal(found, jax.jit(f)(x))
 
