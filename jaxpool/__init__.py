@@ -44,6 +44,10 @@ from jaxpool._indices import min_pool_with_indices as min_pool_with_indices
 # maximum and average mixed
 from jaxpool._mixed import mixed_pool as mixed_pool
 
+# subsampling that shifts with the map
+from jaxpool._polyphase import polyphase_pool as polyphase_pool
+from jaxpool._polyphase import polyphase_unpool as polyphase_unpool
+
 # several sizes at once
 from jaxpool._pyramid import spatial_pyramid_pool as spatial_pyramid_pool
 
@@ -95,6 +99,8 @@ __all__ = [
     "min_pool_with_indices",
     "mixed_pool",
     "output_shape",
+    "polyphase_pool",
+    "polyphase_unpool",
     "pooling_cost",
     "pyramid_output_shape",
     "receptive_field",

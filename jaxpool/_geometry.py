@@ -507,6 +507,58 @@ def whole(name: str, shape: Sequence[Any], axis: Any) -> tuple[Window, ...]:
     return tuple(found)
 
 
+def phases(
+    name: str, shape: Sequence[Any], strides: Any, axis: Any, strict: bool = False
+) -> tuple[Window, ...]:
+    """One window per pooled axis, in array order, as long as its stride: its tap p is phase p. The
+    last one may reach beyond the map, unless `strict`."""
+    found = []
+    for a, s, length in _sampled(name, tuple(shape), strides, axis):
+        out = -(-length // s)
+        if strict and length % s:
+            fail(
+                name,
+                f"strides={show(strides)} do not divide the {length} elements of axis {a} of x of"
+                f" shape {shape}, as strict=True demands",
+                f"a map of {out * s} elements there, or strict=False",
+            )
+        found.append(Window(a - len(shape), length, s, s, 1, 0, out * s - length, out))
+    return tuple(sorted(found, key=lambda window: window.axis))
+
+
+def unphased(
+    name: str, shape: Sequence[Any], strides: Any, output_shape: Any, axis: Any
+) -> tuple[Window, ...]:
+    """The windows of `phases` over a map of which x, of this shape, is one phase."""
+    sampled = _sampled(name, tuple(shape), strides, axis)
+    if output_shape is None:
+        lengths = [out * s for _, s, out in sampled]
+    else:
+        lengths = _each(name, "output_shape", output_shape, len(sampled), least=1)
+    found = []
+    for (a, s, out), length in zip(sampled, lengths, strict=True):
+        if -(-length // s) != out:
+            fail(
+                name,
+                f"output_shape={show(output_shape)} with strides={show(strides)} has phases of"
+                f" {-(-length // s)} elements, but axis {a} of x of shape {shape} has {out}",
+                f"a size from {(out - 1) * s + 1} to {out * s} there",
+            )
+        found.append(Window(a - len(shape), length, s, s, 1, 0, 0, out))
+    return tuple(sorted(found, key=lambda window: window.axis))
+
+
+def _sampled(name: str, shape: tuple, strides: Any, axis: Any) -> list[tuple[int, int, int]]:
+    """Each axis to subsample, in the order of the arguments, its stride and its length."""
+    axes = sampled_axes(name, shape, strides, axis)
+    stride = _each(name, "strides", strides, len(axes), least=1)
+    lengths = [_length(name, shape, a) for a in axes]
+    for a, length in zip(axes, lengths, strict=True):
+        if not length:
+            fail(name, f"axis {a} of x of shape {shape} has no elements", "a larger map")
+    return list(zip(axes, stride, lengths, strict=True))
+
+
 def adaptive(
     name: str, shape: Sequence[Any], output_shape: Any, axis: Any, keep: bool = False
 ) -> tuple[Window | Bins, ...]:

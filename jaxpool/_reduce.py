@@ -341,7 +341,10 @@ def _winner_shapes(x: Any, *_: Any, group: Group, largest: bool) -> list[tuple]:
 
 
 def _pick(t: dict, winner: jax.Array, _: Any, group: Group) -> dict:
-    """out[i] = t[the element that won window i], 0 where none did."""
+    """out[i] = t[the element that won window i], 0 where none did.
+
+    Windows that do not overlap may have one winner for all along an axis.
+    """
     passes = passes_of(group, WINNERS)
     inner = [winner]  # the winners of every pass, from those of the last
     for p in passes[:0:-1]:
@@ -354,7 +357,7 @@ def _pick(t: dict, winner: jax.Array, _: Any, group: Group) -> dict:
 
 
 def _pick_pass(t: jax.Array, winner: jax.Array, p: Pass) -> jax.Array:
-    if _in_rows(p):
+    if _in_rows(p) and size_of(p.windows) > BLOCK:
         won = along_rows(winner, p.windows) == _tap_numbers(winner, p.windows)
         each = jnp.where(won, rows(t, p.windows), 0)
         axes = [w.axis - i for i, w in enumerate(reversed(p.windows))]
@@ -363,7 +366,7 @@ def _pick_pass(t: jax.Array, winner: jax.Array, p: Pass) -> jax.Array:
     def of_region(taps: list, shape: tuple, at: tuple) -> jax.Array:
         here, value = cut_all(winner, at), lax.full(shape, 0, t.dtype)
         for tap, slab in taps:
-            value = lax.select(_won(here, p, tap), slab, value)
+            value = jnp.where(_won(here, p, tap), slab, value)
         return value
 
     return over_outputs(of_region, t, p.windows)
@@ -442,12 +445,12 @@ def shape_back(shape: tuple, group: Group) -> tuple:
     return shape
 
 
-pick, _ = linear_pair(
+pick, spread = linear_pair(
     "pick",
     _pick,
     _spread,
-    lambda t, winner, group: winner.shape,
-    lambda g, winner, group: shape_back(winner.shape, group),
+    lambda t, winner, group: shape_of(group, t.shape),
+    lambda g, winner, group: shape_back(g.shape, group),
 )
 value_and_winner = primitive(
     "extremum",

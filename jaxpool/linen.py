@@ -20,9 +20,9 @@ Lists and arrays are stored as tuples, so that modules compare and hash.
 
 So may `MixedPool` its `alpha`, from 0 to 1: alpha = sigmoid(logit_alpha).
 
-`StochasticPool`, and `MixedPool` with `alpha="random"`, draw from the random stream
-`rng_collection`, "pool" unless told, as `FractionalMaxPool` does; `rng_collection="dropout"` shares
-that of Flax's Dropout. `deterministic` is Dropout's too: an argument of the module or of the call.
+`StochasticPool`, `LearnedPolyphasePool`, and `MixedPool` with `alpha="random"`, draw from the random
+stream `rng_collection`, "pool" unless told, as `FractionalMaxPool` does; `rng_collection="dropout"`
+shares that of Flax's Dropout. `deterministic` is Dropout's too: an argument of the module or of the call.
 
 The same classes for NNX are in `jaxpool.nnx`.
 """
@@ -55,6 +55,7 @@ from jaxpool._modules import (
     plain,
     random_alpha,
 )
+from jaxpool._polyphase import learned_polyphase, mean_score
 
 __all__ = [
     "AdaptiveAvgPool",
@@ -75,6 +76,7 @@ __all__ = [
     "GlobalSoftmaxPool",
     "GlobalSumPool",
     "LSEPool",
+    "LearnedPolyphasePool",
     "MaxBlurPool",
     "MaxPool",
     "MaxPoolWithIndices",
@@ -82,6 +84,8 @@ __all__ = [
     "MinPool",
     "MinPoolWithIndices",
     "MixedPool",
+    "PolyphasePool",
+    "PolyphaseUnpool",
     "SoftmaxPool",
     "SpatialPyramidPool",
     "StochasticPool",
@@ -773,3 +777,104 @@ class GatedPool(_Windowed, kw_only=True):
         shape = kernel_shape(self, np.shape(x)[axis] if self.learn == "channel" else None)
         kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
         return gated_pool(x, kernel, **arguments(self), where=where, channel_axis=axis)
+
+
+class PolyphasePool(_Pool):
+    """Subsample at the phase of the largest norm: `jaxpool.polyphase_pool` as a module.
+
+        out[i] = x[i*s + p],    p = argmax over phases q of ||x[q], x[q + s], ...||
+        [batch, *space, channels] -> [batch, *out, channels]
+
+    A phase to take instead, another map's, is data and goes to the call.
+
+    (Chaman and Dokmanic, 2021.)
+
+    >>> import jax.numpy as jnp, jaxpool.linen as jpl
+    >>> x = jnp.array([1.0, 5, 2, 6]).reshape(1, 4, 1)
+    >>> jpl.PolyphasePool().apply({}, x)[0, :, 0]
+    Array([5., 6.], dtype=float32)
+    """
+
+    strides: PerAxis = 2
+    _: KW_ONLY
+    order: float = 2
+    axis: Axes | None = None
+    return_phase: bool = False
+    strict: bool = False
+
+    def __call__(
+        self, x: ArrayLike, phase: ArrayLike | None = None
+    ) -> jax.Array | tuple[jax.Array, jax.Array]:
+        return jaxpool.polyphase_pool(x, **arguments(self), phase=phase)
+
+
+class PolyphaseUnpool(_Pool):
+    """Put a map back at its phase, with zeros elsewhere: `jaxpool.polyphase_unpool` as a module.
+
+        out[i*s + p] = x[i]
+        [batch, *space, channels] -> [batch, *output_shape, channels]
+
+    >>> import jax.numpy as jnp, jaxpool.linen as jpl
+    >>> x = jnp.array([1.0, 5, 2, 6]).reshape(1, 4, 1)
+    >>> y, phase = jpl.PolyphasePool(return_phase=True).apply({}, x)
+    >>> jpl.PolyphaseUnpool().apply({}, y, phase)[0, :, 0]
+    Array([0., 5., 0., 6.], dtype=float32)
+    """
+
+    strides: PerAxis = 2
+    _: KW_ONLY
+    output_shape: PerAxis | None = None
+    axis: Axes | None = None
+
+    def __call__(self, x: ArrayLike, phase: ArrayLike) -> jax.Array:
+        return jaxpool.polyphase_unpool(x, phase, **arguments(self))
+
+
+class LearnedPolyphasePool(_Random):
+    """Subsample at the phase that a small network likes best.
+
+        score[q] = dense(mean(relu(conv3x3(phase q of x))))    one network for all phases
+        out = phase q of x,  q = argmax score                                 deterministic
+        out = sum of w[q] * phase q of x,  w = softmax((score + g) / T)       in training
+
+    with g of a Gumbel distribution, drawn anew for every call, phase and example: a mixture through
+    which the scores learn, and the nearer to one phase the lower `temperature` T. Deterministic, it
+    shifts with the map as `jaxpool.polyphase_pool` does, but for scores so near that rounding
+    decides; what `strides`, `axis` and `strict` mean, and which axes share a phase,
+    is written there. To share the choice between two maps, join their channels before, and split
+    them after.
+
+    Args:
+      strides: the distance of the elements to take, an int or one per axis. Default: (2, 2).
+      hidden: channels of the convolution, whose border is circular.
+      temperature: T. Lower it in the course of training.
+      deterministic: whether to take the best phase. This and streams: see the top of
+        `jaxpool.linen`.
+
+    (Rojas-Gomez, Lim, Schwing, Do and Yeh: Learnable Polyphase Sampling for Shift Invariant and
+    Equivariant Convolutional Networks, 2022.)
+
+    >>> import jax, jax.numpy as jnp, jaxpool.linen as jpl
+    >>> x = jnp.arange(32.0).reshape(1, 4, 4, 2)
+    >>> pool = jpl.LearnedPolyphasePool()
+    >>> y, variables = pool.init_with_output(jax.random.key(0), x, deterministic=True)
+    >>> y.shape
+    (1, 2, 2, 2)
+    >>> pool.apply(variables, x, deterministic=False, rngs={"pool": jax.random.key(1)}).shape
+    (1, 2, 2, 2)
+    """
+
+    strides: PerAxis = (2, 2)
+    _: KW_ONLY
+    hidden: int = 16
+    temperature: float = 1.0
+    axis: Axes | None = None
+    strict: bool = False
+
+    @nn.compact
+    def __call__(self, x: ArrayLike, deterministic: bool | None = None) -> jax.Array:
+        def score(phases: jax.Array) -> jax.Array:
+            conv = nn.Conv(self.hidden, (3,) * (phases.ndim - 2), padding="CIRCULAR")
+            return mean_score(conv, nn.Dense(1, use_bias=False), phases)
+
+        return learned_polyphase(self, x, score, self._key(deterministic))

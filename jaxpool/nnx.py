@@ -23,9 +23,9 @@ jax.Array is data to NNX, so it may change between two calls of a compiled funct
 
 So may `MixedPool` its `alpha`, from 0 to 1: alpha = sigmoid(logit_alpha).
 
-`StochasticPool`, and `MixedPool` with `alpha="random"`, draw from the stream `rng_collection`,
-"pool" unless told, of `rngs`: the module's or the call's, as `FractionalMaxPool` does;
-`rng_collection="dropout"` shares that of Flax's Dropout. `deterministic` is Dropout's too: an
+`StochasticPool`, `LearnedPolyphasePool`, and `MixedPool` with `alpha="random"`, draw from the stream
+`rng_collection`, "pool" unless told, of `rngs`: the module's or the call's, as `FractionalMaxPool`
+does; `rng_collection="dropout"` shares that of Flax's Dropout. `deterministic` is Dropout's too: an
 argument of the module (default False) or of the call, and what `train()`, `eval()` and `nnx.view`
 set.
 
@@ -33,6 +33,7 @@ The same classes for Linen are in `jaxpool.linen`.
 """
 
 from dataclasses import KW_ONLY, InitVar
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -61,6 +62,7 @@ from jaxpool._modules import (
     plain,
     random_alpha,
 )
+from jaxpool._polyphase import learned_polyphase, mean_score
 
 __all__ = [
     "AdaptiveAvgPool",
@@ -81,6 +83,7 @@ __all__ = [
     "GlobalSoftmaxPool",
     "GlobalSumPool",
     "LSEPool",
+    "LearnedPolyphasePool",
     "MaxBlurPool",
     "MaxPool",
     "MaxPoolWithIndices",
@@ -88,6 +91,8 @@ __all__ = [
     "MinPool",
     "MinPoolWithIndices",
     "MixedPool",
+    "PolyphasePool",
+    "PolyphaseUnpool",
     "SoftmaxPool",
     "SpatialPyramidPool",
     "StochasticPool",
@@ -844,3 +849,128 @@ class GatedPool(_Windowed):
     def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
         how = {"where": where, "channel_axis": channel_axis(self, x)}
         return gated_pool(x, self.kernel[...], **arguments(self), **how)
+
+
+@nnx.dataclass(eq=False)
+class PolyphasePool(_Pool):
+    """Subsample at the phase of the largest norm: `jaxpool.polyphase_pool` as a module.
+
+        out[i] = x[i*s + p],    p = argmax over phases q of ||x[q], x[q + s], ...||
+        [batch, *space, channels] -> [batch, *out, channels]
+
+    A phase to take instead, another map's, is data and goes to the call.
+
+    (Chaman and Dokmanic, 2021.)
+
+    >>> import jax.numpy as jnp, jaxpool.nnx as jpn
+    >>> x = jnp.array([1.0, 5, 2, 6]).reshape(1, 4, 1)
+    >>> jpn.PolyphasePool()(x)[0, :, 0]
+    Array([5., 6.], dtype=float32)
+    """
+
+    strides: PerAxis = 2
+    _: KW_ONLY
+    order: float = 2
+    axis: Axes | None = None
+    return_phase: bool = False
+    strict: bool = False
+
+    def __call__(
+        self, x: ArrayLike, phase: ArrayLike | None = None
+    ) -> jax.Array | tuple[jax.Array, jax.Array]:
+        return jaxpool.polyphase_pool(x, **arguments(self), phase=phase)
+
+
+@nnx.dataclass(eq=False)
+class PolyphaseUnpool(_Pool):
+    """Put a map back at its phase, with zeros elsewhere: `jaxpool.polyphase_unpool` as a module.
+
+        out[i*s + p] = x[i]
+        [batch, *space, channels] -> [batch, *output_shape, channels]
+
+    >>> import jax.numpy as jnp, jaxpool.nnx as jpn
+    >>> x = jnp.array([1.0, 5, 2, 6]).reshape(1, 4, 1)
+    >>> y, phase = jpn.PolyphasePool(return_phase=True)(x)
+    >>> jpn.PolyphaseUnpool()(y, phase)[0, :, 0]
+    Array([0., 5., 0., 6.], dtype=float32)
+    """
+
+    strides: PerAxis = 2
+    _: KW_ONLY
+    output_shape: PerAxis | None = None
+    axis: Axes | None = None
+
+    def __call__(self, x: ArrayLike, phase: ArrayLike) -> jax.Array:
+        return jaxpool.polyphase_unpool(x, phase, **arguments(self))
+
+
+@nnx.dataclass(eq=False)
+class LearnedPolyphasePool(_Random):
+    """Subsample at the phase that a small network likes best.
+
+        score[q] = dense(mean(relu(conv3x3(phase q of x))))    one network for all phases
+        out = phase q of x,  q = argmax score                                 deterministic
+        out = sum of w[q] * phase q of x,  w = softmax((score + g) / T)       in training
+
+    with g of a Gumbel distribution, drawn anew for every call, phase and example: a mixture through
+    which the scores learn, and the nearer to one phase the lower `temperature` T. Deterministic, it
+    shifts with the map as `jaxpool.polyphase_pool` does, but for scores so near that rounding
+    decides; what `strides`, `axis` and `strict` mean, and which axes share a phase,
+    is written there. To share the choice between two maps, join their channels before, and split
+    them after.
+
+    Args:
+      strides: the distance of the elements to take, an int or one per axis. Default: (2, 2).
+      hidden: channels of the convolution, whose border is circular.
+      temperature: T. Lower it in the course of training.
+      deterministic: whether to take the best phase. This and streams: see the top of
+        `jaxpool.nnx`.
+      features: the number of channels of x, which NNX has to know before it sees any.
+      rngs: where the parameters and g come from.
+
+    (Rojas-Gomez, Lim, Schwing, Do and Yeh: Learnable Polyphase Sampling for Shift Invariant and
+    Equivariant Convolutional Networks, 2022.)
+
+    >>> import jax.numpy as jnp, jaxpool.nnx as jpn
+    >>> from flax import nnx
+    >>> pool = jpn.LearnedPolyphasePool(features=2, rngs=nnx.Rngs(0))
+    >>> x = jnp.arange(32.0).reshape(1, 4, 4, 2)
+    >>> pool(x).shape, pool(x, deterministic=True).shape
+    ((1, 2, 2, 2), (1, 2, 2, 2))
+    """
+
+    strides: PerAxis = (2, 2)
+    _: KW_ONLY
+    features: int
+    hidden: int = 16
+    temperature: float = 1.0
+    axis: Axes | None = None
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        if self.rngs is None:
+            raise ValueError(
+                "LearnedPolyphasePool: rngs=None has no key for its parameters. Write"
+                " rngs=nnx.Rngs(0)."
+            )
+        kernel = (3,) * self._axes()
+        self.conv = nnx.Conv(self.features, self.hidden, kernel, padding="CIRCULAR", rngs=self.rngs)
+        self.dense = nnx.Linear(self.hidden, 1, use_bias=False, rngs=self.rngs)
+
+    def _axes(self) -> int:
+        """Return how many axes are pooled."""
+        for given in (self.strides, self.axis):
+            if isinstance(given, tuple):
+                return len(given)
+        if self.axis is not None:
+            return 1
+        raise ValueError(
+            f"LearnedPolyphasePool: strides={self.strides} does not say how many axes are pooled,"
+            " which NNX cannot read off x. Write strides=(2, 2) for images."
+        )
+
+    def __call__(
+        self, x: ArrayLike, deterministic: bool | None = None, rngs: nnx.Rngs | None = None
+    ) -> jax.Array:
+        score = partial(mean_score, self.conv, self.dense)
+        return learned_polyphase(self, x, score, self._key(deterministic, rngs))

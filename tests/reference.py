@@ -323,6 +323,44 @@ def max_blur_pool(
     return blurred.after(first)
 
 
+def norm(values: Sequence[float], *, order: float = 2) -> float:
+    if order == math.inf:
+        return math.nan if any(map(math.isnan, values)) else max(map(abs, values), default=0.0)
+    return sum(abs(value) ** order for value in values) ** (1 / order)
+
+
+def polyphase_pool(reduction: Callable, x, strides=2, *, axis=None, **options) -> Pooled:
+    """Take from each example the phase of which `reduction` is largest."""
+    x = np.asarray(x).astype(float)
+    axes = pooled_axes(x.ndim, strides, axis, inner=isinstance(strides, int))
+    step = dict(zip(axes, per_axis(strides, len(axes)), strict=True))
+    others = [a for a in range(x.ndim) if a not in axes]
+    batch = others[:-1]  # the last one is the channels
+    shape = [math.ceil(n / step[a]) if a in step else n for a, n in enumerate(x.shape)]
+    values, slopes = np.zeros(shape), []
+    for example in np.ndindex(*(shape[a] for a in batch)):
+        fixed = dict(zip(batch, example, strict=True))
+        outs = [o for o in np.ndindex(*shape) if all(o[a] == i for a, i in fixed.items())]
+        phases = []
+        for phase in itertools.product(*(range(step[a]) for a in sorted(axes))):
+            first = dict(zip(sorted(axes), phase, strict=True))
+            phases.append(
+                [
+                    tuple(
+                        (i * step[a] + first[a]) % x.shape[a] if a in step else i
+                        for a, i in enumerate(out)
+                    )
+                    for out in outs
+                ]
+            )
+        norms = [reduction([x[into].item() for into in phase], **options) for phase in phases]
+        _, chosen = maximum(norms, 0)
+        for out, into in zip(outs, phases[chosen.index(1.0)], strict=True):
+            values[out] = x[into]
+            slopes.append((out, into, 1.0))
+    return Pooled(values, slopes, x.shape)
+
+
 def pooled_axes(ndim: int, entries, axis=None, inner: bool = False) -> list[int]:
     """The axes that an argument with one entry per axis is about, in its order.
 

@@ -201,6 +201,9 @@ OPS = [
     Op("pyramid-avg", jaxpool.spatial_pyramid_pool, r.mean, {"pool": "avg"}, mean=True, linear=True,
         alike=True),
     Op("unpool", unpool, r.total, linear=True),
+    Op("polyphase", jaxpool.polyphase_pool, r.norm, selects=True),
+    Op("polyphase-1", jaxpool.polyphase_pool, r.norm, {"order": 1}, selects=True, twin=True),
+    Op("polyphase-inf", jaxpool.polyphase_pool, r.norm, {"order": INF}, selects=True, twin=True),
 ]
 # fmt: on
 
@@ -464,6 +467,24 @@ def max_blurs() -> st.SearchStrategy:
 
 
 @st.composite
+def samplings(draw) -> Call:
+    """Any shape and any arguments of an op that takes one phase of a stride."""
+    pooled = draw(st.integers(0, 3))
+    longest, widest = [(40, 12), (9, 6), (7, 4), (5, 3)][pooled]  # 0: one axis, and a long one
+    sizes = [draw(st.integers(1, longest)) for _ in range(max(pooled, 1))]
+    strides = draw(st.tuples(*[st.integers(1, widest)] * len(sizes)))
+    batch = [draw(st.integers(1, 2)) for _ in range(draw(st.integers(0, 2)))]
+    form = draw(st.sampled_from(["one", "several", "named"]))
+    if form == "one":
+        return Call((2, *sizes, draw(st.integers(1, 3))), (strides[0],))
+    shape, options = [*batch, *sizes, draw(st.integers(1, 3))], {}
+    if form == "named":
+        axes = draw(st.permutations(range(len(shape))))[: len(sizes)]
+        options["axis"] = tuple(draw(st.sampled_from([a, a - len(shape)])) for a in axes)
+    return Call(tuple(shape), (strides,), options)
+
+
+@st.composite
 def masks(draw, shape: tuple[int, ...]) -> np.ndarray | None:
     """No mask, or one that broadcasts against `shape` and leaves some windows empty."""
     if draw(st.booleans()):
@@ -615,6 +636,18 @@ KINDS = {
         returns,
         [],
         [Call((2, 3, 2, 2), ((4, 3),))],
+        masked=False,
+    ),
+    "polyphase": Kind(
+        reference.polyphase_pool,
+        lambda shape, window, *_, **__: Call(shape, (window,)),
+        samplings,
+        [
+            (Call((2, 7, 8, 2), ((3, 2),)), False),
+            (Call((2, 6, 4, 3), ((2, 3),), {"axis": (-1, 1)}), False),
+            (Call((2, 70, 3), (17,)), False),
+        ],
+        [Call((2, 4, 6, 2)), Call((7, 1), ((3,),)), Call((2, 2, 40), (20,), {"axis": -1})],
         masked=False,
     ),
 }
@@ -1270,7 +1303,7 @@ def test_padding_never_gets_gradient(op: Op, padding, worst: bool):
     assert_equal(gradient, op.expect(x, call).pullback(np.ones(y.shape)), 0)
 
 
-@each(selects)
+@each(selects, masked)
 def test_the_worst_real_element_wins_against_masked_ones(op: Op):
     call = op.call((1, 4, 1), (4,), None, "VALID")
     x = jnp.full(call.shape, op.empty, FLOAT)

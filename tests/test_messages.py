@@ -344,6 +344,67 @@ def test_bad_unpools(bad: str):
     refuses(error, jaxpool.max_unpool, X, *args, says=says, **options)
 
 
+# Phases
+
+BAD_PHASES: dict[str, tuple[type[Exception], tuple, dict[str, Any], list[str]]] = {
+    "no axes between": (ValueError, (X[0, 0],), {}, [r"\(8, 3\)", "axis="]),
+    "an empty axis": (ValueError, (X[:, :0],), {}, [r"\(2, 0, 8, 3\)", "axis 1", "no elements"]),
+    "zero stride": (ValueError, (X, 0), {}, ["strides=0", "at least 1"]),
+    "three strides": (ValueError, (X, (2, 2, 2, 2)), {}, [r"strides=\(2, 2, 2, 2\)", "4 entries"]),
+    "strides of other axes": (
+        ValueError,
+        (X, (2, 2)),
+        {"axis": 1},
+        [r"strides=\(2, 2\)", "axis=1"],
+    ),
+    "float stride": (TypeError, (X, 2.0), {}, [r"strides=2\.0"]),
+    "an axis twice": (ValueError, (X,), {"axis": (1, -3)}, [r"axis=\(1, -3\)"]),
+    "an order of 3": (ValueError, (X,), {"order": 3}, ["order=3", "1, 2 or inf"]),
+    "an order of text": (ValueError, (X,), {"order": "2"}, ["order='2'"]),
+    "a bool order": (ValueError, (X,), {"order": True}, ["order=True"]),
+    "sizes that do not divide": (
+        ValueError,
+        (X, (2, 3)),
+        {"strict": True},
+        [r"strides=\(2, 3\)", r"\b8\b", "axis 2", r"\b9\b", "strict=False"],
+    ),
+    "phases of floats": (TypeError, (X,), {"phase": np.zeros(2)}, ["phase", "float"]),
+    "a phase per channel": (
+        ValueError,
+        (X,),
+        {"phase": np.zeros((2, 3), np.int32)},
+        [r"\(2, 3\)", r"\(2, 8, 8, 3\)", r"\(2,\)"],
+    ),
+    "one phase": (ValueError, (X,), {"phase": 0}, [r"phase of shape \(\)"]),
+    "text": (TypeError, ("image",), {}, [r"\bx\b"]),
+    "complex": (TypeError, (X.astype(jnp.complex64),), {}, ["complex64"]),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_PHASES)
+def test_bad_phases(bad: str):
+    error, args, options, says = BAD_PHASES[bad]
+    refuses(error, jaxpool.polyphase_pool, *args, says=says, **options)
+
+
+BAD_RETURNS: dict[str, tuple[type[Exception], dict[str, Any], list[str]]] = {
+    "too small": (ValueError, {"output_shape": 14}, ["output_shape=14", "7", "axis 1", "15 to 16"]),
+    "too large": (ValueError, {"output_shape": (16, 17)}, ["axis 2", "15 to 16"]),
+    "three sizes": (ValueError, {"output_shape": (16, 16, 3)}, [r"\(16, 16, 3\)", "3 entries"]),
+    "zero": (ValueError, {"output_shape": 0}, ["output_shape=0"]),
+    "another stride": (ValueError, {"strides": 3, "output_shape": 16}, ["strides=3", "22 to 24"]),
+    "phases of floats": (TypeError, {"phase": np.zeros(2)}, ["phase", "float"]),
+    "phases of another batch": (ValueError, {"phase": np.zeros(3, int)}, [r"\(3,\)", r"\(2,\)"]),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_RETURNS)
+def test_bad_ways_back(bad: str):
+    error, options, says = BAD_RETURNS[bad]
+    options = {"phase": np.zeros(2, np.int32), **options}
+    refuses(error, jaxpool.polyphase_unpool, X, says=says, **options)
+
+
 # Fractions, pyramids and stacks
 
 BAD_FRACTIONS: dict[str, tuple[dict[str, Any], type[Exception], list[str]]] = {

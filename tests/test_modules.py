@@ -24,8 +24,9 @@ GLOBAL = [f"Global{name}" for name in WINDOWED]
 LOCATED = ["MaxPoolWithIndices", "MinPoolWithIndices"]
 ADAPTIVE = [f"Adaptive{name}" for name in [*WINDOWED, LOCATED[0]]]
 OTHERS = ["MaxUnpool", "FractionalMaxPool", "SpatialPyramidPool", "BlurPool", "MaxBlurPool"]
-OTHERS += ["MixedPool", "StochasticPool"]
+OTHERS += ["MixedPool", "StochasticPool", "PolyphasePool", "PolyphaseUnpool"]
 GATED = "GatedPool"  # mixed_pool at the odds of a gate, a function of the modules alone
+LEARNED = "LearnedPolyphasePool"
 ALL = [*WINDOWED, *LOCATED, *GLOBAL, *ADAPTIVE, *OTHERS]
 TEMPERED = [name for name in WINDOWED + GLOBAL if "LSE" in name or "Softmax" in name]
 EXTRA = {
@@ -338,12 +339,115 @@ def test_mixtures_refuse():
         linen(jpl.GatedPool(2), images())
 
 
+def test_polyphase_modules_equal_the_function():
+    check_polyphase()
+    check_polyphase(2, order=1, strict=True)
+    check_polyphase([2, 3], axis=[2, 1], order=float("inf"))
+
+
+def check_polyphase(strides=2, axis=None, **options):
+    x, how = images(), {"strides": strides, "axis": axis}
+    y, phase = jaxpool.polyphase_pool(x, **how, **options, return_phase=True)
+    back = jaxpool.polyphase_unpool(y, phase, **how, output_shape=4)
+    pool, unpool = jpl.PolyphasePool(**how, **options), jpl.PolyphaseUnpool(**how, output_shape=4)
+    chex.assert_trees_all_equal(pool.apply({}, x), y)
+    chex.assert_trees_all_equal(pool.apply({}, x, phase), y)
+    chex.assert_trees_all_equal(unpool.apply({}, y, phase), back)
+    pool = jpn.PolyphasePool(**how, **options, return_phase=True)
+    chex.assert_trees_all_equal(pool(x), (y, phase))
+    chex.assert_trees_all_equal(pool(2 * x, phase), (2 * y, phase))
+    chex.assert_trees_all_equal(jpn.PolyphaseUnpool(**how, output_shape=4)(y, phase), back)
+
+
+# The learned choice of a phase
+
+
+def learned_pair(**options):
+    """The same in NNX and in Linen, and the parameters for Linen."""
+    pool = jpn.LearnedPolyphasePool(features=3, **options, rngs=nnx.Rngs(0, pool=3))
+    params = {
+        "Conv_0": {"kernel": pool.conv.kernel[...], "bias": pool.conv.bias[...]},
+        "Dense_0": {"kernel": pool.dense.kernel[...]},
+    }
+    return pool, jpl.LearnedPolyphasePool(**options), {"params": params}
+
+
+def test_a_learned_choice_is_one_phase_or_a_mixture():
+    x = images((4, 6, 4, 3))
+    pool, module, variables = learned_pair(hidden=4)
+    shape = jax.eval_shape(lambda: module.init(jax.random.key(0), x, deterministic=True))
+    chex.assert_trees_all_equal_shapes(shape, variables)
+    best = pool(x, deterministic=True)
+    chex.assert_trees_all_equal(module.apply(variables, x, deterministic=True), best)
+    phases = np.stack([jaxpool.polyphase_pool(x, phase=np.full(4, p)) for p in range(4)])
+    chosen = np.all(phases == np.asarray(best), (2, 3, 4))
+    assert (chosen.sum(0) == 1).all()
+    assert (chosen.sum(1) < 4).all()  # not the same of all examples
+
+    rngs = {"pool": jax.random.key(3)}
+    drawn = [pool(x), pool(x), module.apply(variables, x, deterministic=False, rngs=rngs)]
+    for mixed in drawn:
+        assert np.all((phases.min(0) - 1e-5 <= mixed) & (mixed <= phases.max(0) + 1e-5))
+    assert all(np.any(a != b) for a, b in itertools.combinations(drawn, 2))
+    np.testing.assert_array_equal(pool(x, rngs=nnx.Rngs(pool=3)), drawn[0])
+    cold = jpl.LearnedPolyphasePool(hidden=4, temperature=1e-6)
+    cold = cold.apply(variables, x, deterministic=False, rngs=rngs)
+    near = np.abs(phases - np.asarray(cold)).max((2, 3, 4)) < 1e-5
+    assert (near.sum(0) == 1).all()
+
+    first, _, _ = learned_pair(hidden=4, strides=2, axis=(2, 3))
+    moved = first(jnp.moveaxis(x, -1, 1), deterministic=True)
+    np.testing.assert_array_equal(jnp.moveaxis(moved, 1, -1), best)
+    pool.eval()
+    np.testing.assert_array_equal(pool(x), best)
+    half = pool(x.astype(jnp.bfloat16))
+    assert half.dtype == jnp.bfloat16
+
+
+def test_a_learned_choice_needs_to_know_its_axes():
+    message = "^LearnedPolyphasePool: strides=2 does not say.*Write strides="
+    with pytest.raises(ValueError, match=message):
+        jpn.LearnedPolyphasePool(2, features=3, rngs=nnx.Rngs(0))
+    module = jpl.LearnedPolyphasePool((3, 3), strict=True, deterministic=True)
+    with pytest.raises(ValueError, match="^LearnedPolyphasePool: .*strict=True"):
+        module.init(jax.random.key(0), images())
+
+
+def test_a_choice_can_be_learned():
+    """The phase that is wanted has the smallest norm, and the pool finds it in every example."""
+    x = images((32, 4, 4, 3)) * jnp.array([[2.0, 2, 1, 2]])[..., None].reshape(1, 1, 4, 1)
+    x = jnp.stack([jnp.roll(one, i, (0, 1)) for i, one in enumerate(x)])
+    size = [jnp.abs(x[:, i::2, j::2]).sum((1, 2, 3)) for i in range(2) for j in range(2)]
+    target = jaxpool.polyphase_pool(x, phase=jnp.argmin(jnp.stack(size), 0))
+    pool = jpn.LearnedPolyphasePool(features=3, temperature=0.5, rngs=nnx.Rngs(0))
+    optimizer = nnx.Optimizer(pool, optax.adam(0.03), wrt=nnx.Param)
+
+    @nnx.jit
+    def step(pool, optimizer):
+        loss, grads = nnx.value_and_grad(lambda pool: jnp.mean((pool(x) - target) ** 2))(pool)
+        optimizer.update(pool, grads)
+        return loss
+
+    def right():
+        return np.mean(np.all(pool(x, deterministic=True) == target, (1, 2, 3)))
+
+    before = right()
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes
+        losses = [step(pool, optimizer) for _ in range(100)]
+    assert losses[-1] < 0.6 * losses[0]
+    assert before < 0.6 < 0.9 <= right()
+    shifted = pool(jnp.roll(x, (3, 1), (1, 2)), deterministic=True)
+    for one, y in zip(shifted, pool(x, deterministic=True), strict=True):
+        moves = [jnp.roll(y, (i, j), (0, 1)) for i in range(2) for j in range(2)]
+        assert any(np.array_equal(one, move) for move in moves)
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_arguments_are_those_of_the_function(name):
     wanted = [
         (p.name, p.default, p.kind is p.KEYWORD_ONLY)
         for p in inspect.signature(function(name)).parameters.values()
-        if p.name not in ("x", "where", "indices", "key", "samples", "deterministic")
+        if p.name not in ("x", "where", "indices", "key", "samples", "phase", "deterministic")
     ]
     for module, own in (jpl, LEARN | {"parent", "name"}), (jpn, LEARN):
         found = [
@@ -363,7 +467,7 @@ def test_arguments_are_those_of_the_function(name):
 
 
 def test_both_homes_have_the_same_classes():
-    assert sorted(jpl.__all__) == sorted(jpn.__all__) == sorted([*ALL, GATED])
+    assert sorted(jpl.__all__) == sorted(jpn.__all__) == sorted([*ALL, GATED, LEARNED])
     for module, name in itertools.product((jpl, jpn), [*ALL, GATED]):
         doc = inspect.getdoc(getattr(module, name)) or ""
         assert ">>> " in doc and f"`jaxpool.{function(name).__name__}`" in doc

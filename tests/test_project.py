@@ -41,7 +41,7 @@ ADAPTIVE = [f"adaptive_{name}" for name in [*WINDOWED, LOCATED[0]]]
 SHAPES = ["output_shape", *(f"{k}_output_shape" for k in ("global", "adaptive"))]
 SHAPES += ["fractional_output_shape", "pyramid_output_shape", "receptive_field", "pooling_cost"]
 OTHERS = ["max_unpool", "fractional_max_pool", "spatial_pyramid_pool", "blur_pool", "max_blur_pool"]
-OTHERS += ["stochastic_pool"]
+OTHERS += ["stochastic_pool", "polyphase_pool", "polyphase_unpool"]
 FUNCTIONS = [*WINDOWED, "mixed_pool", *LOCATED, *(f"global_{name}" for name in WINDOWED), *ADAPTIVE]
 
 
@@ -123,6 +123,12 @@ def test_signatures(name):
             "window_dilation ceil_mode axis where deterministic".split(),
         ),
         ("spatial_pyramid_pool", ["x", "levels"], ["pool", "axis", "where"]),
+        (
+            "polyphase_pool",
+            ["x", "strides"],
+            ["order", "axis", "phase", "return_phase", "strict"],
+        ),
+        ("polyphase_unpool", ["x", "phase", "strides"], ["output_shape", "axis"]),
         ("adaptive_output_shape", ["x_shape", "output_shape"], ["axis"]),
         ("receptive_field", ["layers"], []),
     ],

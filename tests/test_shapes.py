@@ -168,6 +168,9 @@ def test_the_others_export_with_a_symbolic_batch():
     def overlapping(x):
         return jaxpool.softmax_pool(x, (5, 4), 1, "SAME")
 
+    def phase(x):
+        return jaxpool.polyphase_unpool(*jaxpool.polyphase_pool(x, return_phase=True))
+
     def with_gradient(f):
         def both(x):
             y, back = jax.vjp(f, x)
@@ -175,10 +178,10 @@ def test_the_others_export_with_a_symbolic_batch():
 
         return both
 
-    around, fractional, pyramid = map(
-        with_gradient, (around, fractional, jaxpool.spatial_pyramid_pool)
+    around, fractional, pyramid, phase = map(
+        with_gradient, (around, fractional, jaxpool.spatial_pyramid_pool, phase)
     )
-    for f in (around, fractional, pyramid, overlapping):
+    for f in (around, fractional, pyramid, phase, overlapping):
         found = exported(f, image, scope=export.SymbolicScope()).call(x)
         for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(jax.jit(f)(x)), strict=True):
             np.testing.assert_array_equal(a, b)
