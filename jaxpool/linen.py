@@ -20,9 +20,10 @@ Lists and arrays are stored as tuples, so that modules compare and hash.
 
 So may `MixedPool` its `alpha`, from 0 to 1: alpha = sigmoid(logit_alpha).
 
-`StochasticPool`, `LearnedPolyphasePool`, and `MixedPool` with `alpha="random"`, draw from the random
-stream `rng_collection`, "pool" unless told, as `FractionalMaxPool` does; `rng_collection="dropout"`
-shares that of Flax's Dropout. `deterministic` is Dropout's too: an argument of the module or of the call.
+`StochasticPool`, `LearnedPolyphasePool`, and `MixedPool` with `alpha="random"`, draw from the
+random stream `rng_collection`, "pool" unless told, as `FractionalMaxPool` does;
+`rng_collection="dropout"` shares that of Flax's Dropout. `deterministic` is Dropout's too: an
+argument of the module or of the call.
 
 The same classes for NNX are in `jaxpool.nnx`.
 """

@@ -23,11 +23,11 @@ jax.Array is data to NNX, so it may change between two calls of a compiled funct
 
 So may `MixedPool` its `alpha`, from 0 to 1: alpha = sigmoid(logit_alpha).
 
-`StochasticPool`, `LearnedPolyphasePool`, and `MixedPool` with `alpha="random"`, draw from the stream
-`rng_collection`, "pool" unless told, of `rngs`: the module's or the call's, as `FractionalMaxPool`
-does; `rng_collection="dropout"` shares that of Flax's Dropout. `deterministic` is Dropout's too: an
-argument of the module (default False) or of the call, and what `train()`, `eval()` and `nnx.view`
-set.
+`StochasticPool`, `LearnedPolyphasePool`, and `MixedPool` with `alpha="random"`, draw from the
+stream `rng_collection`, "pool" unless told, of `rngs`: the module's or the call's, as
+`FractionalMaxPool` does; `rng_collection="dropout"` shares that of Flax's Dropout. `deterministic`
+is Dropout's too: an argument of the module (default False) or of the call, and what `train()`,
+`eval()` and `nnx.view` set.
 
 The same classes for Linen are in `jaxpool.linen`.
 """
