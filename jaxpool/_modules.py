@@ -1,16 +1,16 @@
 """What the Linen and the NNX modules share. Imports no Flax.
 
 A pooling module is a function of `jaxpool` plus its stored arguments. Two things are worth writing
-once: arguments that compare and hash (`plain`), and the temperature that can be learned.
+once: arguments that compare and hash (`plain`), and the numbers that can be learned (`Scalar`).
 
-A learned temperature T is stored as its logarithm: an optimizer may move the parameter anywhere,
-and T stays positive. The logarithm is read through a clip to [-20, 20], so T lies between 2e-9 (a
-maximum, for any use) and 5e8 (a mean). Beyond these, one careless step could round T to 0 or to
-infinity, and every output would be NaN.
+A learned number is stored as a parameter that an optimizer may move anywhere, and read through a
+function onto its legal range. The parameter is clipped first: beyond, one careless step could round
+a temperature to 0 or to infinity, and every output would be NaN.
 """
 
+from collections.abc import Callable
 from dataclasses import fields
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +19,40 @@ from jax.typing import ArrayLike
 
 Learn = Literal["layer", "channel"] | None
 
-LOG_LIMIT = 20.0
+LIMIT = 20.0
+
+
+class Scalar(NamedTuple):
+    """A number that modules can learn: the argument of that name is fixed, or where it starts."""
+
+    name: str
+    parameter: str
+    read: Callable[[jax.Array], jax.Array]  # the number, from the parameter
+    write: Callable[[jax.Array], jax.Array]  # the parameter, from the number
+    low: float  # the number's range, ends excluded
+    high: float
+    limits: tuple[float, float] = (-LIMIT, LIMIT)  # the parameter's
+
+
+# From 2e-9 (a maximum, for any use) to 5e8 (a mean).
+TEMPERATURE = Scalar(
+    "temperature", "log_temperature", jnp.exp, jnp.log, float(np.exp(-LIMIT)), float(np.exp(LIMIT))
+)
+# p = 1 + softplus(raw_p), where softplus is log(1 + exp), nearly linear above 1.
+POWER = Scalar(
+    "p",
+    "raw_p",
+    lambda raw: 1 + jax.nn.softplus(raw),
+    lambda p: p - 1 + jnp.log(-jnp.expm1(1 - p)),
+    low=1.0,
+    high=1000.0,
+    limits=(-LIMIT, 999.0),
+)
+SCALARS = (TEMPERATURE, POWER)
 
 # Fields of a module that are not passed on to its function as they are.
-_OWN = {"parent", "name", "temperature", "learn", "features", "channel_axis", "rngs"}
+_OWN = {"parent", "name", "learn", "features", "channel_axis", "param_dtype", "rngs"}
+_OWN |= {scalar.name for scalar in SCALARS}
 
 
 def plain(value: Any, arrays: tuple[type, ...] = (np.ndarray, np.generic)) -> Any:
@@ -37,62 +67,63 @@ def plain(value: Any, arrays: tuple[type, ...] = (np.ndarray, np.generic)) -> An
 
 
 def arguments(module: Any) -> dict[str, Any]:
-    """Return the stored arguments of a module's function, the temperature apart."""
+    """Return the stored arguments of a module's function, what it may learn apart."""
     names = (field.name for field in fields(module))
     return {name: getattr(module, name) for name in names if name not in _OWN}
 
 
-def check_learn(module: Any) -> None:
-    """Refuse an unknown `learn`, and a temperature from which learning cannot start."""
-    name, temperature, learn = type(module).__name__, module.temperature, module.learn
+def check_learn(module: Any, scalar: Scalar) -> None:
+    """Refuse an unknown `learn`, and a number from which learning cannot start."""
+    name, of, learn = type(module).__name__, scalar.name, module.learn
+    start = getattr(module, of)
     if learn is None:
         return
     if learn not in ("layer", "channel"):
         raise ValueError(
-            f"{name}: learn={learn!r} is not known. Write learn='layer' for one temperature, "
+            f"{name}: learn={learn!r} is not known. Write learn='layer' for one {of}, "
             "learn='channel' for one per channel, or learn=None to keep it fixed."
         )
-    shape = np.shape(temperature)
+    shape = np.shape(start)
     if learn == "layer" and shape != ():
         raise ValueError(
-            f"{name}: learn='layer' learns one number, but temperature has shape {shape}. "
-            "Write temperature=1.0, or learn='channel'."
+            f"{name}: learn='layer' learns one number, but {of} has shape {shape}. "
+            f"Write one number for {of}, or learn='channel'."
         )
     if learn == "channel" and len(shape) > 1:
         raise ValueError(
             f"{name}: learn='channel' starts from one number, or from one per channel, but "
-            f"temperature has shape {shape}."
+            f"{of} has shape {shape}."
         )
-    low, high = np.exp(-LOG_LIMIT), np.exp(LOG_LIMIT)
-    if isinstance(temperature, jax.core.Tracer):
+    if isinstance(start, jax.core.Tracer):
         return
-    if not np.all((low <= np.asarray(temperature)) & (np.asarray(temperature) <= high)):
+    if not np.all((scalar.low < np.asarray(start)) & (np.asarray(start) < scalar.high)):
         raise ValueError(
-            f"{name}: temperature={temperature!r} cannot be learned from: a learned temperature "
-            f"starts, and stays, between {low:.0e} and {high:.0e}."
+            f"{name}: {of}={start!r} cannot be learned from: a learned {of} starts, and stays, "
+            f"strictly between {scalar.low:.1g} and {scalar.high:.1g}."
         )
 
 
-def initial_log(module: Any, channels: int | None) -> jax.Array:
-    """Return where the parameter starts: log T, of shape () for a layer or (channels,)."""
-    log = jnp.log(jnp.asarray(module.temperature, jnp.float32))
-    if channels is None:
-        return log
-    if log.ndim == 1 and log.shape != (channels,):
-        raise ValueError(
-            f"{type(module).__name__}: temperature has {log.shape[0]} values, but there are "
-            f"{channels} channels."
-        )
-    return jnp.broadcast_to(log, (channels,))
+def initial(module: Any, scalar: Scalar, channels: int | None) -> jax.Array:
+    """Return where the parameter starts, of shape () for a layer or (channels,)."""
+    start = jnp.asarray(getattr(module, scalar.name), jnp.float32)
+    if channels is not None:
+        if start.ndim == 1 and start.shape != (channels,):
+            raise ValueError(
+                f"{type(module).__name__}: {scalar.name} has {start.shape[0]} values, but there "
+                f"are {channels} channels."
+            )
+        start = jnp.broadcast_to(start, (channels,))
+    return scalar.write(start).astype(module.param_dtype)
 
 
-def from_log(log_temperature: jax.Array) -> jax.Array:
-    """Return T = exp(log T), kept between 2e-9 and 5e8.
+def learned(scalar: Scalar, parameter: jax.Array) -> jax.Array:
+    """Return the number, which is in its range wherever the parameter is.
 
-    >>> from_log(jnp.array([0.0, -1e6, 1e6])) > 0
+    >>> learned(TEMPERATURE, jnp.array([0.0, -1e6, 1e6])) > 0
     Array([ True,  True,  True], dtype=bool)
     """
-    return jnp.exp(jnp.clip(log_temperature, -LOG_LIMIT, LOG_LIMIT))
+    wide = parameter.astype(jnp.promote_types(parameter.dtype, jnp.float32))
+    return scalar.read(jnp.clip(wide, *scalar.limits))
 
 
 def channel_axis(module: Any, x: ArrayLike) -> int:
@@ -110,8 +141,8 @@ def channel_axis(module: Any, x: ArrayLike) -> int:
     return max(set(range(ndim)) - pooled, default=0)
 
 
-def along(temperature: Any, x: ArrayLike, axis: int) -> Any:
-    """Return the temperature such that one value per channel lies along that axis of x."""
-    if np.ndim(temperature) != 1:
-        return temperature
-    return jnp.reshape(jnp.asarray(temperature), (-1, *(1,) * (np.ndim(x) - 1 - axis)))
+def along(number: Any, x: ArrayLike, axis: int) -> Any:
+    """Return the number such that one value per channel lies along that axis of x."""
+    if np.ndim(number) != 1:
+        return number
+    return jnp.reshape(jnp.asarray(number), (-1, *(1,) * (np.ndim(x) - 1 - axis)))

@@ -12,8 +12,9 @@ stored as tuples, so that modules compare and hash.
 - `learn=None` keeps `temperature` fixed, `learn="layer"` learns one number for the whole layer,
   `learn="channel"` one per channel.
 - `temperature` is where learning starts: one number, or one per channel.
-- The parameter is `log_temperature`, float32, of shape () or (channels,). T = exp(log_temperature)
-  is positive wherever an optimizer takes it, and kept between 2e-9 and 5e8.
+- The parameter is `log_temperature`, of shape () or (channels,), in `param_dtype` (float32 unless
+  told). T = exp(log_temperature) is positive wherever an optimizer takes it, and kept between 2e-9
+  and 5e8.
 - The channels are the last axis of x that is not pooled, in both layouts; `channel_axis` names
   another. A one-dimensional `temperature`, learned or not, lies along that axis.
 
@@ -23,21 +24,23 @@ The same classes for NNX are in `jaxpool.nnx`.
 from dataclasses import KW_ONLY, fields
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 import jaxpool
 from jaxpool._adaptive import OutputShape
 from jaxpool._geometry import Axes, Levels, Padding, PerAxis
 from jaxpool._modules import (
+    TEMPERATURE,
     Learn,
     along,
     arguments,
     channel_axis,
     check_learn,
-    from_log,
-    initial_log,
+    initial,
+    learned,
     plain,
 )
 
@@ -115,24 +118,32 @@ class _Output(_Pool):
     axis: Axes | None = None
 
 
-class _Tempered(_Pool, kw_only=True):
-    """A temperature, fixed or learned."""
+class _Learning(_Pool, kw_only=True):
+    """A number, fixed or learned: the field that `_scalar` names."""
 
-    temperature: ArrayLike | tuple[float, ...] = 1.0
+    _scalar = TEMPERATURE
+
     learn: Learn = None
     channel_axis: int | None = None
+    param_dtype: DTypeLike = jnp.float32
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_learn(self)
+        check_learn(self, self._scalar)
 
-    def _temperature(self, x: ArrayLike) -> ArrayLike:
-        axis = channel_axis(self, x)
+    def _number(self, x: ArrayLike) -> ArrayLike:
+        scalar, axis = self._scalar, channel_axis(self, x)
         if self.learn is None:
-            return along(self.temperature, x, axis)
+            return along(getattr(self, scalar.name), x, axis)
         channels = np.shape(x)[axis] if self.learn == "channel" else None
-        log = self.param("log_temperature", lambda key: initial_log(self, channels))
-        return along(from_log(log), x, axis)
+        parameter = self.param(scalar.parameter, lambda key: initial(self, scalar, channels))
+        return along(learned(scalar, parameter), x, axis)
+
+
+class _Tempered(_Learning, kw_only=True):
+    """A temperature, fixed or learned."""
+
+    temperature: ArrayLike | tuple[float, ...] = 1.0
 
 
 class MaxPool(_Windowed, kw_only=True):
@@ -231,7 +242,7 @@ class LSEPool(_Tempered, _Windowed, kw_only=True):
 
     @nn.compact
     def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
-        t = self._temperature(x)
+        t = self._number(x)
         return jaxpool.lse_pool(x, **arguments(self), temperature=t, where=where)
 
 
@@ -256,7 +267,7 @@ class SoftmaxPool(_Tempered, _Windowed, kw_only=True):
 
     @nn.compact
     def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
-        t = self._temperature(x)
+        t = self._number(x)
         return jaxpool.softmax_pool(x, **arguments(self), temperature=t, where=where)
 
 
@@ -339,7 +350,7 @@ class GlobalLSEPool(_Tempered, _Global, kw_only=True):
 
     @nn.compact
     def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
-        t = self._temperature(x)
+        t = self._number(x)
         return jaxpool.global_lse_pool(x, **arguments(self), temperature=t, where=where)
 
 
@@ -360,7 +371,7 @@ class GlobalSoftmaxPool(_Tempered, _Global, kw_only=True):
 
     @nn.compact
     def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
-        t = self._temperature(x)
+        t = self._number(x)
         return jaxpool.global_softmax_pool(x, **arguments(self), temperature=t, where=where)
 
 
@@ -481,7 +492,7 @@ class AdaptiveLSEPool(_Tempered, _Adaptive, kw_only=True):
 
     @nn.compact
     def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
-        t = self._temperature(x)
+        t = self._number(x)
         return jaxpool.adaptive_lse_pool(x, **arguments(self), temperature=t, where=where)
 
 
@@ -502,7 +513,7 @@ class AdaptiveSoftmaxPool(_Tempered, _Adaptive, kw_only=True):
 
     @nn.compact
     def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
-        t = self._temperature(x)
+        t = self._number(x)
         return jaxpool.adaptive_softmax_pool(x, **arguments(self), temperature=t, where=where)
 
 

@@ -15,9 +15,9 @@ to NNX, so it may change between two calls of a compiled function.
 - `temperature` is where learning starts: one number, or one per channel.
 - `features` says how many channels there are: NNX makes its parameters before it sees any x. Only
   `learn="channel"` needs it, and only where `temperature` is one number.
-- The parameter is `log_temperature`, an `nnx.Param`, float32, of shape () or (features,).
-  T = exp(log_temperature) is positive wherever an optimizer takes it, and kept between 2e-9 and
-  5e8.
+- The parameter is `log_temperature`, an `nnx.Param` of shape () or (features,), in `param_dtype`
+  (float32 unless told). T = exp(log_temperature) is positive wherever an optimizer takes it, and
+  kept between 2e-9 and 5e8.
 - The channels are the last axis of x that is not pooled, in both layouts; `channel_axis` names
   another. A one-dimensional `temperature`, learned or not, lies along that axis.
 
@@ -28,21 +28,23 @@ from dataclasses import KW_ONLY
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 import jaxpool
 from jaxpool._adaptive import OutputShape
 from jaxpool._geometry import Axes, Levels, Padding, PerAxis
 from jaxpool._modules import (
+    TEMPERATURE,
     Learn,
     along,
     arguments,
     channel_axis,
     check_learn,
-    from_log,
-    initial_log,
+    initial,
+    learned,
     plain,
 )
 
@@ -123,34 +125,50 @@ class _Output(_Pool):
 
 
 @nnx.dataclass(eq=False, kw_only=True)
-class _Tempered(_Pool):
-    """A temperature, fixed or learned."""
+class _Learning(_Pool):
+    """A number, fixed or learned: the field that `_scalar` names."""
 
-    temperature: ArrayLike | tuple[float, ...] = 1.0
+    _scalar = TEMPERATURE
+
     learn: Learn = None
     features: int | None = None
     channel_axis: int | None = None
+    param_dtype: DTypeLike = jnp.float32
 
     def __post_init__(self) -> None:
-        check_learn(self)
+        scalar = self._scalar
+        check_learn(self, scalar)
         if self.learn is not None:
-            self.temperature = plain(self.temperature, (jax.Array,))  # a start, no longer data
-            self.log_temperature = nnx.Param(initial_log(self, self._channels()))
+            start = plain(getattr(self, scalar.name), (jax.Array,))  # no longer data
+            setattr(self, scalar.name, start)
+            setattr(self, scalar.parameter, nnx.Param(initial(self, scalar, self._channels())))
 
     def _channels(self) -> int | None:
-        """Return how many temperatures to learn; None: one for the layer."""
+        """Return how many numbers to learn; None: one for the layer."""
         if self.learn == "layer":
             return None
-        if self.features is None and np.ndim(self.temperature) == 0:
+        start = getattr(self, self._scalar.name)
+        if self.features is None and np.ndim(start) == 0:
             raise ValueError(
                 f"{type(self).__name__}: learn='channel' needs the number of channels, which NNX "
                 "cannot read off x. Write features=64 (your number), or learn='layer'."
             )
-        return np.size(self.temperature) if self.features is None else self.features
+        return np.size(start) if self.features is None else self.features
 
-    def _temperature(self, x: ArrayLike) -> ArrayLike:
-        t = self.temperature if self.learn is None else from_log(self.log_temperature[...])
-        return along(t, x, channel_axis(self, x))
+    def _number(self, x: ArrayLike) -> ArrayLike:
+        scalar = self._scalar
+        if self.learn is None:
+            number = getattr(self, scalar.name)
+        else:
+            number = learned(scalar, getattr(self, scalar.parameter)[...])
+        return along(number, x, channel_axis(self, x))
+
+
+@nnx.dataclass(eq=False, kw_only=True)
+class _Tempered(_Learning):
+    """A temperature, fixed or learned."""
+
+    temperature: ArrayLike | tuple[float, ...] = 1.0
 
 
 class MaxPool(_Windowed):
@@ -249,7 +267,7 @@ class LSEPool(_Tempered, _Windowed):
     normalize: bool = True
 
     def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
-        t = self._temperature(x)
+        t = self._number(x)
         return jaxpool.lse_pool(x, **arguments(self), temperature=t, where=where)
 
 
@@ -273,7 +291,7 @@ class SoftmaxPool(_Tempered, _Windowed):
     """
 
     def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
-        t = self._temperature(x)
+        t = self._number(x)
         return jaxpool.softmax_pool(x, **arguments(self), temperature=t, where=where)
 
 
@@ -355,7 +373,7 @@ class GlobalLSEPool(_Tempered, _Global):
     normalize: bool = True
 
     def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
-        t = self._temperature(x)
+        t = self._number(x)
         return jaxpool.global_lse_pool(x, **arguments(self), temperature=t, where=where)
 
 
@@ -375,7 +393,7 @@ class GlobalSoftmaxPool(_Tempered, _Global):
     """
 
     def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
-        t = self._temperature(x)
+        t = self._number(x)
         return jaxpool.global_softmax_pool(x, **arguments(self), temperature=t, where=where)
 
 
@@ -495,7 +513,7 @@ class AdaptiveLSEPool(_Tempered, _Adaptive):
     normalize: bool = True
 
     def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
-        t = self._temperature(x)
+        t = self._number(x)
         return jaxpool.adaptive_lse_pool(x, **arguments(self), temperature=t, where=where)
 
 
@@ -515,7 +533,7 @@ class AdaptiveSoftmaxPool(_Tempered, _Adaptive):
     """
 
     def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
-        t = self._temperature(x)
+        t = self._number(x)
         return jaxpool.adaptive_softmax_pool(x, **arguments(self), temperature=t, where=where)
 
 

@@ -31,7 +31,7 @@ EXTRA = {
     "LSEPool": [{"temperature": 0.3}, {"temperature": [0.5, 1, 2], "normalize": False}],
     "SoftmaxPool": [{"temperature": 0.3}, {"temperature": np.array([0.5, 1.0, 2.0])}],
 }
-LEARN = {"learn", "features", "channel_axis", "rngs"}
+LEARN = {"learn", "features", "channel_axis", "param_dtype", "rngs"}
 
 
 def function(name):
