@@ -1,6 +1,6 @@
 """From a call to what the reductions take: arrays checked, border filled, windows laid out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -106,12 +106,13 @@ def real_numbers(name: str, call: Call | Binned) -> None:
 
 
 def floats(name: str, call: Call | Binned) -> None:
-    """Exponentials need floating-point numbers."""
+    """Exponentials and powers need floating-point numbers."""
     real_numbers(name, call)
     if not jnp.issubdtype(call.x.dtype, jnp.floating):
         fail(
             name,
-            f"x of dtype {call.x.dtype} holds no floating-point numbers, which exponentials need",
+            f"x of dtype {call.x.dtype} holds no floating-point numbers, which exponentials and"
+            " powers need",
             "x.astype(jnp.float32)",
             TypeError,
         )
@@ -125,21 +126,49 @@ def wide(dtype: Any) -> Any:
 
 
 def temperature(name: str, value: Any, call: Call | Binned) -> jax.Array:
-    """The temperature as an array that broadcasts against x, one value or one per channel."""
-    x = call.x
-    given = array(name, value, "temperature")
+    """The temperature, a number above 0."""
+    return number(
+        name,
+        "temperature",
+        value,
+        call,
+        lambda given: (given > 0) & np.isfinite(given),
+        ("above 0 and finite", "a number above 0, such as 1.0"),
+    )
+
+
+def power(name: str, value: Any, call: Call | Binned) -> jax.Array:
+    """The power p of a power mean."""
+    return number(
+        name,
+        "p",
+        value,
+        call,
+        lambda given: given >= 1,
+        ("at least 1", "a number from 1 to jnp.inf, such as 2.0"),
+    )
+
+
+def number(
+    name: str,
+    argument: str,
+    value: Any,
+    call: Call | Binned,
+    legal: Callable[[np.ndarray], np.ndarray],
+    words: tuple[str, str],
+) -> jax.Array:
+    """A number as an array that broadcasts against x, one value or one per channel.
+
+    words: what is `legal`, and what to write.
+    """
+    x, (rule, remedy) = call.x, words
+    given = array(name, value, argument)
     if not jnp.issubdtype(given.dtype, jnp.number) or jnp.issubdtype(
         given.dtype, jnp.complexfloating
     ):
-        fail(name, f"temperature={show(value)} is not a real number", "a number above 0", TypeError)
-    if not isinstance(given, jax.core.Tracer):
-        numbers = np.asarray(given, np.float64)
-        if not np.all((numbers > 0) & np.isfinite(numbers)):
-            fail(
-                name,
-                f"temperature={show(value)} is not above 0 and finite",
-                "a number above 0, such as 1.0",
-            )
+        fail(name, f"{argument}={show(value)} is not a real number", remedy, TypeError)
+    if not isinstance(given, jax.core.Tracer) and not np.all(legal(np.asarray(given, np.float64))):
+        fail(name, f"{argument}={show(value)} is not {rule}", remedy)
     shape = (1,) * (x.ndim - given.ndim) + given.shape
     pooled = {window.axis + x.ndim for window in call.windows}
     fits = len(shape) == x.ndim and all(
@@ -151,7 +180,7 @@ def temperature(name: str, value: Any, call: Call | Binned) -> jax.Array:
         channels = tuple(x.shape[a] if a == at else 1 for a in range(at, x.ndim))
         fail(
             name,
-            f"temperature of shape {given.shape} does not broadcast against x of shape {x.shape}"
+            f"{argument} of shape {given.shape} does not broadcast against x of shape {x.shape}"
             f" outside the pooled axes {tuple(sorted(pooled))}",
             f"one number, or one per channel with shape {channels}",
         )

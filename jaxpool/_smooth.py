@@ -80,7 +80,7 @@ def smooth(
     state = Smooth(x)
     if mask is not None:
         state = Smooth(jnp.where(mask, x, -jnp.inf), count=mask.astype(x.dtype))
-    steps = [list(_few_taps(axes)) for axes in together(windows, is_few)]
+    steps = [list(few_taps(axes)) for axes in together(windows, is_few)]
     for passes in steps:
         if mask is None:  # counts differ along an axis, never across
             state = state._replace(count=None)
@@ -91,7 +91,7 @@ def smooth(
     return state
 
 
-def _few_taps(axes: Group) -> Iterator[Group]:
+def few_taps(axes: Group) -> Iterator[Group]:
     """A large window that overlaps its neighbours as passes of few taps."""
     if len(axes) > 1 or axes[0].size <= BLOCK:
         yield axes
@@ -356,7 +356,7 @@ def sum_at_windows(
     def of_region(taps: list, shape: tuple, at: tuple) -> jax.Array:
         here = {k: cut_all(a, at) for k, a in around.items()}
         if not taps:
-            nothing = lax.full(shape, 0, cells["top"].dtype)
+            nothing = lax.full(shape, 0, rate.dtype)
             return of_sums(here, nothing, nothing)
         each = [terms(slab, here, rate) for _, slab in taps]
         return of_sums(here, *(reduce(lax.add, terms) for terms in zip(*each, strict=True)))
@@ -395,7 +395,7 @@ def sum_at_elements(
     def of_region(taps: list, shape: tuple, at: tuple) -> jax.Array:
         here = {k: cut_all(a, at) for k, a in cells.items()}
         each = [term(here, slab, rate) for _, slab in taps]
-        return reduce(lax.add, each) if each else lax.full(shape, 0, cells["top"].dtype)
+        return reduce(lax.add, each) if each else lax.full(shape, 0, rate.dtype)
 
     return over_inputs(of_region, around, group)
 

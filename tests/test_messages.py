@@ -28,6 +28,8 @@ WINDOWED = [
     jaxpool.avg_pool,
     jaxpool.lse_pool,
     jaxpool.softmax_pool,
+    jaxpool.lp_pool,
+    jaxpool.gem_pool,
 ]
 GLOBAL = [
     jaxpool.global_max_pool,
@@ -36,6 +38,8 @@ GLOBAL = [
     jaxpool.global_avg_pool,
     jaxpool.global_lse_pool,
     jaxpool.global_softmax_pool,
+    jaxpool.global_lp_pool,
+    jaxpool.global_gem_pool,
 ]
 ADAPTIVE = [
     jaxpool.adaptive_max_pool,
@@ -44,11 +48,13 @@ ADAPTIVE = [
     jaxpool.adaptive_avg_pool,
     jaxpool.adaptive_lse_pool,
     jaxpool.adaptive_softmax_pool,
+    jaxpool.adaptive_lp_pool,
     jaxpool.adaptive_max_pool_with_indices,
 ]
 LOCATED = [jaxpool.max_pool_with_indices, jaxpool.min_pool_with_indices]
 ALL = [*WINDOWED, *GLOBAL, *ADAPTIVE, *LOCATED]
 SOFT = [f for f in ALL if "lse" in f.__name__ or "softmax" in f.__name__]
+POWERS = [f for f in ALL if "lp" in f.__name__ or "gem" in f.__name__]
 
 
 def arguments(function: Callable) -> tuple:
@@ -509,12 +515,41 @@ def test_the_sign_of_a_traced_temperature_is_not_checked(function: Callable):
         jax.jit(lambda t: function(X, *args, temperature=t))(jnp.ones(2))
 
 
+# Powers
+
+BAD_POWERS: dict[str, tuple[type[Exception], Any, list[str]]] = {
+    "below 1": (ValueError, 0.5, [r"p=0\.5", "at least 1"]),
+    "not a number": (ValueError, float("nan"), ["p=nan"]),
+    "below 1 for one channel": (ValueError, jnp.asarray([1.0, 0.5, 2.0]), [r"0\.5"]),
+    "two for three channels": (ValueError, np.ones(2, np.float32), [r"\(2,\)", r"\(2, 8, 8, 3\)"]),
+    "complex": (TypeError, 1j, [r"complex|1j"]),
+    "text": (TypeError, "2", ["p='2'"]),
+    "none": (TypeError, None, ["p=None"]),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_POWERS)
+@pytest.mark.parametrize("function", POWERS, ids=names(POWERS))
+def test_bad_powers(function: Callable, bad: str):
+    error, p, says = BAD_POWERS[bad]
+    refuses(error, function, X, *arguments(function), p=p, says=[r"\bp\b", *says])
+
+
+@pytest.mark.parametrize(
+    ("error", "eps"),
+    [(ValueError, -1e-6), (ValueError, float("nan")), (TypeError, "0"), (TypeError, None)],
+)
+@pytest.mark.parametrize("function", [jaxpool.gem_pool, jaxpool.global_gem_pool])
+def test_bad_least_elements(function: Callable, error: type[Exception], eps):
+    refuses(error, function, X, *arguments(function), eps=eps, says=[f"eps={eps!r}"])
+
+
 # Types of x
 
 
-@pytest.mark.parametrize("function", SOFT, ids=names(SOFT))
+@pytest.mark.parametrize("function", SOFT + POWERS, ids=names(SOFT + POWERS))
 @pytest.mark.parametrize("dtype", ["int32", "uint8", "bool"])
-def test_soft_poolings_refuse_integers(function: Callable, dtype: str):
+def test_smooth_poolings_refuse_integers(function: Callable, dtype: str):
     args = arguments(function)
     refuses(TypeError, function, jnp.zeros(IMAGE, dtype), *args, says=[dtype, r"float|astype"])
 
