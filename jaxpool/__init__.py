@@ -7,6 +7,7 @@ as Flax modules; nothing here imports Flax.
 
 # a given output size
 from jaxpool._adaptive import adaptive_avg_pool as adaptive_avg_pool
+from jaxpool._adaptive import adaptive_lp_pool as adaptive_lp_pool
 from jaxpool._adaptive import adaptive_lse_pool as adaptive_lse_pool
 from jaxpool._adaptive import adaptive_max_pool as adaptive_max_pool
 from jaxpool._adaptive import adaptive_min_pool as adaptive_min_pool
@@ -48,6 +49,12 @@ from jaxpool._mixed import mixed_pool as mixed_pool
 from jaxpool._polyphase import polyphase_pool as polyphase_pool
 from jaxpool._polyphase import polyphase_unpool as polyphase_unpool
 
+# between average and max of |x|
+from jaxpool._power import gem_pool as gem_pool
+from jaxpool._power import global_gem_pool as global_gem_pool
+from jaxpool._power import global_lp_pool as global_lp_pool
+from jaxpool._power import lp_pool as lp_pool
+
 # several sizes at once
 from jaxpool._pyramid import spatial_pyramid_pool as spatial_pyramid_pool
 
@@ -72,6 +79,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "adaptive_avg_pool",
+    "adaptive_lp_pool",
     "adaptive_lse_pool",
     "adaptive_max_pool",
     "adaptive_max_pool_with_indices",
@@ -83,13 +91,17 @@ __all__ = [
     "blur_pool",
     "fractional_max_pool",
     "fractional_output_shape",
+    "gem_pool",
     "global_avg_pool",
+    "global_gem_pool",
+    "global_lp_pool",
     "global_lse_pool",
     "global_max_pool",
     "global_min_pool",
     "global_output_shape",
     "global_softmax_pool",
     "global_sum_pool",
+    "lp_pool",
     "lse_pool",
     "max_blur_pool",
     "max_pool",

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxpool import _bins, _prepare, _softmax
+from jaxpool import _bins, _power, _prepare, _softmax
 from jaxpool._geometry import Axes
 from jaxpool._prepare import Binned
 
@@ -223,6 +223,39 @@ def adaptive_softmax_pool(
     return _soft("adaptive_softmax_pool", call, temperature, "softmax")
 
 
+def adaptive_lp_pool(
+    x: ArrayLike,
+    output_shape: OutputShape,
+    *,
+    axis: Axes | None = None,
+    where: ArrayLike | None = None,
+    p: ArrayLike = 2.0,
+    normalize: bool = False,
+) -> jax.Array:
+    """Take the p-norm of every bin, whatever the size of x.
+
+        out[i] = (sum of |x|^p over bin i)^(1/p),    normalize=True: the mean
+
+    Args:
+      x: array [*batch, *space, channels] of floats, or any layout with `axis`.
+      output_shape, axis, where: as for `jaxpool.adaptive_max_pool`.
+      p, normalize: as for `jaxpool.lp_pool`.
+
+    Returns:
+      The pooled array; dtype, NaN, empty bins and derivatives as for `jaxpool.lp_pool`.
+
+    Raises:
+      ValueError, TypeError: for arguments that do not fit together, before anything is traced.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxpool import adaptive_lp_pool
+    >>> adaptive_lp_pool(jnp.array([3.0, 4.0, 12.0]), 2, axis=0).round(4)  # bins [3, 4], [4, 12]
+    Array([ 5.    , 12.6491], dtype=float32)
+    """
+    call = _prepare.adaptive("adaptive_lp_pool", x, output_shape, axis, where)
+    return _power.pool("adaptive_lp_pool", call, p, normalize=bool(normalize))
+
+
 def _extremum(name: str, call: Binned, **how: Any) -> jax.Array:
     _prepare.real_numbers(name, call)
     with jax.named_scope(name):
@@ -265,6 +298,7 @@ POOLS: dict[str, Callable[[str, Binned], jax.Array]] = {
     "min": partial(_extremum, largest=False),
     "avg": partial(_linear, mean=True),
     "sum": partial(_linear, mean=False),
+    "lp": partial(_power.pool, p=2.0, normalize=False),
     "lse": partial(_soft, temperature=1.0, kind="mean"),
     "softmax": partial(_soft, temperature=1.0, kind="softmax"),
 }

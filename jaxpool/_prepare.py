@@ -106,12 +106,13 @@ def real_numbers(name: str, call: Call | Binned) -> None:
 
 
 def floats(name: str, call: Call | Binned) -> None:
-    """Exponentials need floating-point numbers."""
+    """Exponentials and powers need floating-point numbers."""
     real_numbers(name, call)
     if not jnp.issubdtype(call.x.dtype, jnp.floating):
         fail(
             name,
-            f"x of dtype {call.x.dtype} holds no floating-point numbers, which exponentials need",
+            f"x of dtype {call.x.dtype} holds no floating-point numbers, which exponentials and"
+            " powers need",
             "x.astype(jnp.float32)",
             TypeError,
         )
@@ -145,6 +146,18 @@ def share(name: str, value: Any, call: Call | Binned) -> jax.Array:
         call,
         lambda given: (given >= 0) & (given <= 1),
         ("between 0 and 1", "a number from 0 to 1, such as 0.5"),
+    )
+
+
+def power(name: str, value: Any, call: Call | Binned) -> jax.Array:
+    """The power p of a power mean."""
+    return number(
+        name,
+        "p",
+        value,
+        call,
+        lambda given: given >= 1,
+        ("at least 1", "a number from 1 to jnp.inf, such as 2.0"),
     )
 
 

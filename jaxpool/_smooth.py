@@ -80,7 +80,7 @@ def smooth(
     state = Smooth(x)
     if mask is not None:
         state = Smooth(jnp.where(mask, x, -jnp.inf), count=mask.astype(x.dtype))
-    steps = list(_steps(axes))
+    steps = list(folds(axes))
     for passes in steps:
         if mask is None:  # counts differ along an axis, never across
             state = state._replace(count=None)
@@ -91,7 +91,7 @@ def smooth(
     return state
 
 
-def _steps(axes: _bins.Axes) -> Iterator[list[Any]]:
+def folds(axes: _bins.Axes) -> Iterator[list[Any]]:
     """The passes over axes that are folded together, one list after the other."""
     for group in _bins.steps(axes):
         if isinstance(group[0], Bins):

@@ -7,16 +7,17 @@ is one call of that function: what the arguments mean, and what happens at NaN, 
 empty windows, is written there. The mask `where` is data and goes to the call; blurs have none.
 Lists and arrays are stored as tuples, so that modules compare and hash.
 
-`LSEPool`, `SoftmaxPool` and their global and adaptive forms may learn their temperature:
+`LSEPool`, `SoftmaxPool`, `LpPool`, `GeMPool` and their global and adaptive forms may learn their
+`temperature` or their `p`:
 
-- `learn=None` keeps `temperature` fixed, `learn="layer"` learns one number for the whole layer,
+- `learn=None` keeps the number fixed, `learn="layer"` learns one for the whole layer,
   `learn="channel"` one per channel.
-- `temperature` is where learning starts: one number, or one per channel.
-- The parameter is `log_temperature`, of shape () or (channels,), in `param_dtype` (float32 unless
-  told). T = exp(log_temperature) is positive wherever an optimizer takes it, and kept between 2e-9
-  and 5e8.
+- `temperature` (or `p`) is where learning starts: one number, or one per channel.
+- The parameter is `log_temperature` (or `raw_p`), of shape () or (channels,), in
+  `param_dtype`, float32 unless told. T = exp(log_temperature), and p = 1 + softplus(raw_p): T stays
+  between 2e-9 and 5e8, and p between 1 and 1000, wherever an optimizer takes the parameter.
 - The channels are the last axis of x that is not pooled, in both layouts; `channel_axis` names
-  another. A one-dimensional `temperature`, learned or not, lies along that axis.
+  another. A one-dimensional `temperature` or `p`, learned or not, lies along that axis.
 
 So may `MixedPool` its `alpha`, from 0 to 1: alpha = sigmoid(logit_alpha).
 
@@ -42,6 +43,7 @@ from jaxpool._geometry import Axes, Levels, Padding, PerAxis
 from jaxpool._mixed import gated_pool
 from jaxpool._modules import (
     ALPHA,
+    POWER,
     TEMPERATURE,
     Learn,
     along,
@@ -61,6 +63,7 @@ from jaxpool._polyphase import learned_polyphase, mean_score
 __all__ = [
     "AdaptiveAvgPool",
     "AdaptiveLSEPool",
+    "AdaptiveLpPool",
     "AdaptiveMaxPool",
     "AdaptiveMaxPoolWithIndices",
     "AdaptiveMinPool",
@@ -70,14 +73,18 @@ __all__ = [
     "BlurPool",
     "FractionalMaxPool",
     "GatedPool",
+    "GeMPool",
     "GlobalAvgPool",
+    "GlobalGeMPool",
     "GlobalLSEPool",
+    "GlobalLpPool",
     "GlobalMaxPool",
     "GlobalMinPool",
     "GlobalSoftmaxPool",
     "GlobalSumPool",
     "LSEPool",
     "LearnedPolyphasePool",
+    "LpPool",
     "MaxBlurPool",
     "MaxPool",
     "MaxPoolWithIndices",
@@ -178,6 +185,21 @@ class _Random(_Pool, kw_only=True):
         if nn.merge_param("deterministic", self.deterministic, deterministic):
             return None
         return self.make_rng(self.rng_collection)
+
+
+class _Powered(_Learning, kw_only=True):
+    """A power, fixed or learned."""
+
+    _scalar = POWER
+
+    p: ArrayLike | tuple[float, ...] = 2.0
+
+
+class _GeM(_Powered, kw_only=True):
+    """The power and the least element of a generalized mean."""
+
+    p: ArrayLike | tuple[float, ...] = 3.0
+    eps: float = 1e-6
 
 
 class MaxPool(_Windowed, kw_only=True):
@@ -305,6 +327,52 @@ class SoftmaxPool(_Tempered, _Windowed, kw_only=True):
         return jaxpool.softmax_pool(x, **arguments(self), temperature=t, where=where)
 
 
+class LpPool(_Powered, _Windowed, kw_only=True):
+    """Take the p-norm of each window: `jaxpool.lp_pool`, p learnable.
+
+        out[o] = (sum of |x|^p over window o)^(1/p)
+        [*batch, *space, channels] -> [*batch, *out, channels]
+
+    p = 1 is the sum and p = inf the maximum of |x|; with `normalize=True`, p = 1 is the average.
+    How p is learned is written at the top of `jaxpool.linen` (Gulcehre, Cho, Pascanu and Bengio,
+    2014).
+
+    >>> import jax, jax.numpy as jnp, jaxpool.linen as jpl
+    >>> pool = jpl.LpPool((2, 2), learn="channel")
+    >>> y, variables = pool.init_with_output(jax.random.key(0), jnp.ones((1, 4, 4, 3)))
+    >>> y.shape, variables["params"]["raw_p"].shape
+    ((1, 2, 2, 3), (3,))
+    """
+
+    normalize: bool = False
+
+    @nn.compact
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        p = self._number(x)
+        return jaxpool.lp_pool(x, **arguments(self), p=p, where=where)
+
+
+class GeMPool(_GeM, _Windowed, kw_only=True):
+    """Take the generalized mean of each window: `jaxpool.gem_pool`, p learnable.
+
+        out[o] = (mean of max(x, eps)^p over window o)^(1/p)
+        [*batch, *space, channels] -> [*batch, *out, channels]
+
+    How p is learned is written at the top of `jaxpool.linen` (Radenovic, Tolias and Chum, 2018).
+
+    >>> import jax, jax.numpy as jnp, jaxpool.linen as jpl
+    >>> pool = jpl.GeMPool((2, 2), learn="layer")
+    >>> y, variables = pool.init_with_output(jax.random.key(0), jnp.ones((1, 4, 4, 3)))
+    >>> y.shape, variables["params"]["raw_p"].shape
+    ((1, 2, 2, 3), ())
+    """
+
+    @nn.compact
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        p = self._number(x)
+        return jaxpool.gem_pool(x, **arguments(self), p=p, where=where)
+
+
 class GlobalMaxPool(_Global, kw_only=True):
     """Take the maximum over whole axes: `jaxpool.global_max_pool` as a module.
 
@@ -407,6 +475,51 @@ class GlobalSoftmaxPool(_Tempered, _Global, kw_only=True):
     def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
         t = self._number(x)
         return jaxpool.global_softmax_pool(x, **arguments(self), temperature=t, where=where)
+
+
+class GlobalLpPool(_Powered, _Global, kw_only=True):
+    """Take the p-norm over whole axes: `jaxpool.global_lp_pool`, p learnable.
+
+        out = (sum of |x|^p over all positions)^(1/p)
+        [batch, *space, channels] -> [batch, channels]
+
+    `p`, `normalize` and how p is learned: see `LpPool`.
+
+    >>> import jax, jax.numpy as jnp, jaxpool.linen as jpl
+    >>> pool = jpl.GlobalLpPool(learn="layer")
+    >>> y, variables = pool.init_with_output(jax.random.key(0), jnp.ones((1, 2, 2, 3)))
+    >>> y.shape, variables["params"]["raw_p"].shape
+    ((1, 3), ())
+    """
+
+    normalize: bool = False
+
+    @nn.compact
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        p = self._number(x)
+        return jaxpool.global_lp_pool(x, **arguments(self), p=p, where=where)
+
+
+class GlobalGeMPool(_GeM, _Global, kw_only=True):
+    """Take the generalized mean over whole axes: `jaxpool.global_gem_pool`, p learnable.
+
+        out = (mean of max(x, eps)^p over all positions)^(1/p)
+        [batch, *space, channels] -> [batch, channels]
+
+    The image descriptor of Radenovic, Tolias and Chum (2018). `p`, `eps` and how p is learned: see
+    `GeMPool`.
+
+    >>> import jax, jax.numpy as jnp, jaxpool.linen as jpl
+    >>> pool = jpl.GlobalGeMPool(learn="layer")
+    >>> y, variables = pool.init_with_output(jax.random.key(0), jnp.ones((1, 2, 2, 3)))
+    >>> y.shape, variables["params"]["raw_p"].shape
+    ((1, 3), ())
+    """
+
+    @nn.compact
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        p = self._number(x)
+        return jaxpool.global_gem_pool(x, **arguments(self), p=p, where=where)
 
 
 class MaxPoolWithIndices(_Windowed, kw_only=True):
@@ -549,6 +662,29 @@ class AdaptiveSoftmaxPool(_Tempered, _Adaptive, kw_only=True):
     def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
         t = self._number(x)
         return jaxpool.adaptive_softmax_pool(x, **arguments(self), temperature=t, where=where)
+
+
+class AdaptiveLpPool(_Powered, _Adaptive, kw_only=True):
+    """Take the p-norm of each bin: `jaxpool.adaptive_lp_pool`, p learnable.
+
+        out[o] = (sum of |x|^p over bin o)^(1/p)
+        [*batch, *space, channels] -> [*batch, *output_shape, channels]
+
+    `p`, `normalize` and how p is learned: see `LpPool`.
+
+    >>> import jax, jax.numpy as jnp, jaxpool.linen as jpl
+    >>> pool = jpl.AdaptiveLpPool((3, 3), learn="channel")
+    >>> y, variables = pool.init_with_output(jax.random.key(0), jnp.ones((1, 4, 4, 3)))
+    >>> y.shape, variables["params"]["raw_p"].shape
+    ((1, 3, 3, 3), (3,))
+    """
+
+    normalize: bool = False
+
+    @nn.compact
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        p = self._number(x)
+        return jaxpool.adaptive_lp_pool(x, **arguments(self), p=p, where=where)
 
 
 class AdaptiveMaxPoolWithIndices(_Adaptive, kw_only=True):

@@ -5,21 +5,22 @@ Write `import jaxpool.nnx as jpn`; `import jaxpool` alone does not load Flax.
 Every class has its function's arguments, with the same names and defaults, and `__call__(x, where)`
 is one call of that function: what the arguments mean, and what happens at NaN, ties, padding and
 empty windows, is written there. The mask `where` is data and goes to the call; blurs have none.
-Lists and NumPy arrays are stored as tuples, which NNX takes as static; a `temperature` given as a
-jax.Array is data to NNX, so it may change between two calls of a compiled function.
+Lists and NumPy arrays are stored as tuples, which NNX takes as static; a `temperature` or `p` given
+as a jax.Array is data to NNX, so it may change between two calls of a compiled function.
 
-`LSEPool`, `SoftmaxPool` and their global and adaptive forms may learn their temperature:
+`LSEPool`, `SoftmaxPool`, `LpPool`, `GeMPool` and their global and adaptive forms may learn their
+`temperature` or their `p`:
 
-- `learn=None` keeps `temperature` fixed, `learn="layer"` learns one number for the whole layer,
+- `learn=None` keeps the number fixed, `learn="layer"` learns one for the whole layer,
   `learn="channel"` one per channel.
-- `temperature` is where learning starts: one number, or one per channel.
+- `temperature` (or `p`) is where learning starts: one number, or one per channel.
 - `features` says how many channels there are: NNX makes its parameters before it sees any x. Only
-  `learn="channel"` needs it, and only where `temperature` is one number.
-- The parameter is `log_temperature`, an `nnx.Param` of shape () or (features,), in `param_dtype`
-  (float32 unless told). T = exp(log_temperature) is positive wherever an optimizer takes it, and
-  kept between 2e-9 and 5e8.
+  `learn="channel"` needs it, and only where the start is one number.
+- The parameter is `log_temperature` (or `raw_p`), an `nnx.Param` of shape () or (features,), in
+  `param_dtype`, float32 unless told. T = exp(log_temperature), and p = 1 + softplus(raw_p): T stays
+  between 2e-9 and 5e8, and p between 1 and 1000, wherever an optimizer takes the parameter.
 - The channels are the last axis of x that is not pooled, in both layouts; `channel_axis` names
-  another. A one-dimensional `temperature`, learned or not, lies along that axis.
+  another. A one-dimensional `temperature` or `p`, learned or not, lies along that axis.
 
 So may `MixedPool` its `alpha`, from 0 to 1: alpha = sigmoid(logit_alpha).
 
@@ -48,6 +49,7 @@ from jaxpool._geometry import Axes, Levels, Padding, PerAxis
 from jaxpool._mixed import gated_pool
 from jaxpool._modules import (
     ALPHA,
+    POWER,
     TEMPERATURE,
     Learn,
     along,
@@ -67,6 +69,7 @@ from jaxpool._polyphase import learned_polyphase, mean_score
 __all__ = [
     "AdaptiveAvgPool",
     "AdaptiveLSEPool",
+    "AdaptiveLpPool",
     "AdaptiveMaxPool",
     "AdaptiveMaxPoolWithIndices",
     "AdaptiveMinPool",
@@ -76,14 +79,18 @@ __all__ = [
     "BlurPool",
     "FractionalMaxPool",
     "GatedPool",
+    "GeMPool",
     "GlobalAvgPool",
+    "GlobalGeMPool",
     "GlobalLSEPool",
+    "GlobalLpPool",
     "GlobalMaxPool",
     "GlobalMinPool",
     "GlobalSoftmaxPool",
     "GlobalSumPool",
     "LSEPool",
     "LearnedPolyphasePool",
+    "LpPool",
     "MaxBlurPool",
     "MaxPool",
     "MaxPoolWithIndices",
@@ -230,6 +237,23 @@ def _draw(module: Any, rngs: nnx.Rngs | None, stream: str) -> jax.Array:
     return rngs[stream]()
 
 
+@nnx.dataclass(eq=False, kw_only=True)
+class _Powered(_Learning):
+    """A power, fixed or learned."""
+
+    _scalar = POWER
+
+    p: ArrayLike | tuple[float, ...] = 2.0
+
+
+@nnx.dataclass(eq=False, kw_only=True)
+class _GeM(_Powered):
+    """The power and the least element of a generalized mean."""
+
+    p: ArrayLike | tuple[float, ...] = 3.0
+    eps: float = 1e-6
+
+
 class MaxPool(_Windowed):
     """Take the maximum of each window: `jaxpool.max_pool` as a module.
 
@@ -354,6 +378,54 @@ class SoftmaxPool(_Tempered, _Windowed):
         return jaxpool.softmax_pool(x, **arguments(self), temperature=t, where=where)
 
 
+@nnx.dataclass(eq=False, kw_only=True)
+class LpPool(_Powered, _Windowed):
+    """Take the p-norm of each window: `jaxpool.lp_pool`, p learnable.
+
+        out[o] = (sum of |x|^p over window o)^(1/p)
+        [*batch, *space, channels] -> [*batch, *out, channels]
+
+    p = 1 is the sum and p = inf the maximum of |x|; with `normalize=True`, p = 1 is the average.
+    How p is learned is written at the top of `jaxpool.nnx` (Gulcehre, Cho, Pascanu and Bengio,
+    2014).
+
+    >>> import jax.numpy as jnp, jaxpool.nnx as jpn
+    >>> pool = jpn.LpPool((2, 2), learn="channel", features=3)
+    >>> pool(jnp.ones((1, 4, 4, 3))).shape
+    (1, 2, 2, 3)
+    >>> pool.raw_p.shape
+    (3,)
+    """
+
+    normalize: bool = False
+
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        p = self._number(x)
+        return jaxpool.lp_pool(x, **arguments(self), p=p, where=where)
+
+
+@nnx.dataclass(eq=False, kw_only=True)
+class GeMPool(_GeM, _Windowed):
+    """Take the generalized mean of each window: `jaxpool.gem_pool`, p learnable.
+
+        out[o] = (mean of max(x, eps)^p over window o)^(1/p)
+        [*batch, *space, channels] -> [*batch, *out, channels]
+
+    How p is learned is written at the top of `jaxpool.nnx` (Radenovic, Tolias and Chum, 2018).
+
+    >>> import jax.numpy as jnp, jaxpool.nnx as jpn
+    >>> pool = jpn.GeMPool((2, 2), learn="layer")
+    >>> pool(jnp.ones((1, 4, 4, 3))).shape
+    (1, 2, 2, 3)
+    >>> pool.raw_p.shape
+    ()
+    """
+
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        p = self._number(x)
+        return jaxpool.gem_pool(x, **arguments(self), p=p, where=where)
+
+
 class GlobalMaxPool(_Global):
     """Take the maximum over whole axes: `jaxpool.global_max_pool` as a module.
 
@@ -454,6 +526,53 @@ class GlobalSoftmaxPool(_Tempered, _Global):
     def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
         t = self._number(x)
         return jaxpool.global_softmax_pool(x, **arguments(self), temperature=t, where=where)
+
+
+@nnx.dataclass(eq=False, kw_only=True)
+class GlobalLpPool(_Powered, _Global):
+    """Take the p-norm over whole axes: `jaxpool.global_lp_pool`, p learnable.
+
+        out = (sum of |x|^p over all positions)^(1/p)
+        [batch, *space, channels] -> [batch, channels]
+
+    `p`, `normalize` and how p is learned: see `LpPool`.
+
+    >>> import jax.numpy as jnp, jaxpool.nnx as jpn
+    >>> pool = jpn.GlobalLpPool(learn="layer")
+    >>> pool(jnp.ones((1, 2, 2, 3))).shape
+    (1, 3)
+    >>> pool.raw_p.shape
+    ()
+    """
+
+    normalize: bool = False
+
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        p = self._number(x)
+        return jaxpool.global_lp_pool(x, **arguments(self), p=p, where=where)
+
+
+@nnx.dataclass(eq=False, kw_only=True)
+class GlobalGeMPool(_GeM, _Global):
+    """Take the generalized mean over whole axes: `jaxpool.global_gem_pool`, p learnable.
+
+        out = (mean of max(x, eps)^p over all positions)^(1/p)
+        [batch, *space, channels] -> [batch, channels]
+
+    The image descriptor of Radenovic, Tolias and Chum (2018). `p`, `eps` and how p is learned: see
+    `GeMPool`.
+
+    >>> import jax.numpy as jnp, jaxpool.nnx as jpn
+    >>> pool = jpn.GlobalGeMPool(learn="layer")
+    >>> pool(jnp.ones((1, 2, 2, 3))).shape
+    (1, 3)
+    >>> pool.raw_p.shape
+    ()
+    """
+
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        p = self._number(x)
+        return jaxpool.global_gem_pool(x, **arguments(self), p=p, where=where)
 
 
 class MaxPoolWithIndices(_Windowed):
@@ -594,6 +713,30 @@ class AdaptiveSoftmaxPool(_Tempered, _Adaptive):
     def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
         t = self._number(x)
         return jaxpool.adaptive_softmax_pool(x, **arguments(self), temperature=t, where=where)
+
+
+@nnx.dataclass(eq=False, kw_only=True)
+class AdaptiveLpPool(_Powered, _Adaptive):
+    """Take the p-norm of each bin: `jaxpool.adaptive_lp_pool`, p learnable.
+
+        out[o] = (sum of |x|^p over bin o)^(1/p)
+        [*batch, *space, channels] -> [*batch, *output_shape, channels]
+
+    `p`, `normalize` and how p is learned: see `LpPool`.
+
+    >>> import jax.numpy as jnp, jaxpool.nnx as jpn
+    >>> pool = jpn.AdaptiveLpPool((3, 3), learn="channel", features=3)
+    >>> pool(jnp.ones((1, 4, 4, 3))).shape
+    (1, 3, 3, 3)
+    >>> pool.raw_p.shape
+    (3,)
+    """
+
+    normalize: bool = False
+
+    def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
+        p = self._number(x)
+        return jaxpool.adaptive_lp_pool(x, **arguments(self), p=p, where=where)
 
 
 class AdaptiveMaxPoolWithIndices(_Adaptive):

@@ -165,6 +165,25 @@ def mixed(values, padded, *, alpha=0.5, count_include_pad=False):
     return alpha * top + (1 - alpha) * average, slopes
 
 
+def norm(values, padded, *, p=2.0, normalize=False):
+    """In units of the largest element, so that no power overflows or vanishes."""
+    if any(map(math.isnan, values)):
+        return math.nan, [math.nan] * len(values)
+    top = max(map(abs, values), default=0.0)
+    if top == 0:
+        return 0.0, [0.0] * len(values)
+    n = len(values) if normalize else 1
+    ratios = [abs(v) / top for v in values]
+    level = sum(ratio**p for ratio in ratios) / n
+    slopes = [ratio ** (p - 1) * level ** (1 / p - 1) / n if ratio else 0.0 for ratio in ratios]
+    return top * level ** (1 / p), list(map(math.copysign, slopes, values))
+
+
+def gem(values, padded, *, p=3.0, eps=1e-6):
+    y, slopes = norm([v if not v < eps else eps for v in values], padded, p=p, normalize=True)
+    return y, [0.0 if v < eps else slope for v, slope in zip(values, slopes, strict=True)]
+
+
 # Pooling
 
 
@@ -323,7 +342,7 @@ def max_blur_pool(
     return blurred.after(first)
 
 
-def norm(values: Sequence[float], *, order: float = 2) -> float:
+def phase_norm(values: Sequence[float], *, order: float = 2) -> float:
     if order == math.inf:
         return math.nan if any(map(math.isnan, values)) else max(map(abs, values), default=0.0)
     return sum(abs(value) ** order for value in values) ** (1 / order)
@@ -442,8 +461,11 @@ def _pool(
     x = np.asarray(x)
     x = x.astype(complex if np.iscomplexobj(x) else float)
     real = np.broadcast_to(True if where is None else where, x.shape)
-    if "temperature" in options:  # one number, or an array that broadcasts against x
-        temperature = np.broadcast_to(np.asarray(options["temperature"], float), x.shape)
+    numbers = {  # one each, or an array that broadcasts against x
+        name: np.broadcast_to(np.asarray(options[name], float), x.shape)
+        for name in ("temperature", "p")
+        if name in options
+    }
 
     shape = tuple(len(seen[a]) if a in seen else size for a, size in enumerate(x.shape))
     values = np.zeros(shape, x.dtype)
@@ -459,12 +481,9 @@ def _pool(
                 padded += 1
             elif real[into]:
                 inputs.append(into)
-        if "temperature" in options:
-            corner = tuple(0 if a in seen else o for a, o in enumerate(out))
-            options = {
-                **options,
-                "temperature": temperature[corner].item() if temperature.size else 1.0,
-            }
+        corner = tuple(0 if a in seen else o for a, o in enumerate(out))
+        here = {name: n[corner].item() if n.size else 1.0 for name, n in numbers.items()}
+        options = {**options, **here}
         values[out], slope = reduction([x[into].item() for into in inputs], padded, **options)
         slopes += [(out, into, s) for into, s in zip(inputs, slope, strict=False)]
     return Pooled(values, slopes, x.shape)

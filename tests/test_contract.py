@@ -52,6 +52,7 @@ class Op:
     mean: bool = False  # ... and gives float32 for them
     selects: bool = False  # gives one of the elements: exact, and with one winner
     soft: bool = False  # has a temperature
+    power: bool = False  # has a power
     linear: bool = False
     located: Callable | None = None  # the same with indices
     alike: bool = False  # little differs from another row's code: once, in float32, is enough
@@ -125,6 +126,9 @@ EXP = {"temperature": 0.7, "normalize": False}
 FAR = {"divisor_override": 3}
 BARE = {"count_include_pad": False}
 ONE = {"temperature": 1.0}
+POWER = {"p": 3.5, "normalize": True}
+TWO = {"p": 2}
+FOUR = {"p": 4}
 r = reference
 
 
@@ -174,6 +178,9 @@ OPS = [
     Op("lse", jaxpool.lse_pool, r.lse, ONE, empty=-INF, whole=False, soft=True),
     Op("lse-sum", jaxpool.lse_pool, r.lse, EXP, empty=-INF, whole=False, soft=True, alike=True),
     Op("softmax", jaxpool.softmax_pool, r.softmax, ONE, whole=False, soft=True),
+    Op("lp", jaxpool.lp_pool, r.norm, whole=False, power=True),
+    Op("lp-mean", jaxpool.lp_pool, r.norm, POWER, whole=False, power=True, twin=True),
+    Op("gem", jaxpool.gem_pool, r.gem, whole=False, power=True, twin=True),
     Op("global-max", jaxpool.global_max_pool, r.maximum, empty=-INF, selects=True),
     Op("global-min", jaxpool.global_min_pool, r.minimum, empty=INF, selects=True, alike=True),
     Op("global-sum", jaxpool.global_sum_pool, r.total, linear=True, alike=True),
@@ -182,12 +189,15 @@ OPS = [
     Op("global-lse-sum", jaxpool.global_lse_pool, r.lse, EXP, empty=-INF, whole=False, soft=True,
         alike=True),
     Op("global-softmax", jaxpool.global_softmax_pool, r.softmax, ONE, whole=False, soft=True),
+    Op("global-lp", jaxpool.global_lp_pool, r.norm, FOUR, whole=False, power=True, twin=True),
+    Op("global-gem", jaxpool.global_gem_pool, r.gem, TWO, whole=False, power=True, twin=True),
     Op("adaptive-max", jaxpool.adaptive_max_pool, r.maximum, empty=-INF, selects=True),
     Op("adaptive-min", jaxpool.adaptive_min_pool, r.minimum, empty=INF, selects=True, twin=True),
     Op("adaptive-sum", jaxpool.adaptive_sum_pool, r.total, linear=True, twin=True),
     Op("adaptive-avg", jaxpool.adaptive_avg_pool, r.mean, mean=True, linear=True),
     Op("adaptive-lse", jaxpool.adaptive_lse_pool, r.lse, EXP, empty=-INF, whole=False, soft=True),
     Op("adaptive-softmax", jaxpool.adaptive_softmax_pool, r.softmax, ONE, whole=False, soft=True),
+    Op("adaptive-lp", jaxpool.adaptive_lp_pool, r.norm, POWER, whole=False, power=True, twin=True),
     located("located-max", jaxpool.max_pool_with_indices, r.maximum, empty=-INF),
     located("located-min", jaxpool.min_pool_with_indices, r.minimum, empty=INF, twin=True),
     located("adaptive-located-max", jaxpool.adaptive_max_pool_with_indices, r.maximum, empty=-INF),
@@ -201,9 +211,10 @@ OPS = [
     Op("pyramid-avg", jaxpool.spatial_pyramid_pool, r.mean, {"pool": "avg"}, mean=True, linear=True,
         alike=True),
     Op("unpool", unpool, r.total, linear=True),
-    Op("polyphase", jaxpool.polyphase_pool, r.norm, selects=True),
-    Op("polyphase-1", jaxpool.polyphase_pool, r.norm, {"order": 1}, selects=True, twin=True),
-    Op("polyphase-inf", jaxpool.polyphase_pool, r.norm, {"order": INF}, selects=True, twin=True),
+    Op("polyphase", jaxpool.polyphase_pool, r.phase_norm, selects=True),
+    Op("polyphase-1", jaxpool.polyphase_pool, r.phase_norm, {"order": 1}, selects=True, twin=True),
+    Op("polyphase-inf", jaxpool.polyphase_pool, r.phase_norm, {"order": INF}, selects=True,
+        twin=True),
 ]
 # fmt: on
 
@@ -759,7 +770,7 @@ def test_the_dtype_is_kept(op: Op, dtype):
     exact = y.dtype.kind in "iub"
     expected = reference.as_dtype(op.expect(x, call).values, y.dtype)
     # The oracle computes in float64, so it is no judge of the last bit there.
-    steps = 0 if op.selects or exact else 4 if y.dtype == jnp.float64 else 1
+    steps = 0 if op.selects or exact else 4 if y.dtype == jnp.float64 else 1 + op.power
     assert_equal(y, expected, 0 if not steps else steps * float(jnp.finfo(y.dtype).eps))
     if y.dtype == dtype and dtype in FLOATS:
         gradient = jax.grad(lambda x: op(x, call).astype(jnp.float32).sum())
@@ -791,7 +802,7 @@ SIXTEEN = [
         (jnp.float16, 32 if op.soft else 64, 1.0),
         (jnp.float16, 256, 2.0),
     ]
-    if op.linear or (op.soft and size < 256)
+    if op.linear or op.power or (op.soft and size < 256)
 ]
 
 

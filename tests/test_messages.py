@@ -37,6 +37,8 @@ WINDOWED = [
     jaxpool.softmax_pool,
     jaxpool.mixed_pool,
     stochastic_pool,
+    jaxpool.lp_pool,
+    jaxpool.gem_pool,
 ]
 GLOBAL = [
     jaxpool.global_max_pool,
@@ -45,6 +47,8 @@ GLOBAL = [
     jaxpool.global_avg_pool,
     jaxpool.global_lse_pool,
     jaxpool.global_softmax_pool,
+    jaxpool.global_lp_pool,
+    jaxpool.global_gem_pool,
 ]
 ADAPTIVE = [
     jaxpool.adaptive_max_pool,
@@ -53,12 +57,14 @@ ADAPTIVE = [
     jaxpool.adaptive_avg_pool,
     jaxpool.adaptive_lse_pool,
     jaxpool.adaptive_softmax_pool,
+    jaxpool.adaptive_lp_pool,
     jaxpool.adaptive_max_pool_with_indices,
 ]
 LOCATED = [jaxpool.max_pool_with_indices, jaxpool.min_pool_with_indices]
 BLURS = [jaxpool.blur_pool, jaxpool.max_blur_pool]
 ALL = [*WINDOWED, *GLOBAL, *ADAPTIVE, *LOCATED]
 SOFT = [f for f in ALL if "lse" in f.__name__ or "softmax" in f.__name__]
+POWERS = [f for f in ALL if "lp" in f.__name__ or "gem" in f.__name__]
 
 
 def arguments(function: Callable) -> tuple:
@@ -661,12 +667,44 @@ def test_bad_keys(error: type[Exception], key, says: list[str]):
     assert jaxpool.stochastic_pool(key, X, (2, 2), deterministic=True).shape == (2, 4, 4, 3)
 
 
+# Powers
+
+BAD_POWERS: dict[str, tuple[type[Exception], Any, list[str]]] = {
+    "below 1": (ValueError, 0.5, [r"p=0\.5", "at least 1"]),
+    "not a number": (ValueError, float("nan"), ["p=nan"]),
+    "below 1 for one channel": (ValueError, jnp.asarray([1.0, 0.5, 2.0]), [r"0\.5"]),
+    "two for three channels": (ValueError, np.ones(2, np.float32), [r"\(2,\)", r"\(2, 8, 8, 3\)"]),
+    "complex": (TypeError, 1j, [r"complex|1j"]),
+    "text": (TypeError, "2", ["p='2'"]),
+    "none": (TypeError, None, ["p=None"]),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_POWERS)
+@pytest.mark.parametrize("function", POWERS, ids=names(POWERS))
+def test_bad_powers(function: Callable, bad: str):
+    error, p, says = BAD_POWERS[bad]
+    refuses(error, function, X, *arguments(function), p=p, says=[r"\bp\b", *says])
+
+
+@pytest.mark.parametrize(
+    ("error", "eps"),
+    [(ValueError, -1e-6), (ValueError, float("nan")), (TypeError, "0"), (TypeError, None)],
+)
+@pytest.mark.parametrize("function", [jaxpool.gem_pool, jaxpool.global_gem_pool])
+def test_bad_least_elements(function: Callable, error: type[Exception], eps):
+    refuses(error, function, X, *arguments(function), eps=eps, says=[f"eps={eps!r}"])
+
+
 # Types of x
 
 
-@pytest.mark.parametrize("function", [*SOFT, stochastic_pool], ids=names([*SOFT, stochastic_pool]))
+SMOOTH = [*SOFT, *POWERS, stochastic_pool]
+
+
+@pytest.mark.parametrize("function", SMOOTH, ids=names(SMOOTH))
 @pytest.mark.parametrize("dtype", ["int32", "uint8", "bool"])
-def test_soft_poolings_refuse_integers(function: Callable, dtype: str):
+def test_smooth_poolings_refuse_integers(function: Callable, dtype: str):
     args = arguments(function)
     refuses(TypeError, function, jnp.zeros(IMAGE, dtype), *args, says=[dtype, r"float|astype"])
 

@@ -18,29 +18,35 @@ from flax import nnx
 import jaxpool
 import jaxpool.linen as jpl
 import jaxpool.nnx as jpn
+from jaxpool._modules import POWER, learned
 
-WINDOWED = ["MaxPool", "MinPool", "SumPool", "AvgPool", "LSEPool", "SoftmaxPool"]
+WINDOWED = ["MaxPool", "MinPool", "SumPool", "AvgPool", "LSEPool", "SoftmaxPool", "LpPool"]
+ADAPTIVE = [f"Adaptive{name}" for name in [*WINDOWED, "MaxPoolWithIndices"]]
+WINDOWED += ["GeMPool"]
 GLOBAL = [f"Global{name}" for name in WINDOWED]
 LOCATED = ["MaxPoolWithIndices", "MinPoolWithIndices"]
-ADAPTIVE = [f"Adaptive{name}" for name in [*WINDOWED, LOCATED[0]]]
 OTHERS = ["MaxUnpool", "FractionalMaxPool", "SpatialPyramidPool", "BlurPool", "MaxBlurPool"]
 OTHERS += ["MixedPool", "StochasticPool", "PolyphasePool", "PolyphaseUnpool"]
 GATED = "GatedPool"  # mixed_pool at the odds of a gate, a function of the modules alone
 LEARNED = "LearnedPolyphasePool"
 ALL = [*WINDOWED, *LOCATED, *GLOBAL, *ADAPTIVE, *OTHERS]
 TEMPERED = [name for name in WINDOWED + GLOBAL if "LSE" in name or "Softmax" in name]
+POWERED = [name for name in WINDOWED + GLOBAL if "Lp" in name or "GeM" in name]
 EXTRA = {
     "MixedPool": [{"alpha": [0.1, 0.5, 1]}, {"alpha": np.float32(0.3), "count_include_pad": True}],
     "AvgPool": [{"count_include_pad": False}, {"divisor_override": 3}],
     "LSEPool": [{"temperature": 0.3}, {"temperature": [0.5, 1, 2], "normalize": False}],
     "SoftmaxPool": [{"temperature": 0.3}, {"temperature": np.array([0.5, 1.0, 2.0])}],
+    "LpPool": [{"p": 3}, {"p": [1, 2.5, 9], "normalize": True}, {"p": float("inf")}],
+    "GeMPool": [{"p": np.array([1.0, 3.0, 4.0]), "eps": 0.1}],
 }
 LEARN = {"learn", "features", "channel_axis", "param_dtype", "rngs", "rng_collection"}
 
 
 def function(name):
     """GlobalLSEPool -> jaxpool.global_lse_pool."""
-    words = re.findall("[A-Z][a-z]+", name.replace("LSE", "Lse").replace("Gated", "Mixed"))
+    plain = name.replace("LSE", "Lse").replace("GeM", "Gem").replace("Gated", "Mixed")
+    words = re.findall("[A-Z][a-z]+", plain)
     return getattr(jaxpool, "_".join(words).lower())
 
 
@@ -97,7 +103,7 @@ def test_global_modules_equal_the_function(name):
     for axis, keepdims in (None, False), (1, True), ([1, 2], True):
         check_same(name, axis=axis, keepdims=keepdims)
     check_same(name, where=masks())
-    for options in EXTRA.get(name.removeprefix("Global"), []) if name in TEMPERED else []:
+    for options in EXTRA.get(name.removeprefix("Global"), []) if name in TEMPERED + POWERED else []:
         check_same(name, **options)
 
 
@@ -641,6 +647,86 @@ def test_the_result_keeps_the_dtype_of_x(name, dtype):
     y, params = linen(getattr(jpl, name)(*window(name), learn="channel"), x)
     assert y.dtype == dtype and params["log_temperature"].dtype == jnp.float32
     assert getattr(jpn, name)(*window(name), learn="layer")(x).dtype == dtype
+
+
+# The learned power
+
+
+@pytest.mark.parametrize("learn", ["layer", "channel"])
+@pytest.mark.parametrize("name", POWERED)
+def test_a_learned_power_starts_where_it_is_told(name, learn):
+    x, where, features = images(), masks(), 3 if learn == "channel" else None
+    expected = function(name)(x, *window(name), p=2.5, where=where)
+    y, params = linen(getattr(jpl, name)(*window(name), p=2.5, learn=learn), x, where=where)
+    assert params["raw_p"].shape == (() if features is None else (features,))
+    np.testing.assert_allclose(y, expected, rtol=1e-5)
+    module = getattr(jpn, name)(*window(name), p=2.5, learn=learn, features=features)
+    np.testing.assert_array_equal(module.raw_p[...], params["raw_p"])
+    np.testing.assert_array_equal(module(x, where=where), y)
+
+
+@pytest.mark.parametrize("p", [1.01, 3.0, 50.0])
+def test_a_power_is_read_as_it_was_written(p):
+    np.testing.assert_allclose(learned(POWER, POWER.write(jnp.float32(p))), p, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("goal", "end"), [(1.0, "Max"), (-1.0, "Avg")])
+def test_a_power_stays_in_its_range_through_large_steps(goal, end):
+    """Towards the average p falls to 1, towards the maximum it grows to 1000, and not beyond."""
+    x = jnp.abs(images())
+    module = jpl.LpPool((2, 2), p=3.0, normalize=True, learn="channel")
+    _, params = linen(module, x)
+
+    @jax.jit
+    @jax.value_and_grad
+    def loss(params):
+        return -goal * jnp.sum(module.apply({"params": params}, x))
+
+    for _ in range(40):
+        value, grads = loss(params)
+        chex.assert_tree_all_finite((value, grads))
+        params = jax.tree.map(lambda p, g: p - 1e4 * g, params, grads)
+        p = learned(POWER, params["raw_p"])
+        assert np.all((p >= 1) & (p <= 1000))
+    y = module.apply({"params": params}, x)
+    chex.assert_trees_all_close(y, function(f"{end}Pool")(x, (2, 2)), rtol=2e-3)
+
+
+def test_a_power_can_be_fitted():
+    """The teacher's p comes back, per channel, from outputs alone."""
+    x, teacher = images(), jnp.array([1.2, 3.0, 6.0])
+    target = jaxpool.gem_pool(x, (2, 2), p=teacher)
+    pool = jpn.GeMPool((2, 2), learn="channel", features=3)
+
+    @nnx.jit
+    def step(pool):
+        grads = nnx.grad(lambda pool: jnp.sum((pool(x) - target) ** 2))(pool)
+        raw = pool.raw_p
+        raw[...] = raw[...] - 0.5 * grads["raw_p"][...]
+
+    for _ in range(500):
+        step(pool)
+    np.testing.assert_allclose(learned(POWER, pool.raw_p[...]), teacher, rtol=0.05)
+
+
+@pytest.mark.parametrize("module", [jpl, jpn])
+@pytest.mark.parametrize("p", [1.0, 0.5, 1e4, float("inf")])
+def test_a_power_at_the_end_cannot_be_learned_from(module, p):
+    message = f"^LpPool: p={p} cannot be learned from.*strictly between 1 and 1e.03"
+    with pytest.raises(ValueError, match=message):
+        module.LpPool((2, 2), p=p, learn="layer")
+
+
+@pytest.mark.parametrize("name", ["LSEPool", "LpPool"])
+def test_the_dtype_of_a_parameter_is_told(name):
+    dtype = jnp.dtype(jnp.bfloat16)
+    module = getattr(jpl, name)((2, 2), learn="layer", param_dtype=dtype)
+    y, params = linen(module, images())
+    (parameter,) = params.values()
+    assert parameter.dtype == dtype and y.dtype == jnp.float32
+    other = getattr(jpn, name)((2, 2), learn="layer", param_dtype=dtype)
+    np.testing.assert_array_equal(other(images()), y)
+    assert jax.tree.leaves(nnx.state(other))[0].dtype == dtype
 
 
 # Inside other modules and transformations

@@ -35,7 +35,9 @@ OPTIONS["mixed_pool"] = {"count_include_pad": False, "alpha": 0.5}
 for kind in ("", "global_", "adaptive_"):
     OPTIONS[f"{kind}lse_pool"] = {"temperature": 1.0, "normalize": True}
     OPTIONS[f"{kind}softmax_pool"] = {"temperature": 1.0}
-WINDOWED = ["max_pool", "min_pool", "sum_pool", "avg_pool", "lse_pool", "softmax_pool"]
+    OPTIONS[f"{kind}lp_pool"] = {"p": 2.0, "normalize": False}
+    OPTIONS[f"{kind}gem_pool"] = {"p": 3.0, "eps": 1e-6}
+WINDOWED = ["max_pool", "min_pool", "sum_pool", "avg_pool", "lse_pool", "softmax_pool", "lp_pool"]
 LOCATED = ["max_pool_with_indices", "min_pool_with_indices"]
 ADAPTIVE = [f"adaptive_{name}" for name in [*WINDOWED, LOCATED[0]]]
 SHAPES = ["output_shape", *(f"{k}_output_shape" for k in ("global", "adaptive"))]
@@ -43,6 +45,7 @@ SHAPES += ["fractional_output_shape", "pyramid_output_shape", "receptive_field",
 OTHERS = ["max_unpool", "fractional_max_pool", "spatial_pyramid_pool", "blur_pool", "max_blur_pool"]
 OTHERS += ["stochastic_pool", "polyphase_pool", "polyphase_unpool"]
 FUNCTIONS = [*WINDOWED, "mixed_pool", *LOCATED, *(f"global_{name}" for name in WINDOWED), *ADAPTIVE]
+FUNCTIONS += ["gem_pool", "global_gem_pool"]
 
 
 # What an import loads
@@ -175,8 +178,8 @@ def test_equal_shapes_are_traced_once(name):
     for value in 1.0, 2.0, 3.0:
         x = jnp.full((1, 4, 4, 2), value)
         options = {"where": x > 0}
-        if "temperature" in signature(name):
-            options["temperature"] = jnp.float32(value)  # data: another one compiles nothing
+        for number in {"temperature", "p"} & set(signature(name)):
+            options[number] = jnp.float32(value)  # data: another one compiles nothing
         chex.assert_tree_all_finite(run(x, options))
 
 

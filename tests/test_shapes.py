@@ -121,7 +121,7 @@ def maxima(jaxpr):
 # Symbolic sizes
 
 WINDOW = ((2, 2),)
-NAMES = ("max", "min", "sum", "avg", "lse", "softmax")
+NAMES = ("max", "min", "sum", "avg", "lse", "softmax", "lp")
 OPS = {
     **dict.fromkeys((*NAMES, "max_with_indices", "min_with_indices"), WINDOW),
     **{f"adaptive_{name}": ((3, 4),) for name in (*NAMES, "max_with_indices")},

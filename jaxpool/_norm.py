@@ -1,0 +1,204 @@
+"""The norms of windows, (sum |x|^p)^(1/p), and their derivatives.
+
+Every window is measured in units of its own largest element, so that no power is too large or too
+small for the dtype:
+
+    y = L^(1/p) / s,    L = sum r^p,    r = s*|x|,    s = 1 / max|x|
+
+L lies between 1 and the number of elements. s cancels out of every derivative, and is no variable:
+
+    y' = L^(1/p - 1) * sum sign(x) r^(p-1) x' + y * (sum r^p log(r) / (p*L) - log(L) / p^2) * p'
+
+The norm of norms is the norm of all, so axes are folded one after the other, and large windows in
+several passes. Padding is 0, which adds nothing. A few whole p are multiplications alone.
+"""
+
+from functools import partial
+from math import inf
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_derivatives import SymbolicZero
+
+from jaxpool import _bins
+from jaxpool._linear import apart, linear_pair
+from jaxpool._reduce import Group
+from jaxpool._slices import cut
+from jaxpool._smooth import folds, reach, sum_at_elements, sum_at_windows, surround
+
+WHOLE = (1, 2, 3, 4)  # the powers that are multiplications
+# A larger p, which is traced, counts as this. (Powers of elements that only rounding tells apart
+# should not differ much.)
+MOST = 1e6
+
+
+def norm(x: jax.Array, axes: _bins.Axes, p: jax.Array, known: Any) -> jax.Array:
+    """The norm of every window or bin; `known` is p where p is one of WHOLE, or infinite."""
+    if known == inf:
+        x = _bins.extremum(x * lax.sign(x), axes, largest=True)  # |x|, of slope 0 at 0
+        return jnp.where(x < 0, 0, x)  # padding alone
+    for passes in folds(axes):
+        for group in passes:
+            x = _norm(x, p, group, known)
+    return x
+
+
+def root(level: Any, p: jax.Array, whole: int | None) -> jax.Array:
+    """level^(1/p), for level > 0."""
+    if whole == 1:
+        return level
+    if whole == 2:
+        return lax.sqrt(level)
+    if whole == 4:
+        return lax.sqrt(lax.sqrt(level))
+    return jnp.exp(jnp.log(level) / p)
+
+
+def _power(r: jax.Array, p: jax.Array, whole: int | None) -> jax.Array:
+    """r^p, for r >= 0; at r = 0, where p might be 0 or less, 0 without derivatives."""
+    if whole is not None:
+        return lax.integer_pow(r, whole)
+    zero = r == 0
+    return jnp.where(zero, 0, jnp.exp(p * jnp.log(jnp.where(zero, 1, r))))
+
+
+def _slope(r: jax.Array, p: jax.Array, whole: int | None) -> jax.Array:
+    """sign(r) |r|^(p-1), p times smaller than the derivative of |r|^p."""
+    match whole:
+        case 1:
+            return lax.sign(r)
+        case 2:
+            return r
+        case 3:
+            return r * jnp.abs(r)
+        case 4:
+            return r * r * r
+    return lax.sign(r) * _power(jnp.abs(r), p - 1, None)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(2, 3))
+def _norm(x, p, group, whole):
+    scale = _scale(x, group)
+    return _from_level(_level(x, p, scale, group, whole), p, scale, whole)
+
+
+def _norm_jvp(group, whole, primals, tangents):
+    (x, p), (d_x, d_p) = primals, tangents
+    scale = _scale(x, group)
+    level = _level(x, p, scale, group, whole)
+    y = _from_level(level, p, scale, whole)
+    dot = jnp.zeros_like(y)
+    if not isinstance(d_x, SymbolicZero):
+        moved = lean({"x": d_x}, (x, scale, p), ("x",), group=group, whole=whole)["x"]
+        dot += y * scale / level * moved  # L^(1/p - 1), without another array
+    if not isinstance(d_p, SymbolicZero):
+        moment = _moment(x, p, scale, group, whole)
+        dot += y * (moment / (p * level) - jnp.log(level) / (p * p)) * d_p
+    return y, dot
+
+
+_norm.defjvp(_norm_jvp, symbolic_zeros=True)
+
+
+def _scale(x: jax.Array, group: Group) -> jax.Array:
+    """1 / max|x| of every window, as far as it and its inverse are normal numbers."""
+    x = lax.stop_gradient(x)
+    highest, lowest = (_bins.extremum(x, group, largest) for largest in (True, False))
+    tiny = float(jnp.finfo(x.dtype).tiny)
+    return 1 / jnp.clip(jnp.maximum(highest, -lowest), tiny, 1 / tiny)
+
+
+def _from_level(level, p, scale, whole):
+    nothing = 1 / float(jnp.finfo(scale.dtype).tiny)  # the scale of zeros
+    return jnp.where(scale == nothing, 0, root(level, p, whole) / scale)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(3, 4))
+def _level(x, p, scale, group, whole):
+    """L, and 1 for windows of zeros."""
+    return _sums(_power, x, p, scale, group, whole, zero=1)
+
+
+def _level_jvp(group, whole, primals, tangents):
+    (x, p, scale), (d_x, d_p, _) = primals, tangents
+    dot = jnp.zeros_like(scale)
+    if not isinstance(d_x, SymbolicZero):
+        moved = lean({"x": d_x}, (x, scale, p), ("x",), group=group, whole=whole)["x"]
+        dot += p * scale * moved
+    if not isinstance(d_p, SymbolicZero):
+        dot += _moment(x, p, scale, group, whole) * d_p
+    return _level(x, p, scale, group, whole), dot
+
+
+_level.defjvp(_level_jvp, symbolic_zeros=True)
+
+
+def _moment(x, p, scale, group, whole):
+    def term(r, p, whole):
+        return _power(r, p, whole) * jnp.log(jnp.where(r == 0, 1, r))
+
+    return _sums(term, x, p, scale, group, whole)
+
+
+# ---- sums over a window, and over the windows of an element ----
+
+
+def _sums(term, x, p, scale, group, whole, zero=0):
+    """The sum of term(r, p, whole) over every window, `zero` where it is 0."""
+    cells, reached = reach({"x": x}, group)
+    how = {"term": term, "group": reached, "whole": whole, "zero": zero}
+    return apart(_sums_of, cells, {"scale": scale}, p, **how)
+
+
+def _sums_of(cells, around, p, term, group, whole, zero):
+    def terms(cell, around, p):
+        return (term(jnp.abs(cell["x"]) * around["scale"], p, whole),)
+
+    def of_sums(_, total, *__):
+        return jnp.where(total == 0, zero, total)
+
+    return sum_at_windows(terms, of_sums, cells, around, p, group)
+
+
+def _lean(tangent, rest, _, group, whole):
+    x, scale, p = rest
+    cells, reached = reach({"x": x, "x'": tangent["x"]}, group)
+    return {"x": apart(_lean_of, cells, {"scale": scale}, p, group=reached, whole=whole)}
+
+
+def _lean_of(cells, around, p, group, whole):
+    def terms(cell, around, p):
+        return (_slope(cell["x"] * around["scale"], p, whole) * cell["x'"],)
+
+    return sum_at_windows(terms, _alone, cells, around, p, group)
+
+
+def _lean_back(cotangent, rest, _, group, whole):
+    x, scale, p = rest
+    cells, around, complete = surround({"x": x}, {"scale": scale, "y'": cotangent["x"]}, group)
+    dot = apart(_lean_back_of, cells, around, p, group=complete, whole=whole)
+    for w in group:
+        dot = cut(dot, w.axis, 0, w.length)
+    return {"x": dot}
+
+
+def _lean_back_of(cells, around, p, group, whole):
+    def term(cell, around, p):
+        return _slope(cell["x"] * around["scale"], p, whole) * around["y'"]
+
+    return sum_at_elements(term, cells, around, p, group)
+
+
+def _alone(_, total, *__):
+    return total
+
+
+lean, _ = linear_pair(
+    "lean",
+    _lean,
+    _lean_back,
+    lambda _, rest, **__: rest[1].shape,
+    lambda _, rest, **__: rest[0].shape,
+)

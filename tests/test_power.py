@@ -1,0 +1,205 @@
+"""Power means: their ends and order, scale, zeros, and the power as data."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference as r
+from test_contract import FLOAT, TOLERANCE, assert_equal, check_derivatives, distinct, random
+
+import jaxpool
+from jaxpool import lp_pool
+
+GEOMETRY = {"window_shape": (3, 3), "strides": 2, "padding": "SAME"}
+POWERS = [1, 2, 3, 4, 2.5, 10.0]
+
+
+def values_and_slopes(pool, *args):
+    """The value, and the gradients of its sum by every argument."""
+
+    @jax.jit
+    def run(*args):
+        y, back = jax.vjp(pool, *args)
+        return y, *back(jnp.ones_like(y))
+
+    return run(*args)
+
+
+# Ends and order
+
+
+def test_the_textbook():
+    x = jnp.asarray([3.0, -4.0], FLOAT)[:, None]
+    ends = {1: 7, 2: 5, 3: 91 ** (1 / 3), 4: 337 ** (1 / 4), jnp.inf: 4}
+    for p, y in ends.items():
+        np.testing.assert_allclose(lp_pool(x, (2,), p=p), [[y]], rtol=1e-6)
+    np.testing.assert_allclose(lp_pool(x, (2,), normalize=True), [[12.5**0.5]], rtol=1e-6)
+    np.testing.assert_allclose(jaxpool.gem_pool(x, (2,), p=1, eps=1.0), [[2]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float16])
+def test_the_ends_are_average_and_maximum(dtype):
+    x = jnp.asarray(random("ends").normal(size=(2, 7, 8, 3)), dtype)
+    average = jaxpool.avg_pool(jnp.abs(x), **GEOMETRY, count_include_pad=False)
+    maximum = jaxpool.max_pool(jnp.abs(x), **GEOMETRY)
+    eps = 2 * float(jnp.finfo(dtype).eps)
+    mean = functools.partial(lp_pool, x, **GEOMETRY, normalize=True)
+    assert_equal(mean(p=1), average, eps)
+    assert_equal(mean(p=jnp.inf), maximum, 0)
+    for traced, end in ((1.0, average), (1e30, maximum), (jnp.inf, maximum)):
+        assert_equal(jax.jit(lambda p: mean(p=p))(jnp.float32(traced)), end, max(eps, 1e-5))
+
+
+def test_power_means_lie_between_average_and_maximum_and_grow():
+    x = jnp.asarray(random("order").normal(size=(2, 8, 8, 3)) ** 2, FLOAT)
+    low = jaxpool.avg_pool(x, **GEOMETRY, count_include_pad=False)
+    for p in [1, 1.5, 2, 3, 4, 7.0, 100.0, jnp.inf]:
+        y = lp_pool(x, **GEOMETRY, p=p, normalize=True)
+        assert (low <= y * (1 + 1e-6)).all()
+        low = y
+    assert (low <= jaxpool.max_pool(x, **GEOMETRY)).all()
+
+
+def test_the_infinite_norm_has_the_gradient_of_the_maximum():
+    x = jnp.asarray(2 * random("infinite").integers(-3, 3, (2, 7, 8, 3)) + 1, FLOAT)
+    where = random("infinite").random(x.shape) < 0.7
+    y, slope = values_and_slopes(lambda x: lp_pool(x, **GEOMETRY, p=np.inf, where=where), x)
+    expected, other = values_and_slopes(
+        lambda x: jaxpool.max_pool(jnp.abs(x), **GEOMETRY, where=where), x
+    )
+    np.testing.assert_array_equal(y, jnp.maximum(expected, 0))
+    np.testing.assert_array_equal(slope, other)
+    bins = jaxpool.adaptive_lp_pool(x, (3, 5), p=np.inf, where=where)
+    expected = jaxpool.adaptive_max_pool(jnp.abs(x), (3, 5), where=where)
+    np.testing.assert_array_equal(bins, jnp.maximum(expected, 0))
+
+
+# Scale and zeros
+
+
+@pytest.mark.parametrize("p", [*POWERS, 100.0])
+def test_no_scale_is_too_large_or_too_small(p):
+    x = distinct((1, 6, 5, 2)).astype(np.float32)
+    v = random("scale").normal(size=x.shape).astype(np.float32)
+
+    @jax.jit
+    def all_three(x):
+        f = lambda x: lp_pool(x, (3, 2), 1, "SAME", p=p)  # noqa: E731
+        slope = jax.grad(lambda x: f(x).sum())
+        return f(x), slope(x), jax.jvp(slope, (x,), (v,))[1]
+
+    expected = all_three(x)
+    scales = np.ldexp(1.0, [-83, 83]).astype(np.float32)  # about 1e-25 and 1e25
+    for c in scales:
+        for order, (y, one) in enumerate(zip(all_three(c * x), expected, strict=True)):
+            assert_equal(y * c ** (order - 1), one, 1e-6)
+    # Both in one map: a window has the scale of its largest element.
+    mixed = np.concatenate([scales[0] * x, scales[1] * x], 1)
+    y = lp_pool(mixed, (2, 1), p=p)
+    for half, c in zip((y[:, :3], y[:, 3:]), scales, strict=True):
+        np.testing.assert_array_equal(half, c * lp_pool(x, (2, 1), p=p))
+
+
+@pytest.mark.parametrize("p", POWERS)
+def test_float16_does_not_overflow_on_the_way(p):
+    x = jnp.asarray([6e4, 1e2, 6e-8, 0.0], jnp.float16)[:, None]
+    y, slope = values_and_slopes(lambda x: lp_pool(x, (2,), p=p, normalize=True), x)
+    expected = r.pool(r.norm, x, (2,), p=p, normalize=True)
+    np.testing.assert_allclose(y, expected.values.astype(np.float16), rtol=1e-3)
+    np.testing.assert_allclose(slope, expected.pullback(np.ones(2)), rtol=2e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize("p", [*POWERS, np.inf])
+def test_zeros_have_no_gradient(p):
+    # A window of zeros, one with a zero, and one that the mask empties.
+    x = jnp.asarray([0.0, -0.0, 0.0, 2.0, 5.0, 7.0], FLOAT)[:, None]
+    where = np.array([1, 1, 1, 1, 0, 0], bool)[:, None]
+    pool = functools.partial(lp_pool, window_shape=(2,), where=where)
+    data = jnp.asarray(p, FLOAT)
+    known = values_and_slopes(lambda x: pool(x, p=p), x)
+    *traced, by_p = values_and_slopes(lambda x, p: pool(x, p=p), x, data)
+    for y, slope in (known, traced):
+        assert_equal(y[:, 0], [0, 2, 0], TOLERANCE)
+        assert_equal(slope[:, 0], [0, 0, 0, 1, 0, 0], TOLERANCE)
+    assert by_p == 0
+    tangent = jax.jvp(lambda x, p: pool(x, p=p), (x, data), (x, jnp.ones_like(data)))[1]
+    assert_equal(tangent[:, 0], [0, 2, 0], TOLERANCE)
+
+
+def test_curvature_at_a_zero():
+    # sqrt(x^2 + 4) has the second derivative 1/2 at x = 0.
+    hessian = jax.hessian(lambda x: lp_pool(x, 2, axis=0)[0])(jnp.asarray([0.0, 2.0], FLOAT))
+    assert_equal(hessian, [[0.5, 0], [0, 0]], TOLERANCE)
+
+
+# The power as data
+
+
+@pytest.mark.parametrize("p", [1, 2, 3, 4])
+def test_a_known_power_and_the_same_as_data_agree(p):
+    x = jnp.asarray(distinct((2, 6, 5, 2)), FLOAT)
+    v = jnp.asarray(random("known").normal(size=x.shape), FLOAT)
+
+    def all_three(p, x):
+        f = lambda x: lp_pool(x, (3, 2), 1, "SAME", p=p, normalize=True)  # noqa: E731
+        slope = jax.grad(lambda x: jnp.sin(f(x)).sum())
+        return f(x), slope(x), jax.jvp(slope, (x,), (v,))[1]
+
+    known = jax.jit(functools.partial(all_three, p))(x)
+    for actual, expected in zip(jax.jit(all_three)(FLOAT.type(p), x), known, strict=True):
+        assert_equal(actual, expected, 10 * TOLERANCE)
+
+
+def test_forms_of_p():
+    x = jnp.asarray(distinct((2, 6, 5, 3)), FLOAT)
+    for p in (2.5, np.float32(2.5), np.array([2.5]), jnp.asarray([2.5] * 3)):
+        expected = r.pool(r.norm, x, (3, 2), p=2.5).values
+        assert_equal(lp_pool(x, (3, 2), p=p), expected, TOLERANCE)
+    each = jnp.asarray([1.0, 2.0, 6.5], FLOAT)
+    expected = r.pool(r.norm, x, (3, 2), p=each).values
+    for p in (each, each.reshape(1, 1, 1, 3), np.asarray(each)):
+        assert_equal(lp_pool(x, (3, 2), p=p), expected, TOLERANCE)
+    stacked = jax.vmap(lambda p: lp_pool(x, (3, 2), p=p))(each)
+    for p, y in zip([1, 2.0, 6.5], stacked, strict=True):
+        assert_equal(y, lp_pool(x, (3, 2), p=p), TOLERANCE)
+    # Channels first, and windows so large that they go another way.
+    first = lp_pool(jnp.moveaxis(x, -1, 1), (3, 2), axis=(2, 3), p=each.reshape(3, 1, 1))
+    assert_equal(first, np.moveaxis(expected, -1, 1), TOLERANCE)
+    lines = jnp.asarray(distinct((1, 3, 40)), FLOAT)
+    y = lp_pool(lines, 20, axis=-1, p=each.reshape(3, 1))
+    expected = r.pool(r.norm, lines, 20, axis=-1, p=each.reshape(3, 1)).values
+    assert_equal(y, expected, TOLERANCE)
+
+
+def test_derivatives_by_p():
+    x = distinct((2, 4, 2)).astype(FLOAT)
+    p = np.array([3.25, 5.5], FLOAT)
+    pool = functools.partial(lp_pool, window_shape=(3,), strides=1, padding="SAME", normalize=True)
+    check_derivatives(jax.jit(lambda x, p: pool(x, p=p)), x, p)
+    # One power for all is the sum over channels.
+    slope = jax.jit(jax.grad(lambda p: pool(x, p=p).sum()))
+    assert_equal(slope(FLOAT.type(2.5)), slope(np.full(2, 2.5, FLOAT)).sum(), 10 * TOLERANCE)
+
+
+def test_derivatives_by_p_at_every_scale():
+    x = distinct((2, 6, 2)).astype(np.float32)
+    slope = jax.jit(jax.jacfwd(lambda p, x: lp_pool(x, (3,), p=p)))
+    for p in (1.5, 2.0, 10.0, 100.0):
+        higher, lower = (r.pool(r.norm, x, (3,), p=p * (1 + e)).values for e in (1e-5, -1e-5))
+        expected = (higher - lower) / (2e-5 * p)
+        for c in (1e-25, 1.0, 1e25):
+            actual = np.asarray(slope(np.float32(p), np.float32(c) * x), float) / c
+            np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-6)
+
+
+# How it runs
+
+
+@pytest.mark.parametrize("p", [2, 2.5])
+def test_little_is_kept_for_the_way_back(p):
+    x = jax.ShapeDtypeStruct((2, 48, 48, 8), jnp.float32)
+    back = jax.eval_shape(lambda x: jax.vjp(lambda x: lp_pool(x, (3, 3), 2, p=p), x)[1], x)
+    kept = sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(back))
+    assert kept <= 1.75 * x.size * 4  # x, and three numbers for each window
