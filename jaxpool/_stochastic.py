@@ -12,6 +12,7 @@ from jaxpool import _prepare, _reduce
 from jaxpool._geometry import Axes, Padding, PerAxis, shape_of
 from jaxpool._linear import apart
 from jaxpool._reduce import BLOCK, Group, cut_all, is_few, over_outputs, size_of, together
+from jaxpool._slices import widen
 from jaxpool._smooth import few_taps, reach, sum_at_windows
 
 
@@ -84,34 +85,38 @@ def stochastic_pool(
 
 @partial(jax.jit, static_argnames=("windows",))
 def _jitted(x, where, windows, key):
-    wide = _prepare.real(x.astype(_prepare.wide(x.dtype)), where)
-    a = jnp.where(wide <= 0, jnp.zeros((), wide.dtype), wide)  # NaN stays
-    y = _expected(a, windows) if key is None else _drawn(key, a, windows)
-    return y.astype(x.dtype)
+    x = _prepare.real(x, where)
+    if key is not None:
+        return _size(_drawn(key, x, windows))
+    return _expected(_size(x.astype(_prepare.wide(x.dtype))), windows).astype(x.dtype)
+
+
+def _size(x: jax.Array) -> jax.Array:
+    """max(x, 0), and NaN stays."""
+    return jnp.where(x <= 0, jnp.zeros((), x.dtype), x)
 
 
 # ---- one element, at random ----
 
 
-def _drawn(key: jax.Array, a: jax.Array, windows: Group) -> jax.Array:
+def _drawn(key: jax.Array, x: jax.Array, windows: Group) -> jax.Array:
     """Draw from small windows by their sums, a few axes at a time: one random number per window.
 
     From large ones as a race, with one per element.
     """
     groups = together(windows, is_few)
-    weight = lax.stop_gradient(a)
+    weight = lax.stop_gradient(x)
     if any(size_of(group) > BLOCK or not _in_one_pass(group) for group in groups):
         _, steps = _reduce.winners(_race(key, weight), windows, largest=True)
         for group, winner in steps:
-            a = _pick(a, winner, group)
-        return a
-    tiny = float(jnp.finfo(jnp.float32).tiny)  # so that no u is 0
+            x = _pick(x, winner, group)
+        return x
+    wide, tiny = _prepare.wide(x.dtype), float(jnp.finfo(jnp.float32).tiny)
     for each, group in zip(jax.random.split(key, len(groups)), groups, strict=True):
-        u = jax.random.uniform(each, shape_of(group, a.shape), jnp.float32, tiny).astype(a.dtype)
-        weight /= BLOCK  # no sum is infinite
-        a = _pick(a, apart(_chosen, weight, u, group=group), group)
-        weight = _reduce.total(weight, group)
-    return a
+        u = jax.random.uniform(each, shape_of(group, x.shape), jnp.float32, tiny)  # never 0
+        x = _pick(x, apart(_chosen, weight, u.astype(wide), group=group), group)
+        weight = _reduce.total(_size(weight.astype(wide)) / BLOCK, group)
+    return x
 
 
 def _in_one_pass(group: Group) -> bool:
@@ -125,7 +130,7 @@ def _pick(a: jax.Array, winner: jax.Array, group: Group) -> jax.Array:
 def _chosen(weight: jax.Array, u: jax.Array, group: Group) -> jax.Array:
     """The first tap up to which the sum of the weights is above u*sum, for u in (0, 1).
 
-    It is the first +inf or NaN where there is one, and any where all weights are 0.
+    It is the first NaN or else the first +inf where there is one, and any where all weights are 0.
     """
     none, dtype = size_of(group), jnp.dtype(jnp.uint8)
 
@@ -134,8 +139,9 @@ def _chosen(weight: jax.Array, u: jax.Array, group: Group) -> jax.Array:
             return lax.full(shape, none, dtype)
         sums = []
         for _, slab in taps:
-            sums.append(sums[-1] + slab if sums else slab)
-        goal = jnp.minimum(cut_all(u, at) * sums[-1], float(jnp.finfo(weight.dtype).max))
+            part = _size(widen(slab)) / BLOCK  # so that no sum is infinite
+            sums.append(sums[-1] + part if sums else part)
+        goal = jnp.minimum(cut_all(u, at) * sums[-1], float(jnp.finfo(u.dtype).max))
         tap = lax.full(shape, taps[-1][0], dtype)
         for (earlier, _), so_far in zip(taps[-2::-1], sums[-2::-1], strict=True):
             reached = (so_far > goal) | (so_far != so_far)
@@ -148,6 +154,7 @@ def _chosen(weight: jax.Array, u: jax.Array, group: Group) -> jax.Array:
 def _race(key: jax.Array, weight: jax.Array) -> jax.Array:
     """Minus the logarithm of exponential times of rates `weight`: the largest is the first, and
     that is each with a probability in proportion to its rate."""
+    weight = _size(weight.astype(_prepare.wide(weight.dtype)))
     u = (jax.random.bits(key, weight.shape, jnp.uint32).astype(jnp.float32) + 0.5) * 2.0**-32
     u = jnp.minimum(u, 1 - 2.0**-24).astype(weight.dtype)
     return jnp.log(weight) - jnp.log(-jnp.log1p(-u))
