@@ -34,11 +34,12 @@ from jaxpool._slices import (
     cut,
     interleave,
     join,
-    narrow,
     pad,
+    rank,
     replace_axis,
     rows,
     through_bits,
+    unrank,
     unrows,
     widen,
 )
@@ -223,18 +224,18 @@ def _fold(
             none = None if size is None else lax.full(shape, size, index(size))
             return lax.full(shape, lowest(value.dtype, largest), value.dtype), none
         if size is None:
-            best = reduce(lax.max if largest else lax.min, [widen(v) for _, (v, _) in taps])
-            return narrow(best, value.dtype), None
+            best = reduce(lax.max if largest else lax.min, [rank(v, largest) for _, (v, _) in taps])
+            return unrank(best, value.dtype), None
 
         def numbered(tap: int, v: jax.Array, w: jax.Array | None) -> tuple[jax.Array, jax.Array]:
             number = jnp.asarray(tap * p.apart, index(size))
-            return widen(v), lax.full(v.shape, number) if w is None else w + number
+            return rank(v, largest), lax.full(v.shape, number) if w is None else w + number
 
         (best, at), *others = (numbered(tap, *part) for tap, part in taps)
         for v, w in others:
             better = _beats(v, best, largest)
             best, at = lax.select(better, v, best), lax.select(better, w, at)
-        return narrow(best, value.dtype), at
+        return unrank(best, value.dtype), at
 
     return over_outputs(of_region, (value, winner), p.windows)
 

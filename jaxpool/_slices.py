@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxpool._geometry import Window
@@ -76,7 +77,7 @@ def unrows(x: jax.Array, windows: Sequence[Window]) -> jax.Array:
 #
 # XLA's CPU backend cuts and joins no bfloat16: it turns whole arrays into float32 first. So they
 # are cut and joined as integers of their bits, which are the upper half of a float32. Arithmetic of
-# 16 bits is slow, so what has been cut is widened.
+# 16-bit floats is slow, so what has been cut is widened to be added, and ranked to be compared.
 
 
 def through_bits(over: Callable, of_region: Callable, state: Any) -> Any:
@@ -108,9 +109,24 @@ def widen(x: jax.Array) -> jax.Array:
     return x.astype(jnp.float32) if x.dtype == jnp.float16 else x
 
 
-def narrow(x: jax.Array, dtype: Any) -> jax.Array:
-    """Undo `widen`, for numbers that it made."""
-    if dtype == jnp.bfloat16:
-        bits = lax.bitcast_convert_type(x, jnp.uint32) >> 16
-        return lax.bitcast_convert_type(bits.astype(jnp.uint16), jnp.bfloat16)
-    return x.astype(dtype)
+def rank(x: jax.Array, largest: bool) -> jax.Array:
+    """16-bit floats as integers in the same order, NaN beyond all (below, for a minimum), and 0 of
+    either sign as 0; anything else as it is."""
+    if x.dtype not in (jnp.bfloat16, jnp.float16):
+        return x
+    bits = lax.bitcast_convert_type(x, jnp.int16)
+    size = bits & _INT16_MAX
+    infinity = np.asarray(np.inf, x.dtype).view(np.int16)
+    nan = _INT16_MAX if largest else -_INT16_MAX
+    return jnp.where(size > infinity, nan, jnp.where(bits < 0, -size, size))
+
+
+def unrank(x: jax.Array, dtype: Any) -> jax.Array:
+    """Undo `rank`."""
+    if dtype not in (jnp.bfloat16, jnp.float16):
+        return x
+    bits = jnp.where(x < 0, ~_INT16_MAX - x, x)
+    return lax.bitcast_convert_type(bits, dtype)
+
+
+_INT16_MAX = np.int16(2**15 - 1)
