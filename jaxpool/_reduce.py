@@ -341,7 +341,7 @@ def _pick(t: dict, winner: jax.Array, _: Any, group: Group) -> dict:
     inner = [winner]  # the winners of every pass, from those of the last
     for p in passes[:0:-1]:
         zero = jnp.zeros(inner[0].shape, jnp.float32)
-        inner.insert(0, apart(_spread_pass, zero, inner[0], p=p, inner=True)[1])
+        inner.insert(0, apart(_spread_pass, zero, inner[0], p=p, inner=True, dtype=zero.dtype)[1])
     picked = t["t"]
     for p, w in zip(passes, inner, strict=True):
         picked = apart(_pick_pass, picked, w, p=p)
@@ -392,19 +392,27 @@ def _tap_numbers(winner: jax.Array, group: Group) -> jax.Array:
 def _spread(g: dict, winner: jax.Array, _: Any, group: Group) -> dict:
     """The transpose of `_pick`: dx[p] = the sum of g[i] over the windows i that p won."""
     spread, passes = g["t"], passes_of(group, WINNERS)
+    dtype = last = spread.dtype
+    if any(w.stride > 1 and not _in_rows(p) for p in passes for w in p.windows):
+        # XLA's CPU backend interleaves 16-bit floats one by one, and rounds to bfloat16 so too.
+        spread = apart(widen, spread)
+        last = _wide(dtype) if dtype == jnp.bfloat16 else dtype
     for i in reversed(range(len(passes))):
-        spread, winner = apart(_spread_pass, spread, winner, p=passes[i], inner=i > 0)
+        to = spread.dtype if i else last
+        spread, winner = apart(_spread_pass, spread, winner, p=passes[i], inner=i > 0, dtype=to)
+    if last != dtype:
+        spread = apart(lax.convert_element_type, spread, new_dtype=dtype)
     return {"t": spread}
 
 
 def _spread_pass(
-    g: jax.Array, winner: jax.Array, p: Pass, inner: bool
+    g: jax.Array, winner: jax.Array, p: Pass, inner: bool, dtype: Any
 ) -> tuple[jax.Array, jax.Array | None]:
     """One pass back: the sums, and if asked for, what won the windows of the pass before."""
     if _in_rows(p):
         won = along_rows(winner, p.windows) == _tap_numbers(winner, p.windows)
         dx = jnp.where(won, along_rows(g, p.windows), jnp.zeros((), g.dtype))
-        return unrows(dx, p.windows), None
+        return unrows(dx, p.windows).astype(dtype), None
     wide = _wide(g.dtype)
     # Loops over bytes alone compile for a second each and run slower than those over floats.
     number = jnp.float32 if winner.dtype.itemsize <= 2 else winner.dtype
@@ -419,7 +427,8 @@ def _spread_pass(
                 before = lax.select(_won(at, p, tap), rest, before)
         return dx.astype(g.dtype), before.astype(winner.dtype) if inner else None
 
-    return over_inputs(of_region, (g, winner), p.windows)
+    dx, before = over_inputs(of_region, (g, winner), p.windows)
+    return dx.astype(dtype), before
 
 
 def shape_back(shape: tuple, group: Group) -> tuple:
