@@ -112,7 +112,7 @@ def extremum(
 
 def _value(x: jax.Array, mask: Any, windows: Group, largest: bool) -> jax.Array:
     def passes(x: jax.Array) -> jax.Array:
-        for group in _groups(x, windows):
+        for group in _value_groups(x, windows):
             for p in passes_of(group, VALUES):
                 x, _ = apart(_fold, x, None, p=p, largest=largest, size=None)
         return x
@@ -134,7 +134,7 @@ def winners(
     """
     long = _long(x, windows)
     steps: list[tuple[Group, jax.Array]] = []
-    for group in _groups(x, windows):
+    for group in _winner_groups(x, windows):
         first = ()
         if mask is not None:
             mask, *first = value_and_winner(mask, group=group, largest=True)
@@ -153,7 +153,12 @@ def _joint_winner(inner: jax.Array, outer: jax.Array, group: Group, within: Grou
     return outer.astype(dtype) * jnp.asarray(size_of(within), dtype) + at
 
 
-def _groups(x: jax.Array, windows: Sequence[Window]) -> list[Group]:
+def _value_groups(x: jax.Array, windows: Sequence[Window]) -> list[Group]:
+    long = _long(x, windows)
+    return together(windows, lambda group: is_few(group) and (long or is_disjoint(group)))
+
+
+def _winner_groups(x: jax.Array, windows: Sequence[Window]) -> list[Group]:
     long = _long(x, windows)
     return together(windows, lambda group: long and is_few(group))
 
@@ -472,16 +477,11 @@ def _over(y: jax.Array, divisor: jax.Array | None, dtype: Any) -> jax.Array:
     return (y if divisor is None else y / divisor).astype(dtype)
 
 
-def _sum_groups(x: jax.Array, windows: Group) -> list[Group]:
-    long = _long(x, windows)
-    return together(windows, lambda group: is_few(group) and (long or is_disjoint(group)))
-
-
 def _add_of(x: dict, divisor: Any, _: Any, windows: Group) -> dict:
     dtype = x["x"].dtype
 
     def passes(x: jax.Array, divisor: Any) -> jax.Array:
-        *first, last = _sum_groups(x, windows)
+        *first, last = _value_groups(x, windows)
         for group in first:
             x = _add_pass(x, None, group, _wide(dtype))
         return _add_pass(x, divisor, last, dtype)
@@ -521,7 +521,7 @@ def _add_back(cotangent: dict, divisor: Any, _: Any, windows: Group) -> dict:
     dtype, wide = g.dtype, _wide(g.dtype)
     if divisor is not None and divisor.size > 1:
         g, divisor = g.astype(wide) / divisor, None  # ... else in the loop of the last pass
-    last, *others = _sum_groups(g, windows)
+    last, *others = _value_groups(g, windows)
     for group in reversed(others):
         g = _add_pass_back(g, None, group, wide)
     return {"x": _add_pass_back(g, divisor, last, dtype)}
