@@ -23,7 +23,12 @@ Arrays = dict[str, jax.Array]
 
 
 def linear_pair(
-    name: str, forward: Callable, transpose: Callable, shape: Callable, shape_back: Callable
+    name: str,
+    forward: Callable,
+    transpose: Callable,
+    shape: Callable,
+    shape_back: Callable,
+    after: Callable = lambda rest, out, **static: rest,
 ) -> tuple[Callable, Callable]:
     """`forward(tangents, rest, outs, **static)` and its transpose, as two functions.
 
@@ -31,12 +36,13 @@ def linear_pair(
     result, which is linear in all tangents together. `rest` is any tree of arrays, on which the
     linear map depends: derivatives with respect to it, which first derivatives never need, are
     JAX's own of the same code. `shape(tangent, rest, **static)` is the shape of every entry of the
-    result.
+    result. `after(rest, out, **static)` is the `rest` of the tangents' map, once there is a result:
+    what it takes from there makes the backward pass wait for the forward one.
     """
     there = _linear(name, forward, shape)
     back = _linear(f"{name}_transpose", transpose, shape_back)
     for one, function, other in ((there, forward, back), (back, transpose, there)):
-        ad.primitive_jvps[one] = partial(_linear_jvp, one, function)
+        ad.primitive_jvps[one] = partial(_linear_jvp, one, function, after)
         ad.primitive_transposes[one] = partial(_linear_transpose, other)
     return partial(_bind, there), partial(_bind, back)
 
@@ -107,16 +113,16 @@ def _primitive(name: str, function: Callable, shapes: Callable) -> Primitive:
     return new
 
 
-def _linear_jvp(this, function, primals, tangents, *, ins, outs, tree, **static):
+def _linear_jvp(this, function, after, primals, tangents, *, ins, outs, tree, **static):
     n = len(ins)
     linear, rest = dict(zip(ins, primals[:n], strict=True)), primals[n:]
     out = this.bind(*primals, ins=ins, outs=outs, tree=tree, **static)
     dots = []
     moved = {k: t for k, t in zip(ins, tangents[:n], strict=True) if not isinstance(t, ad.Zero)}
     if moved:
-        dots.append(
-            this.bind(*moved.values(), *rest, ins=tuple(moved), outs=outs, tree=tree, **static)
-        )
+        later = after(jax.tree.unflatten(tree, rest), out[0], **static)
+        dot = _bind(this, moved, later, outs, **static)
+        dots.append([dot[k] for k in outs])
     live = [i for i, dot in enumerate(tangents[n:]) if not isinstance(dot, ad.Zero)]
     if live:
 

@@ -464,7 +464,7 @@ def total(x: jax.Array, windows: Sequence[Window], divisor: jax.Array | None = N
     """The sum of every window, over the divisor if there is one: a number or one per window."""
     if x.dtype == jnp.bool_:
         return extremum(x, windows, largest=True)
-    return _add({"x": x}, divisor, ("x",), windows=tuple(windows))["x"]
+    return _add({"x": x}, (divisor, None), ("x",), windows=tuple(windows))["x"]
 
 
 def _wide(dtype: Any) -> Any:
@@ -477,8 +477,8 @@ def _over(y: jax.Array, divisor: jax.Array | None, dtype: Any) -> jax.Array:
     return (y if divisor is None else y / divisor).astype(dtype)
 
 
-def _add_of(x: dict, divisor: Any, _: Any, windows: Group) -> dict:
-    dtype = x["x"].dtype
+def _add_of(x: dict, rest: tuple, _: Any, windows: Group) -> dict:
+    dtype, (divisor, _) = x["x"].dtype, rest
 
     def passes(x: jax.Array, divisor: Any) -> jax.Array:
         *first, last = _value_groups(x, windows)
@@ -498,7 +498,7 @@ def _add_pass(x: jax.Array, divisor: Any, group: Group, dtype: Any) -> jax.Array
     if is_few(group):
         return apart(_add_slices, x, divisor, group=group, dtype=dtype)
     wide = x.astype(_wide(x.dtype))
-    y = _reduce_window(wide, group) if is_disjoint(group) else _slide(wide, *group)
+    y = _reduce_window(wide, group) if is_disjoint(group) else _slide(wide, group[0])
     return _over(y, divisor, dtype)
 
 
@@ -515,19 +515,26 @@ def _sum_of(taps: list, shape: tuple, dtype: Any) -> jax.Array:
     return reduce(lax.add, slabs) if slabs else lax.full(shape, 0, _wide(dtype))
 
 
-def _add_back(cotangent: dict, divisor: Any, _: Any, windows: Group) -> dict:
+def _add_back(cotangent: dict, rest: tuple, _: Any, windows: Group) -> dict:
     """The transpose: dx[p] = the sum of g[i] over the windows i that see p."""
-    g = cotangent["x"]
+    g, (divisor, after) = cotangent["x"], rest
     dtype, wide = g.dtype, _wide(g.dtype)
     if divisor is not None and divisor.size > 1:
         g, divisor = g.astype(wide) / divisor, None  # ... else in the loop of the last pass
     last, *others = _value_groups(g, windows)
     for group in reversed(others):
-        g = _add_pass_back(g, None, group, wide)
-    return {"x": _add_pass_back(g, divisor, last, dtype)}
+        g = _add_pass_back(g, None, group, wide, after)
+    return {"x": _add_pass_back(g, divisor, last, dtype, after)}
 
 
-def _add_pass_back(g: jax.Array, divisor: Any, group: Group, dtype: Any) -> jax.Array:
+def _after_sum(rest: tuple, out: jax.Array, windows: Group) -> tuple:
+    """Passes over large windows need arrays of the size of x: the backward pass waits for those of
+    the forward one to be free again. One element of the result is enough to wait for."""
+    large = any(w.size > BLOCK and not w.disjoint for w in windows)
+    return (rest[0], lax.stop_gradient(out[(slice(1),) * out.ndim])) if large else rest
+
+
+def _add_pass_back(g: jax.Array, divisor: Any, group: Group, dtype: Any, after: Any) -> jax.Array:
     if is_disjoint(group):
         return apart(_repeat, g, divisor, group=group, dtype=dtype)
     if is_few(group):
@@ -543,7 +550,7 @@ def _add_pass_back(g: jax.Array, divisor: Any, group: Group, dtype: Any) -> jax.
         else:
             step = ahead[1] - ahead[0] if len(ahead) > 1 else 1
             of = Window(window.axis, window.out, len(ahead), 1, step, -ahead[0], 0, n)
-            phases.append(_slide(g, of))
+            phases.append(_slide(g, of, after))
     return _over(interleave(phases, window), divisor, dtype)
 
 
@@ -563,14 +570,15 @@ def _repeat(g: jax.Array, divisor: Any, group: Group, dtype: Any) -> jax.Array:
     return unrows(jnp.broadcast_to(g, shape), group)
 
 
-def _slide(x: jax.Array, window: Window) -> jax.Array:
-    """The sum of every window along one axis, in log2(k) passes for k of many taps."""
+def _slide(x: jax.Array, window: Window, after: jax.Array | None = None) -> jax.Array:
+    """The sum of every window along one axis, in log2(k) passes for k of many taps, which start
+    once `after` is known."""
     if window.size <= BLOCK:
         return _reduce_window(x, (window,))
     if parts := window.split():
         return _slide(_reduce_window(x, (parts[0],)), parts[1])
     axis, size, d = window.axis, window.size, window.dilation
-    single = apart(pad, x, axis=axis, low=window.low, high=window.overhang)
+    single = apart(_pad_after, x, after, axis=axis, low=window.low, high=window.overhang)
     x, covered = single, 1  # x sums windows of as many taps as the first binary digits of k say
     for odd in map(int, f"{size:b}"[1:]):
         distance, covered = covered * d, 2 * covered + odd
@@ -579,6 +587,10 @@ def _slide(x: jax.Array, window: Window) -> jax.Array:
         how = {"axis": axis, "distance": distance, "n": n, "stride": window.stride if last else 1}
         x = apart(_twice, x, single if odd else None, **how)
     return x
+
+
+def _pad_after(x: jax.Array, _: Any, axis: int, low: int, high: int) -> jax.Array:
+    return pad(x, axis, low, high)
 
 
 def _twice(
@@ -607,6 +619,7 @@ _add, _ = linear_pair(
     _add_back,
     lambda x, _, windows: shape_of(windows, x.shape),
     lambda g, _, windows: shape_back(g.shape, windows),
+    _after_sum,
 )
 
 

@@ -47,8 +47,9 @@ def test_an_extreme_keeps_its_winners_alone(pool, window: int, strides: int):
 @pytest.mark.parametrize("window", [3, 40])
 def test_a_sum_keeps_nothing(pool, window: int):
     x = jax.ShapeDtypeStruct((2, 48, 48, 8), jnp.float32)
-    # (But the counts of an average, which are the same for all examples and channels.)
-    assert kept(lambda x: pool(x, (window, window), 2, "SAME"), x) <= 4
+    # (But the counts of an average, which are the same for all examples and channels, and one
+    # number of a large window's result, for which the backward pass waits.)
+    assert kept(lambda x: pool(x, (window, window), 2, "SAME"), x) <= (4 if window == 3 else 8)
 
 
 @pytest.mark.optimized
@@ -65,6 +66,23 @@ def test_little_memory_is_used_on_the_way(pool, window: int):
     memory = both.lower(x, x).compile().memory_analysis()
     most = 1.5 if window <= 3 and pool in POOLS[:4] else 4
     assert memory.temp_size_in_bytes <= most * x.nbytes + 4096  # and a few counts
+
+
+@pytest.mark.optimized
+def test_a_large_sum_uses_its_memory_twice():
+    # The passes back wait for those of the value to be over.
+    def pool(x):
+        return jaxpool.avg_pool(x, (31, 31), 1, "SAME")
+
+    def both(x, g):
+        y, back = jax.vjp(pool, x)
+        return y, back(g)[0]
+
+    def temporary(f, *args) -> int:
+        return jax.jit(f).lower(*args).compile().memory_analysis().temp_size_in_bytes
+
+    x = jnp.zeros((1, 96, 96, 8))
+    assert temporary(both, x, x) <= 1.1 * temporary(pool, x)
 
 
 @pytest.mark.optimized
