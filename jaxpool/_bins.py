@@ -22,7 +22,7 @@ from jaxpool._geometry import Bins, Window, shape_of
 from jaxpool._lay import lay, repeat
 from jaxpool._linear import apart, linear_pair, primitive
 from jaxpool._reduce import BLOCK, Group
-from jaxpool._slices import along_rows, narrow, replace_axis, rows, widen
+from jaxpool._slices import along_rows, rank, replace_axis, rows, unrank, widen
 
 Axes = Sequence[Window | Bins]
 
@@ -130,11 +130,11 @@ def _value(
 
 
 def _best(x: jax.Array, group: tuple[Bins, ...], largest: bool) -> jax.Array:
-    best = widen(x)
+    best = rank(x, largest)
     for bins in reversed(group):
         each = [lay(best, bins.axis, tap) for tap, _ in bins.taps()]
         best = reduce(lax.max if largest else lax.min, each)
-    return narrow(best, x.dtype)
+    return unrank(best, x.dtype)
 
 
 _extremum = jax.custom_jvp(_value, nondiff_argnums=(1, 2))
