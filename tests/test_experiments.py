@@ -132,6 +132,17 @@ def test_an_untrained_net_depends_on_the_shift_modulo_the_period(variant):
     np.testing.assert_array_equal(answers, [here.argmax(-1), moved.argmax(-1)])
 
 
+@pytest.mark.parametrize("variant", [name for name, v in VARIANTS.items() if v.exact])
+def test_an_exact_variant_does_not_depend_on_the_shift(variant):
+    net = Net(variant, (4, 4))
+    params = train.start(net, train.adam(1e-3, 1), 0, (16, 16, 1)).params
+    images = np.random.default_rng(0).random((5, 16, 16, 1), np.float32)
+    here = shifts.logits(net, params, images)
+    for shift in shifts.exhaustive(4):
+        there = shifts.logits(net, params, np.roll(images, shift, (1, 2)))
+        np.testing.assert_allclose(there, here, atol=1e-5)
+
+
 def test_the_data_order_is_one_permutation_per_epoch():
     order = train.batches(70, batch=32, epochs=3, seed=5)
     assert order.shape == (3, 2, 32)
@@ -494,6 +505,13 @@ def test_check_names_the_cell_that_breaks_a_statement(
     error = capfd.readouterr().err
     assert str(store.path(tmp_path, config)) in error
     assert "1 answers change at shifts by multiples of the period" in error
+    answers = cell.arrays["predictions"].copy()
+    answers[1:, 0] = (answers[0, 0] + 1) % 10
+    exact = replace(config, variant="max+aps")
+    store.save(tmp_path, exact, cell.facts, cell.arrays | {"predictions": answers})
+    with pytest.raises(SystemExit):
+        main()
+    assert "answers change with the shift, though none may" in capfd.readouterr().err
 
 
 # --- speed ---
