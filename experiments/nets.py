@@ -2,7 +2,8 @@
 
 Three blocks of convolution 3x3, ReLU and a reduction by 2, then a global average and one dense
 layer. All borders are circular. A net of this kind can lose translation invariance in its
-reductions only: everything else commutes with circular shifts exactly.
+reductions only: everything else commutes with circular shifts exactly. (APS is adaptive polyphase
+sampling, a reduction that does so, too.)
 """
 
 from collections.abc import Callable
@@ -22,12 +23,14 @@ class Variant:
     """One way to halve a feature map.
 
     Either the convolution strides, or a pooling module follows it: `pool` makes a new one for each
-    of the three places, so that poolings with parameters have their own.
+    of the three places, so that poolings with parameters have their own. `exact`: no shift ever
+    changes an answer.
     """
 
     title: str
     pool: Callable[[], Callable[[jax.Array], jax.Array]] | None
     conv_strides: int = 1
+    exact: bool = False
 
     @property
     def phrase(self) -> str:
@@ -40,6 +43,11 @@ def _pool(module: Any, **arguments: Any) -> Callable[[], Any]:
     return partial(module, (2, 2), **arguments)
 
 
+def _max_aps() -> nn.Module:
+    """A maximum at stride 1, and then the phase of the largest norm."""
+    return nn.Sequential([jpl.MaxPool((2, 2), 1, "CIRCULAR"), jpl.PolyphasePool()])
+
+
 VARIANTS = {
     "stride": Variant("strided convolution", None, conv_strides=2),
     "max": Variant("max", _pool(jpl.MaxPool)),
@@ -47,6 +55,8 @@ VARIANTS = {
     "min": Variant("min", _pool(jpl.MinPool)),
     "softmax": Variant("softmax", _pool(jpl.SoftmaxPool)),
     "lse": Variant("log-sum-exp", _pool(jpl.LSEPool)),
+    "maxblur3": Variant("max-blur 3", _pool(jpl.MaxBlurPool, padding="CIRCULAR")),
+    "max+aps": Variant("max + APS", _max_aps, exact=True),
 }
 
 

@@ -329,15 +329,14 @@ def learned_polyphase(
         phase = lax.argmax(scores, 0, jnp.int32)
         return pick({"t": x}, _winner(phase, x.ndim, windows), ("t",), group=windows)["t"]
     noise = jax.random.gumbel(key, scores.shape, scores.dtype)
-    weights = jax.nn.softmax((scores + noise) / module.temperature, 0).astype(
-        _prepare.wide(x.dtype)
-    )
+    weights = jax.nn.softmax((scores + noise) / module.temperature, 0)
     weights = lax.expand_dims(weights, [1 + a for a in _shared(x.ndim, windows)])
-    return (weights * parts.astype(weights.dtype)).sum(0).astype(x.dtype)
+    wide = _prepare.wide(x.dtype)
+    return (weights.astype(wide) * parts.astype(wide)).sum(0).astype(x.dtype)
 
 
 def mean_score(conv: Callable, dense: Callable, phases: jax.Array) -> jax.Array:
-    """One number for each phase, whatever the order of its elements: [n, ...] -> [n]."""
+    """One number for each phase, wherever its elements start: [n, ...] -> [n]."""
     y = jax.nn.relu(conv(phases))
     return dense(y.mean(range(1, y.ndim - 1)))[..., 0]
 

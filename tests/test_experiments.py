@@ -133,6 +133,17 @@ def test_an_untrained_net_depends_on_the_shift_modulo_the_period(variant):
     np.testing.assert_array_equal(answers, [here.argmax(-1), moved.argmax(-1)])
 
 
+@pytest.mark.parametrize("variant", [name for name, v in VARIANTS.items() if v.exact])
+def test_an_exact_variant_does_not_depend_on_the_shift(variant):
+    net = Net(variant, (4, 4))
+    params = train.start(net, train.adam(1e-3, 1), 0, (16, 16, 1)).params
+    images = np.random.default_rng(0).random((5, 16, 16, 1), np.float32)
+    here = shifts.logits(net, params, images)
+    for shift in shifts.exhaustive(4):
+        there = shifts.logits(net, params, np.roll(images, shift, (1, 2)))
+        np.testing.assert_allclose(there, here, atol=1e-5)
+
+
 def test_the_data_order_is_one_permutation_per_epoch():
     order = train.batches(70, batch=32, epochs=3, seed=5)
     assert order.shape == (3, 2, 32)
@@ -161,7 +172,7 @@ def test_the_hash_of_a_configuration_never_changes():
 
 def test_cells_of_a_study_differ_in_variant_and_seed_only():
     cells = consistency.cells("quick")
-    assert len(cells) == len({digest(cell) for cell in cells}) == 18
+    assert len(cells) == len({digest(cell) for cell in cells}) == 3 * len(VARIANTS)
     assert len({study(asdict(cell)) for cell in cells}) == 1
     assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells)
     assert study(asdict(cells[0])) != study(asdict(replace(cells[0], epochs=1)))
@@ -489,7 +500,9 @@ def test_a_second_run_and_a_report_only_draw(study_killed_once, monkeypatch, cap
     monkeypatch.setattr("sys.argv", ["x", "report", *smoke, "--out", str(tmp_path)])
     main()
     text = capsys.readouterr().out
-    assert "6 of 12 cells are missing" in text and "strided" in text and "2 seeds" in text
+    cells = 2 * len(VARIANTS)
+    assert f"{cells - 6} of {cells} cells are missing" in text
+    assert "strided" in text and "2 seeds" in text
     names = {path.name for path in tmp_path.iterdir()}
     stems = ("consistency-pareto", "consistency-maps")
     assert names == {f"consistency.{kind}" for kind in ("html", "md", "csv")} | {
@@ -519,6 +532,13 @@ def test_check_names_the_cell_that_breaks_a_statement(
     error = capfd.readouterr().err
     assert str(store.path(tmp_path, config)) in error
     assert "1 answers change at shifts by multiples of the period" in error
+    answers = cell.arrays["predictions"].copy()
+    answers[1:, 0] = (answers[0, 0] + 1) % 10
+    exact = replace(config, variant="max+aps")
+    store.save(tmp_path, exact, cell.facts, cell.arrays | {"predictions": answers})
+    with pytest.raises(SystemExit):
+        main()
+    assert "answers change with the shift, though none may" in capfd.readouterr().err
 
 
 # --- speed ---
