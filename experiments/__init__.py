@@ -14,7 +14,7 @@ One table per kind of thing, so that a further one is a row or a file:
 
 From a configuration to a page: `config` says what a cell is, `runner` decides which cells are still
 to do, the experiment measures one (`nets`, `train`, `shifts`), `store` keeps raw predictions,
-`metrics` turns them into numbers, `report` and `figures` show these.
+`metrics` turns them into numbers, `stats` compares these, `report` and `figures` show them.
 """
 
 EXPERIMENTS = {
