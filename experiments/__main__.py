@@ -84,7 +84,7 @@ def check(name: Name = "consistency", results: Path = Path("results")) -> None:
     experiment = _experiment(name)
     from experiments import store
 
-    cells = list(store.cells(results, name))
+    cells = list(store.cells(results, name, experiment.Config))
     if not cells:
         raise UserError(
             f"There is no finished cell of {name} in {results}: "

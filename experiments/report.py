@@ -101,7 +101,8 @@ def report(experiment: ModuleType, preset: str, data: str | None, *, root: Path,
     """Show one study on the terminal and write it to a folder."""
     wanted = experiment.cells(preset, data)
     shared = study(asdict(wanted[0]))
-    cells = [cell for cell in store.cells(root, experiment.NAME) if study(cell.config) == shared]
+    stored = store.cells(root, experiment.NAME, experiment.Config)
+    cells = [cell for cell in stored if study(cell.config) == shared]
     name = wanted[0].data
     command = f"python -m experiments run {experiment.NAME} --preset {preset} --data {name}"
     if not cells:
@@ -146,7 +147,6 @@ def _write(
     section: Section, cells: Sequence[store.Cell], command: str, note: str, stem: Path
 ) -> list[Path]:
     """Write everything; return the files, the page first."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
     files = {}
     for sheet in section.sheets:
         name = "-".join(filter(None, (stem.name, sheet.name)))

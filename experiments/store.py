@@ -8,11 +8,14 @@ it, whenever the process or the machine was stopped.
 """
 
 import dataclasses
+import errno
 import hashlib
 import io
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +55,6 @@ def path(root: Path, config: Config) -> Path:
 def save(root: Path, config: Config, facts: Mapping[str, Any], arrays: Mapping[str, Any]) -> Path:
     """Store a finished cell, so that it is there as a whole or not at all."""
     target = path(root, config)
-    target.parent.mkdir(parents=True, exist_ok=True)
     packed = io.BytesIO()
     np.savez_compressed(packed, **arrays)
     record = {
@@ -70,39 +72,82 @@ def load(target: Path) -> Cell | None:
     """Read a cell; None where there is none, or where it is torn or does not fit together."""
     try:
         record = json.loads(target.read_bytes())
-        packed = target.with_suffix(".npz").read_bytes()
-        found, digest_written = record["format"], record["sha256"]
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError):
         return None
-    if found != FORMAT:
+    found = record.get("format") if isinstance(record, dict) else None
+    if found != FORMAT:  # the whole text is there, so nothing was torn
         raise UserError(
             f"{target} was written by another version (format {found}, this one reads {FORMAT}): "
             "name another folder with --results, or move this one away. Nothing was overwritten."
         )
-    if hashlib.sha256(packed).hexdigest() != digest_written:
+    try:
+        packed = target.with_suffix(".npz").read_bytes()
+    except FileNotFoundError:
+        return None
+    if hashlib.sha256(packed).hexdigest() != record["sha256"]:
         return None
     with np.load(io.BytesIO(packed), allow_pickle=False) as arrays:
         return Cell(target, record["config"], record["facts"], dict(arrays))
 
 
-def cells(root: Path, experiment: str) -> Iterator[Cell]:
-    """All finished cells of an experiment, in the order of their names."""
+def cells(root: Path, experiment: str, kind: type[Config] | None = None) -> Iterator[Cell]:
+    """All finished cells of an experiment, in the order of their names.
+
+    With `kind`, those with other settings than this configuration are from another version: they
+    are left out, and that is said.
+    """
+    fields = {field.name for field in dataclasses.fields(kind)} if kind else None
+    others = 0
     for target in sorted((root / experiment).glob("*/*/seed=*.json")):
         cell = load(target)
-        if cell is not None:
+        if cell is None:
+            continue
+        if fields is None or fields == cell.config.keys():
             yield cell
+        else:
+            others += 1
+    if others:
+        print(
+            f"Another version wrote {others} of the cells in {root / experiment}, with other "
+            "settings: they are left out, and stay as they are.",
+            file=sys.stderr,
+        )
+
+
+@contextmanager
+def _room(target: Path) -> Iterator[None]:
+    """Turn a full disk into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(
+            f"There is no space left to write {target}: make some, and the same command goes on. "
+            "What was finished before is kept."
+        ) from error
 
 
 def write(target: Path, content: bytes) -> None:
-    """Write a file that is complete from the moment it has its name."""
+    """Write a file that is complete from the moment it has its name, with its folder."""
+    with _room(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _write(target, content)
+
+
+def _write(target: Path, content: bytes) -> None:
     for stale in target.parent.glob(f".{target.name}.*"):
         stale.unlink(missing_ok=True)
     draft = target.with_name(f".{target.name}.{os.getpid()}")
-    with draft.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(target)
+    try:
+        with draft.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(target)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
     folder = os.open(target.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -1,7 +1,9 @@
 """The experiments: metrics by brute force, storage that survives a kill, mistakes answered."""
 
+import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -285,6 +287,71 @@ def test_results_of_another_version_are_refused(tmp_path):
     target.write_text(json.dumps(record | {"format": 0}))
     with pytest.raises(UserError, match=r"another version \(format 0, this one reads 1\)"):
         store.load(target)
+    target.write_text('{"no": "format"}')
+    with pytest.raises(UserError, match=r"another version \(format None.*Nothing was overwritten"):
+        runner.run(fake(lambda *_: pytest.fail("ran")), [CONFIG], root=tmp_path)
+    assert target.read_text() == '{"no": "format"}'
+
+
+def test_other_settings_are_of_another_version_and_left_out(tmp_path, monkeypatch, capfd):
+    target = store.save(tmp_path, CONFIG, {}, ARRAYS)
+    record = json.loads(target.read_text())
+    del record["config"]["probe_images"]
+    target.write_text(json.dumps(record))
+    before = target.read_bytes()
+    said = "Another version wrote 1 of the cells in .*consistency.* stay as they are"
+    for command in ["check"], ["report", "--preset", "smoke"]:
+        monkeypatch.setattr("sys.argv", ["x", *command, "--results", str(tmp_path)])
+        with pytest.raises(SystemExit):
+            main()
+        errors = capfd.readouterr().err
+        assert re.search(said, errors) and "There is no finished cell" in errors
+    assert target.read_bytes() == before
+
+
+# --- a full disk ---
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """Writing takes some bytes, and then no more."""
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+
+
+def test_a_full_disk_is_said_and_tears_nothing(tmp_path, monkeypatch, request):
+    cells = [replace(CONFIG, seed=seed) for seed in range(3)]
+
+    def run(config, tick):
+        if config.seed == 1:
+            request.getfixturevalue("full_disk")
+        return ARRAYS, {"losses": [0.5]}
+
+    with pytest.raises(UserError, match="There is no space left to write .*seed=1-.* goes on"):
+        runner.run(fake(run), cells, root=tmp_path, workers=1)
+    assert [cell.seed for cell in store.cells(tmp_path, "consistency")] == [0]
+    assert len(list(store.path(tmp_path, CONFIG).parent.iterdir())) == 2  # of seed 0, no drafts
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_a_full_disk_keeps_what_was_there(tmp_path):
+    report = tmp_path / "consistency.html"
+    report.write_text("before")
+    with pytest.raises(UserError, match="no space left to write .*consistency.html"):
+        store.write(report, b"after")
+    assert report.read_text() == "before" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_disk_without_room_for_a_folder(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(UserError, match="no space left to write .*seed=0"):
+        store.save(tmp_path, CONFIG, {}, ARRAYS)
 
 
 # --- the runner, with an experiment that does nothing ---
