@@ -19,6 +19,14 @@ def _experiment(name: str) -> ModuleType:
     return import_module(EXPERIMENTS[choose("experiment", name, EXPERIMENTS)])
 
 
+def _named(text: str | None, skip: bool, side: int | None) -> str | None:
+    from experiments import data
+
+    if side is not None:
+        at_least("--image-size", side, 1)
+    return text and data.named(text, skip=skip, side=side)
+
+
 def run(
     name: Name,
     preset: str = "quick",
@@ -27,19 +35,24 @@ def run(
     variants: tuple[str, ...] = (),
     results: Path = Path("results"),
     workers: int = 2,
+    skip_damaged: bool = False,
+    image_size: int | None = None,
 ) -> None:
     """Measure what is not measured yet; the same command resumes an interrupted run.
 
     Args:
       name: the experiment; `list` shows them.
       preset: how large; `list` shows them.
-      data: another data set than the preset's.
+      data: another data set than the preset's: a name, a file or folder of your own, or hf:name.
       seeds: another number of seeds than the preset's.
       variants: only these.
       results: the folder of the results.
       workers: how many cells run at a time.
+      skip_damaged: leave out those of your own files that cannot be read.
+      image_size: scale your own images to this size.
     """
     experiment = _experiment(name)
+    data = _named(data, skip_damaged, image_size)
     cells = experiment.cells(preset, data, seeds, variants)
     from experiments import runner
 
@@ -58,6 +71,8 @@ def report(
     data: str | None = None,
     results: Path = Path("results"),
     out: Path | None = None,
+    skip_damaged: bool = False,
+    image_size: int | None = None,
 ) -> None:
     """Draw what is stored: a table here; pictures, CSV and one HTML page in a folder.
 
@@ -67,8 +82,10 @@ def report(
       data: which study, where it is not of the preset's data set.
       results: the folder of the results.
       out: the folder to write to; by default `report` in the folder of the results.
+      skip_damaged, image_size: as for the run.
     """
     experiment = _experiment(name)
+    data = _named(data, skip_damaged, image_size)
     from experiments.report import report
 
     report(experiment, preset, data, root=results, out=out or results / "report")
@@ -99,7 +116,7 @@ def check(name: Name = "consistency", results: Path = Path("results")) -> None:
 
 def show() -> None:
     """List the experiments, presets, data sets and variants."""
-    from experiments.data import SOURCES
+    from experiments.data import OWN, SOURCES
     from experiments.nets import VARIANTS
 
     for name in EXPERIMENTS:
@@ -110,6 +127,7 @@ def show() -> None:
     print("data sets")
     for name, source in SOURCES.items():
         print(f"  --data {name:10} {source.title}, {source.licence}")
+    print(f"  --data PATH       {OWN}")
     print("variants")
     for name, variant in VARIANTS.items():
         print(f"  --variants {name:10} {variant.title}")

@@ -47,14 +47,18 @@ def study(config: Mapping[str, Any]) -> str:
     return json.dumps(shared, sort_keys=True, separators=(",", ":"))
 
 
-def choose(kind: str, name: str, names: Iterable[str]) -> str:
-    """Return `name` if it is one of `names`; otherwise say what to write instead."""
+def choose(kind: str, name: str, names: Iterable[str], others: str = "") -> str:
+    """Return `name` if it is one of `names`; otherwise say what to write instead.
+
+    `others` says in words what may be written besides.
+    """
     names = list(names)
     if name in names:
         return name
     close = get_close_matches(name, names, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    raise UserError(f"Unknown {kind} {name!r}: write one of {', '.join(names)}.{hint}")
+    others = f", or {others}" if others else ""
+    raise UserError(f"Unknown {kind} {name!r}: write one of {', '.join(names)}{others}.{hint}")
 
 
 def at_least(name: str, value: int, least: int) -> int:

@@ -104,7 +104,8 @@ def cells(
     So an unfinished run is one with fewer seeds, whose variants can be compared already.
     """
     chosen = PRESETS[configs.choose("preset", preset, PRESETS)]
-    name = configs.choose("data", data_name or chosen.data, data.SOURCES)
+    name = data_name or chosen.data
+    size = data.known(name).size
     names = [configs.choose("variant", variant, VARIANTS) for variant in variants or VARIANTS]
     count = configs.at_least("--seeds", chosen.seeds if seeds is None else seeds, 1)
     return [
@@ -112,7 +113,7 @@ def cells(
             data=name,
             variant=variant,
             seed=seed,
-            size=data.SOURCES[name].size,
+            size=size,
             train_images=chosen.train_images,
             test_images=chosen.test_images,
             epochs=chosen.epochs,
@@ -124,8 +125,8 @@ def cells(
     ]
 
 
-def _net(config: Config) -> Net:
-    net = Net(config.variant, config.widths)
+def _net(config: Config, classes: int = 10) -> Net:
+    net = Net(config.variant, config.widths, classes)
     if config.size % net.period:
         raise UserError(
             f"size={config.size} is not a multiple of {net.period}, so shifts by {net.period} "
@@ -160,7 +161,7 @@ def run(
         test=config.test_images,
         seed=config.seed,
     )
-    net = _net(config)
+    net = _net(config, split.classes)
     params, losses = train.fit(
         net,
         split.train_images,

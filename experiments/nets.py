@@ -51,7 +51,7 @@ VARIANTS = {
 
 
 class Net(nn.Module):
-    """Images [batch, size, size, 1] to logits [batch, classes]."""
+    """Images [batch, size, size, channels] to logits [batch, classes]."""
 
     variant: str
     widths: tuple[int, ...] = (16, 32, 64)

@@ -20,6 +20,7 @@ from rich.table import Table
 
 from experiments import store
 from experiments.config import UserError, study
+from experiments.data import flag
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -104,7 +105,7 @@ def report(experiment: ModuleType, preset: str, data: str | None, *, root: Path,
     stored = store.cells(root, experiment.NAME, experiment.Config)
     cells = [cell for cell in stored if study(cell.config) == shared]
     name = wanted[0].data
-    command = f"python -m experiments run {experiment.NAME} --preset {preset} --data {name}"
+    command = f"python -m experiments run {experiment.NAME} --preset {preset} {flag(name)}"
     if not cells:
         raise UserError(
             f"There is no finished cell of {experiment.NAME} (preset {preset}, data {name}) in "

