@@ -177,10 +177,9 @@ def run(
     probe = slice(config.probe_images)
     arrays = {
         "shifts": grid,
-        "predictions": shifts.predictions(net, params, images, grid, seen),
+        **shifts.measure(net, params, images, grid, seen),
         "period_shifts": periods,
         "period_predictions": shifts.predictions(net, params, images, periods, seen),
-        "logits": shifts.logits(net, params, images),
         "labels": split.test_labels.astype(np.uint8),
         "images": split.test_index.astype(np.int32),
         "train_predictions": shifts.predictions(net, params, split.train_images[probe], grid[:1])[
@@ -194,7 +193,7 @@ def run(
 def metrics(cell: Cell) -> Metrics:
     """All metrics of a stored cell, from its raw predictions."""
     names = ("predictions", "labels", "train_predictions", "train_labels")
-    return measure(*(cell.arrays[name] for name in names))
+    return measure(*(cell.arrays[name] for name in names), top=cell.arrays.get("top"))
 
 
 def shift_map(cell: Cell) -> np.ndarray:
@@ -247,6 +246,12 @@ COLUMNS = (
         "kappa",
         "kappa",
         "Pair consistency corrected for chance: 0 for a net that always gives the same answer.",
+        on_terminal=False,
+    ),
+    Column(
+        "probability_change",
+        "change",
+        "Mean absolute change of the probability of the unshifted answer.",
         on_terminal=False,
     ),
 )

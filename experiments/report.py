@@ -93,6 +93,8 @@ class Section:
 
 def percent(values: np.ndarray) -> str:
     """Mean and, with more than one seed, standard deviation over seeds: 85.3 ± 1.2."""
+    if not np.isfinite(values).all():
+        return "not known"
     mean = f"{100 * np.mean(values):.1f}"
     spread = f" ± {100 * np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
     return mean + spread
