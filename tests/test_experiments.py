@@ -709,7 +709,7 @@ def test_check_holds_speed_to_its_memory(variant, facts, sentence):
 @pytest.mark.parametrize("case", speed.ADAPTIVE.values())
 def test_adaptive_pooling_is_timed_beside_windows_of_as_many_outputs(case):
     def shape(case):
-        pool, arguments = case.call("max")
+        pool, arguments, _ = case.call("max")
         x = jax.ShapeDtypeStruct(case.shape, np.float32)
         return jax.eval_shape(lambda x: getattr(jaxpool, pool)(x, *arguments), x).shape
 
