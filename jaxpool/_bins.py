@@ -72,7 +72,12 @@ def total(x: jax.Array, axes: Axes, divisor: jax.Array | None = None) -> jax.Arr
 
 def _not_kept(axes: Axes) -> Axes:
     """The axes that do not keep every element as it is."""
-    return [a for a in axes if isinstance(a, Bins) or a.size > 1 or a.out < a.length]
+
+    def kept(a: Window | Bins) -> bool:
+        alone = isinstance(a, Window) and (a.size, a.stride, a.low) == (1, 1, 0)
+        return alone and a.out == a.length
+
+    return [a for a in axes if not kept(a)]
 
 
 def count(mask: jax.Array | None, axes: Axes, ndim: int) -> jax.Array:

@@ -1003,6 +1003,11 @@ def test_a_window_in_the_padding_is_empty(op: Op):
     assert_equal(gradient, op.expect(x, call).pullback(np.ones((4, 1))), TOLERANCE)
 
 
+@each(windowed)
+def test_a_window_of_one_element_may_lie_in_the_padding(op: Op):
+    check_definition(op, Call((3, 1), ((1,), 2, ((1, 2),))), coarse((3, 1)), None)
+
+
 @each(lambda op: op.covers)
 def test_an_axis_of_size_0_is_one_empty_window(op: Op):
     y, gradient = pullback(op.function, jnp.zeros((2, 0, 3, 4), FLOAT), jnp.ones((2, 4), FLOAT))
