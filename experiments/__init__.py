@@ -19,6 +19,8 @@ to do, the experiment measures one (`nets`, `train`, `shifts`), `store` keeps ra
 
 EXPERIMENTS = {
     "consistency": "experiments.consistency",
+    "equivariance": "experiments.equivariance",
+    "separability": "experiments.separability",
     "speed": "experiments.speed",
 }
 """Name -> module. The modules are imported when they are asked for: they load JAX."""

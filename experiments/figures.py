@@ -16,9 +16,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.text import Annotation
+from matplotlib.lines import Line2D
+from matplotlib.text import Annotation, Text
 from matplotlib.ticker import LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
+from numpy.typing import ArrayLike
 
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#B07D00", "#A94C86", "#2F8FC4", "#555555")
 SHAPES = ("o", "s", "^", "v", "D", "P", "X", "p", "h", "*")
@@ -334,3 +336,113 @@ def sweep(
         figure.supylabel(y, fontsize="medium")
         _names(figure, 2 if narrow else 4)
     return figure
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line: (x, y) along it, and (x, y) of its dots; `style` picks its colour and its shape."""
+
+    line: tuple[ArrayLike, ArrayLike]
+    dots: tuple[ArrayLike, ArrayLike]
+    style: int
+
+    def look(self, *, line: bool = False, dots: bool = False) -> dict:
+        return {
+            "color": COLOURS[self.style % len(COLOURS)],
+            "linestyle": "-" if line else "none",
+            "marker": SHAPES[self.style % len(SHAPES)] if dots else "none",
+        }
+
+
+def curves(
+    panels: Mapping[str, Mapping[str, Curve]],
+    x: str,
+    y: str,
+    *,
+    least: float,
+    zero: str | None = None,
+    log_x: bool = False,
+    mark: float | None = None,
+    narrow: bool = False,
+) -> Figure:
+    """Lines on a log axis, each with its name at its end.
+
+    Args:
+      panels: title -> name -> curve.
+      x, y: what the axes show.
+      least: the lower end of y. What is smaller stays outside or, with `zero`, lies on it.
+      zero: what the lower end is called.
+      log_x: whether x is logarithmic, too.
+      mark: an x that matters.
+      narrow: drawn for a phone.
+    """
+    shape, size = _grid(len(panels), 3.0, narrow)
+    with plt.rc_context(STYLE | {"font.size": 8 if narrow else 9}):
+        figure, grid = plt.subplots(*shape, figsize=size, layout="constrained", squeeze=False)
+        for axes in grid.flat[len(panels) :]:
+            axes.set_visible(False)
+        ends = [
+            _curves(axes, title, lines, least, zero)
+            for axes, (title, lines) in zip(grid.flat, panels.items(), strict=False)
+        ]
+        top = max(axes.get_ylim()[1] for axes in grid.flat[: len(panels)])
+        for axes in grid.flat[: len(panels)]:
+            axes.set_ylim(least, top)
+            if mark is not None:
+                axes.axvline(mark, color=FAINT, linewidth=0.8)
+            if log_x:
+                axes.set_xscale("log")
+                axes.xaxis.set_major_formatter("{x:,g}")
+        figure.supxlabel(x, fontsize="medium")
+        figure.supylabel(y, fontsize="medium")
+        figure.canvas.draw()
+        # The layout is settled now, with room for the names; they must not move it.
+        figure.set_layout_engine("none")
+        for axes, names in zip(grid.flat, ends, strict=False):
+            _spread(axes, names)
+    return figure
+
+
+Name = tuple[Line2D, Text, float]
+"""What stands at the end of a line: its shape, its name, and the y of its end."""
+
+
+def _curves(
+    axes: Axes, title: str, lines: Mapping[str, Curve], least: float, zero: str | None
+) -> list[Name]:
+    """The lines of one panel; return their names, which are not in their places yet."""
+
+    def shown(values: ArrayLike) -> np.ndarray:
+        y = np.asarray(values, float)
+        return np.maximum(y, least) if zero else np.where(y < least, np.nan, y)
+
+    names = []
+    for name, curve in lines.items():
+        (x, y), (at, seen) = curve.line, curve.dots
+        axes.plot(x, shown(y), **curve.look(line=True), linewidth=1.2)
+        axes.plot(at, shown(seen), **curve.look(dots=True), markersize=4)
+        beside = {"transform": axes.transAxes, "clip_on": False}
+        (shape,) = axes.plot([1.03], [0.5], **curve.look(dots=True), markersize=4, **beside)
+        text = axes.text(1.055, 0.5, name, color=shape.get_color(), va="center", **beside)
+        names.append((shape, text, max(float(np.asarray(y)[-1]), least)))
+    axes.set(yscale="log", title=title)
+    axes.yaxis.set_major_formatter(lambda y, _: zero if zero and y <= least else f"{y:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.grid(color="#E6E6E6", linewidth=0.8)
+    return names
+
+
+def _spread(axes: Axes, names: Sequence[Name]) -> None:
+    """Put each name beside the end of its line, as near as names below and above it allow."""
+    names = sorted(names, key=lambda name: name[2])
+    gap = 1 + max((text.get_window_extent().height for _, text, _ in names), default=0)
+    heights = [axes.transData.transform((1, end))[1] for *_, end in names]
+    for i in range(1, len(heights)):
+        heights[i] = max(heights[i], heights[i - 1] + gap)
+    above = axes.bbox.y1 + gap
+    for i in reversed(range(len(heights))):
+        above = heights[i] = min(heights[i], above - gap)
+    for (shape, text, _), height in zip(names, heights, strict=True):
+        y = axes.transAxes.inverted().transform((0, height))[1]
+        shape.set_ydata([y])
+        text.set_y(y)

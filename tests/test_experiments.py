@@ -379,7 +379,10 @@ def test_durations_for_people():
 # --- the command line ---
 
 MISTAKES = [
-    ("run consistancy", "Unknown experiment 'consistancy': write one of consistency, speed."),
+    (
+        "run consistancy",
+        "Unknown experiment 'consistancy': write one of consistency, equivariance,",
+    ),
     ("run consistency --preset fast", "Unknown preset 'fast': write one of smoke, quick."),
     ("run consistency --data mnist", "or hf:name of Hugging Face. Did you mean 'mnist5k'?"),
     ("run consistency --data no/such", "There is no file or folder no/such."),

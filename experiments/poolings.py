@@ -1,0 +1,108 @@
+"""The poolings: one table for every experiment, each a function with a geometry.
+
+A further pooling is a row of `POOLINGS`, and appears in every experiment that the row fits.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+import jax
+
+import jaxpool
+
+Pool = Callable[[jax.Array, int, int, str], jax.Array]
+"""Maps [batch, height, width, channels], the side k of the window, the stride s, the padding."""
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """A way to reduce maps by s, and what it is called.
+
+    `pool(x, k, s, "CIRCULAR")` commutes with circular shifts by multiples of s, where s divides the
+    map; other words of padding are those of `jaxpool`. `whole(x)` is the form that takes whole
+    maps, [batch, channels], where there is one.
+    """
+
+    title: str
+    family: str
+    pool: Pool
+    whole: Callable[[jax.Array], jax.Array] | None = None
+
+
+def _windows(op: Callable[..., Any], more: int = 0, **options: Any) -> Pool:
+    """Windows of k + `more` on each side."""
+
+    def pool(x: jax.Array, k: int, s: int, padding: str) -> jax.Array:
+        return op(x, (k + more, k + more), s, padding, **options)
+
+    return pool
+
+
+def _every(x: jax.Array, k: int, s: int, padding: str) -> jax.Array:
+    """Every s-th element, as a strided convolution takes them."""
+    return x[:, ::s, ::s]
+
+
+def _blur(x: jax.Array, k: int, s: int, padding: str) -> jax.Array:
+    return jaxpool.blur_pool(x, s, filter_size=3, padding=padding)
+
+
+def _max_blur(size: int) -> Pool:
+    """A maximum over windows of k, then a blur of this size."""
+
+    def pool(x: jax.Array, k: int, s: int, padding: str) -> jax.Array:
+        return jaxpool.max_blur_pool(x, (k, k), s, filter_size=size, padding=padding)
+
+    return pool
+
+
+def _polyphase(first: Pool) -> Pool:
+    """A pooling at stride 1, then the phase of the largest norm, which needs no padding."""
+
+    def pool(x: jax.Array, k: int, s: int, padding: str) -> jax.Array:
+        return cast(jax.Array, jaxpool.polyphase_pool(first(x, k, 1, padding), s))
+
+    return pool
+
+
+WINDOW, BETWEEN, ANTIALIASED = "windows", "between average and max", "against aliasing"
+FAMILIES = (WINDOW, BETWEEN, ANTIALIASED)
+
+POOLINGS = {
+    "stride": Pooling("every s-th element", WINDOW, _every),
+    "max": Pooling("max", WINDOW, _windows(jaxpool.max_pool), jaxpool.global_max_pool),
+    "max_wide": Pooling("max, overlapping", WINDOW, _windows(jaxpool.max_pool, more=1)),
+    "avg": Pooling("average", WINDOW, _windows(jaxpool.avg_pool), jaxpool.global_avg_pool),
+    "min": Pooling("min", WINDOW, _windows(jaxpool.min_pool), jaxpool.global_min_pool),
+    "lse": Pooling("log-sum-exp", BETWEEN, _windows(jaxpool.lse_pool), jaxpool.global_lse_pool),
+    "lse_cold": Pooling(
+        "log-sum-exp, T = 0.1",
+        BETWEEN,
+        _windows(jaxpool.lse_pool, temperature=0.1),
+        partial(jaxpool.global_lse_pool, temperature=0.1),
+    ),
+    "softmax": Pooling(
+        "softmax", BETWEEN, _windows(jaxpool.softmax_pool), jaxpool.global_softmax_pool
+    ),
+    "softmax_cold": Pooling(
+        "softmax, T = 0.1",
+        BETWEEN,
+        _windows(jaxpool.softmax_pool, temperature=0.1),
+        partial(jaxpool.global_softmax_pool, temperature=0.1),
+    ),
+    "mixed": Pooling("mixed", BETWEEN, _windows(jaxpool.mixed_pool)),
+    "stochastic": Pooling(
+        "stochastic, in testing",
+        BETWEEN,
+        _windows(partial(jaxpool.stochastic_pool, None, deterministic=True)),
+    ),
+    "blur3": Pooling("blur 3", ANTIALIASED, _blur),
+    "maxblur2": Pooling("max, blur 2", ANTIALIASED, _max_blur(2)),
+    "maxblur3": Pooling("max, blur 3", ANTIALIASED, _max_blur(3)),
+    "maxblur5": Pooling("max, blur 5", ANTIALIASED, _max_blur(5)),
+    "aps": Pooling("polyphase", ANTIALIASED, _polyphase(_every)),
+    "max_aps": Pooling("max, polyphase", ANTIALIASED, _polyphase(_windows(jaxpool.max_pool))),
+    "maxblur3_aps": Pooling("max, blur 3, polyphase", ANTIALIASED, _polyphase(_max_blur(3))),
+}
