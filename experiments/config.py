@@ -61,6 +61,16 @@ def choose(kind: str, name: str, names: Iterable[str], others: str = "") -> str:
     raise UserError(f"Unknown {kind} {name!r}: write one of {', '.join(names)}{others}.{hint}")
 
 
+def pairs(
+    variants: Iterable[str], known: Iterable[str], seeds: int | None, usual: int
+) -> list[tuple[int, str]]:
+    """Every seed with every variant: `known` ones, all of one seed before the next seed."""
+    known = list(known)
+    names = dict.fromkeys(choose("variant", name, known) for name in list(variants) or known)
+    count = at_least("--seeds", usual if seeds is None else seeds, 1)
+    return [(seed, name) for seed in range(count) for name in names]
+
+
 def at_least(name: str, value: int, least: int) -> int:
     """Return `value` unless it is too small to make sense."""
     if value < least:

@@ -109,8 +109,6 @@ def cells(
     chosen = PRESETS[configs.choose("preset", preset, PRESETS)]
     name = data_name or chosen.data
     size = data.known(name).size
-    names = [configs.choose("variant", variant, VARIANTS) for variant in variants or VARIANTS]
-    count = configs.at_least("--seeds", chosen.seeds if seeds is None else seeds, 1)
     return [
         Config(
             data=name,
@@ -123,8 +121,7 @@ def cells(
             batch=chosen.batch,
             widths=chosen.widths,
         )
-        for seed in range(count)
-        for variant in dict.fromkeys(names)
+        for seed, variant in configs.pairs(variants, VARIANTS, seeds, chosen.seeds)
     ]
 
 

@@ -140,13 +140,12 @@ def cells(
 ) -> list[Config]:
     """One cell for each pooling and seed; one seed has the same maps for all poolings."""
     chosen = PRESETS[configs.choose("preset", preset, PRESETS)]
-    name = configs.choose("data", data_name or chosen.data, data.SOURCES)
-    names = [configs.choose("variant", variant, POOLINGS) for variant in variants or POOLINGS]
-    count = configs.at_least("--seeds", chosen.seeds if seeds is None else seeds, 1)
-    if data.SOURCES[name].size < chosen.size:
+    name = data_name or chosen.data
+    size = data.known(name).size
+    if size < chosen.size:
         raise UserError(
-            f"The images of {name!r} have {data.SOURCES[name].size} pixels a side, but the preset "
-            f"{preset!r} takes {chosen.size}: choose other data, or --preset smoke."
+            f"The images of {name!r} have {size} pixels a side, but the preset {preset!r} takes "
+            f"{chosen.size}: choose other data, or --preset smoke."
         )
     return [
         Config(
@@ -158,8 +157,7 @@ def cells(
             strides=chosen.strides,
             bands=chosen.bands,
         )
-        for seed in range(count)
-        for variant in dict.fromkeys(names)
+        for seed, variant in configs.pairs(variants, POOLINGS, seeds, chosen.seeds)
     ]
 
 
@@ -168,7 +166,7 @@ def cells(
 
 def maps(config: Config) -> np.ndarray:
     """Images and then noise in 0..1, float64 [N, size, size]."""
-    side = data.SOURCES[config.data].size
+    side = data.known(config.data).size
     split = data.split(config.data, size=side, train=1, test=config.images, seed=config.seed)
     middle = slice((side - config.size) // 2, (side + config.size) // 2)
     images = split.test_images[:, middle, middle].mean(-1)

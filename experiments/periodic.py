@@ -1,6 +1,8 @@
 """Periodic maps [..., size, size]: scaled, low-passed, shifted by any distance, compared."""
 
 from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -22,20 +24,24 @@ def low_pass(x: np.ndarray, band: int) -> np.ndarray:
     return normal(np.fft.ifft2(spectrum).real)
 
 
-def moved(x: np.ndarray, down: float, right: float) -> np.ndarray:
+def moved(
+    x: Any, down: Any, right: Any, axes: tuple[int, int] = (-2, -1), xp: ModuleType = np
+) -> Any:
     """Shift maps down and right by any number of pixels, in their Fourier series.
 
     What is at Nyquist's frequency itself moves both ways at once, by half each, as it must for the
-    result to be real.
+    result to be real. `xp` is NumPy, or `jax.numpy` for what is traced.
     """
-    spectrum = np.fft.fft2(x)
-    for axis, by in ((-2, down), (-1, right)):
-        size = x.shape[axis]
-        phase = np.exp(-2j * np.pi * by * np.fft.fftfreq(size))
-        if size % 2 == 0:
-            phase[size // 2] = np.cos(np.pi * by)
-        spectrum *= phase[:, None] if axis == -2 else phase
-    return np.fft.ifft2(spectrum).real
+    spectrum = xp.fft.fft2(x, axes=axes)
+    for axis, by in zip(axes, (down, right), strict=True):
+        frequency = xp.fft.fftfreq(x.shape[axis]).astype(x.dtype)
+        angle = -2 * np.pi * frequency * xp.asarray(by, x.dtype)
+        sine = xp.where(xp.abs(frequency) < 0.5, xp.sin(angle), 0)
+        phase = xp.cos(angle).astype(spectrum.dtype) + 1j * sine.astype(spectrum.dtype)
+        shape = [1] * x.ndim
+        shape[axis] = -1
+        spectrum = spectrum * phase.reshape(shape)
+    return xp.fft.ifft2(spectrum, axes=axes).real
 
 
 def rolled(x: np.ndarray, shift: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ A further pooling is a row of `POOLINGS`, and appears in every experiment that t
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import jax
 
@@ -62,7 +62,7 @@ def _polyphase(first: Pool) -> Pool:
     """A pooling at stride 1, then the phase of the largest norm, which needs no padding."""
 
     def pool(x: jax.Array, k: int, s: int, padding: str) -> jax.Array:
-        return cast(jax.Array, jaxpool.polyphase_pool(first(x, k, 1, padding), s))
+        return jaxpool.polyphase_pool(first(x, k, 1, padding), s)
 
     return pool
 

@@ -122,12 +122,9 @@ def cells(
     """One cell for each pooling and seed; one seed draws the same features for all poolings."""
     chosen = PRESETS[configs.choose("preset", preset, PRESETS)]
     name = configs.choose("data", data_name or "bernoulli", ["bernoulli"])
-    names = [configs.choose("variant", variant, VARIANTS) for variant in variants or VARIANTS]
-    count = configs.at_least("--seeds", chosen.seeds if seeds is None else seeds, 1)
     return [
         Config(data=name, variant=variant, seed=seed, elements=chosen.elements, sides=chosen.sides)
-        for seed in range(count)
-        for variant in dict.fromkeys(names)
+        for seed, variant in configs.pairs(variants, VARIANTS, seeds, chosen.seeds)
     ]
 
 
@@ -283,10 +280,10 @@ def _is_of(values: np.ndarray, expected: Moments, variant: str) -> bool:
     """Whether these were drawn from what is expected, at 4 standard errors."""
     n = len(values)
     if variant in TWO_VALUED:  # a count, so Clopper and Pearson's interval says all
-        from scipy.stats import binomtest
+        from experiments.stats import clopper_pearson
 
-        ci = binomtest(round(values.sum()), n).proportion_ci(1 - BEYOND, "exact")
-        return bool(ci.low - TOLERANCE <= expected.mean <= ci.high + TOLERANCE)
+        low, high = clopper_pearson(round(values.sum()), n, 1 - BEYOND)
+        return bool(low - TOLERANCE <= expected.mean <= high + TOLERANCE)
     square = expected.spread**2
     apart = (values - expected.mean) ** 2
     return _near(values.mean(), expected.mean, expected.spread, n) and _near(

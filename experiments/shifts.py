@@ -33,7 +33,7 @@ import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict
 
-from experiments import metrics
+from experiments import metrics, periodic
 from experiments.config import UserError, choose
 from experiments.nets import apply
 
@@ -166,15 +166,7 @@ def fractional(images: jax.Array, shift: jax.Array) -> jax.Array:
 
     That does not hold for the highest frequency of an even side: half a pixel away it is invisible.
     """
-    spectrum = jnp.fft.fft2(images, axes=(1, 2))
-    for axis, by in ((1, shift[0]), (2, shift[1])):
-        frequency = jnp.fft.fftfreq(images.shape[axis]).astype(images.dtype)
-        angle = -2 * np.pi * frequency * by.astype(images.dtype)
-        # At half a cycle per pixel only the real part keeps the image real.
-        imaginary = jnp.where(jnp.abs(frequency) < 0.5, jnp.sin(angle), 0)
-        phase = jax.lax.complex(jnp.cos(angle), imaginary)
-        spectrum *= phase.reshape([-1 if i == axis else 1 for i in range(4)])
-    return jnp.fft.ifft2(spectrum, axes=(1, 2)).real
+    return periodic.moved(images, *shift, axes=(1, 2), xp=jnp)
 
 
 def _crop(images: jax.Array, shift: jax.Array, size: int) -> jax.Array:

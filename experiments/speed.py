@@ -24,7 +24,7 @@ it takes every second pixel instead, or the first quarter of the image, whicheve
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,7 @@ WORKERS = 1  # nothing else may run while a clock does
 
 EVERY = CASES | FORMS | SWEEP | ADAPTIVE
 OPS = ("max", "avg", *SMOOTH)
+PLAIN = (*OPS, "min", "sum")
 STEPS = ("lenet", "resnet")  # of experiments.steps, which loads JAX
 APART = {"stem": CASES["stem"], "vgg": CASES["vgg"]}  # where the others of jaxpool are timed
 
@@ -108,8 +109,6 @@ def cells(
     """One cell for each case and op. More seeds measure again."""
     chosen = PRESETS[configs.choose("preset", preset, PRESETS)]
     name = configs.choose("data", data_name or "random", ["random"])
-    names = [configs.choose("variant", name, VARIANTS) for name in variants or chosen.variants]
-    count = configs.at_least("--seeds", 1 if seeds is None else seeds, 1)
     return [
         Config(
             data=name,
@@ -119,8 +118,7 @@ def cells(
             blocks=chosen.blocks,
             seconds=chosen.seconds,
         )
-        for seed in range(count)
-        for variant in names
+        for seed, variant in configs.pairs(variants or chosen.variants, VARIANTS, seeds, usual=1)
     ]
 
 
@@ -309,9 +307,8 @@ STEP_COLUMNS = (
 def section(found: Sequence[Cell]) -> Section:
     """Tables, bars, and the lines of the sweep."""
     tables = {"": CASES, "forms": FORMS, "adaptive": ADAPTIVE, "sweep": SWEEP}
-    rows = {name: _rows(found, cases) for name, cases in tables.items()}
-    rows["zoo"] = _of(rows[""], tuple(ZOO), APART)
-    rows[""] = [row for row in rows[""] if row not in rows["zoo"]]
+    rows = {name: _rows(found, PLAIN, cases) for name, cases in tables.items()}
+    rows["zoo"] = _rows(found, ZOO, APART)
     steps = _step_rows(found)
     sheets = [
         Sheet("", "The cases", COLUMNS, rows[""], unit=""),
@@ -336,8 +333,9 @@ def section(found: Sequence[Cell]) -> Section:
     )
 
 
-def _rows(found: Sequence[Cell], cases: Mapping[str, Case]) -> list[Row]:
-    names = [name for name in VARIANTS if name.split("@")[1] in cases]
+def _rows(found: Sequence[Cell], ops: Collection[str], cases: Mapping[str, Case]) -> list[Row]:
+    wanted = _variants(ops, cases)
+    names = [name for name in VARIANTS if name in wanted]
     titles = {name: "{}, {}".format(*_titles(name)) for name in names}
     return _measured(found, titles, numbers)
 
@@ -370,9 +368,13 @@ def _measured(
 # ---- what it aims at ----
 
 
-def _of(rows: Sequence[Row], ops: Sequence[str], cases: Mapping[str, Case]) -> list[Row]:
-    wanted = {f"{op}@{case}" for op in ops for case in cases}
+def _of(rows: Sequence[Row], ops: Collection[str], cases: Mapping[str, Case]) -> list[Row]:
+    wanted = _variants(ops, cases)
     return [row for row in rows if row.variant in wanted]
+
+
+def _variants(ops: Collection[str], cases: Mapping[str, Case]) -> set[str]:
+    return {f"{op}@{case}" for op in ops for case in cases}
 
 
 def _known(rows: Sequence[Row], key: str) -> dict[str, float]:

@@ -120,10 +120,15 @@ def against(values: Mapping[str, Mapping[int, float]], base: str = "max") -> dic
     return {name: replace(each, adjusted=adjusted[name]) for name, each in found.items()}
 
 
+def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The exact interval of a share of which k of n independent trials were seen."""
+    bounds = binomtest(k, n).proportion_ci(confidence, method="exact")
+    return float(bounds.low), float(bounds.high)
+
+
 def failures(k: int, n: int) -> Share:
     """k failures of n independent trials, with the 95 % interval of Clopper and Pearson."""
-    bounds = binomtest(k, n).proportion_ci(0.95, method="exact")
-    return Share(k / n, (float(bounds.low), float(bounds.high)))
+    return Share(k / n, clopper_pearson(k, n))
 
 
 def variance_shares(

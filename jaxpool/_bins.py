@@ -44,8 +44,7 @@ def laid(axes: Axes) -> Iterator[tuple[Bins | None, Group]]:
 
 def extremum(x: jax.Array, axes: Axes, largest: bool, mask: jax.Array | None = None) -> jax.Array:
     """As `_reduce.extremum`."""
-    if mask is not None:
-        x = jnp.where(mask, x, jnp.asarray(_reduce.lowest(x.dtype, largest), x.dtype))
+    x = _reduce.real(x, mask, largest)
     of_bins = _extremum if jnp.issubdtype(x.dtype, jnp.floating) else _value
     for group in steps(_not_kept(axes)):
         run = _reduce.extremum if isinstance(group[0], Window) else of_bins

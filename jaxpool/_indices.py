@@ -254,8 +254,7 @@ def _check_positions(name: str, lengths: Iterable[int]) -> None:
 
 @partial(jax.jit, static_argnames=("windows", "lengths", "elements", "largest"))
 def _jitted(x, where, windows, lengths, elements, *, largest):
-    if where is not None:
-        x = jnp.where(where, x, jnp.asarray(_reduce.lowest(x.dtype, largest), x.dtype))
+    x = _reduce.real(x, where, largest)
     known = {w.axis: (prod(lengths[i + 1 :]), elements[i]) for i, w in enumerate(windows)}
     number: Any = 0  # of each winner so far, from 1; 0 for none
     for bins, ordinary in laid(windows):

@@ -26,7 +26,7 @@ from jaxpool import _bins
 from jaxpool._linear import apart, linear_pair
 from jaxpool._reduce import Group
 from jaxpool._slices import cut
-from jaxpool._smooth import folds, reach, sum_at_elements, sum_at_windows, surround
+from jaxpool._smooth import alone, folds, reach, sum_at_elements, sum_at_windows, surround
 
 WHOLE = (1, 2, 3, 4)  # the powers that are multiplications
 # A larger p, which is traced, counts as this. (Powers of elements that only rounding tells apart
@@ -172,7 +172,7 @@ def _lean_of(cells, around, p, group, whole):
     def terms(cell, around, p):
         return (_slope(cell["x"] * around["scale"], p, whole) * cell["x'"],)
 
-    return sum_at_windows(terms, _alone, cells, around, p, group)
+    return sum_at_windows(terms, alone, cells, around, p, group)
 
 
 def _lean_back(cotangent, rest, _, group, whole):
@@ -189,10 +189,6 @@ def _lean_back_of(cells, around, p, group, whole):
         return _slope(cell["x"] * around["scale"], p, whole) * around["y'"]
 
     return sum_at_elements(term, cells, around, p, group)
-
-
-def _alone(_, total, *__):
-    return total
 
 
 lean, _ = linear_pair(

@@ -12,7 +12,7 @@ exact in any order.
 from collections.abc import Callable, Sequence
 from functools import partial, reduce
 from math import inf, prod
-from typing import Any
+from typing import Any, Literal, overload
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,28 @@ from jaxpool._reduce import BLOCK, Group, pick, size_of, spread
 from jaxpool._slices import along_rows, rows, widen
 
 
+@overload
+def polyphase_pool(
+    x: ArrayLike,
+    strides: PerAxis = 2,
+    *,
+    order: float = 2,
+    axis: Axes | None = None,
+    phase: ArrayLike | None = None,
+    return_phase: Literal[False] = False,
+    strict: bool = False,
+) -> jax.Array: ...
+@overload
+def polyphase_pool(
+    x: ArrayLike,
+    strides: PerAxis = 2,
+    *,
+    order: float = 2,
+    axis: Axes | None = None,
+    phase: ArrayLike | None = None,
+    return_phase: Literal[True],
+    strict: bool = False,
+) -> tuple[jax.Array, jax.Array]: ...
 def polyphase_pool(
     x: ArrayLike,
     strides: PerAxis = 2,

@@ -100,12 +100,18 @@ def lowest(dtype: Any, largest: bool) -> Any:
     return jnp.iinfo(dtype).min if largest else jnp.iinfo(dtype).max
 
 
+def real(x: jax.Array, mask: jax.Array | None, largest: bool) -> jax.Array:
+    """x, with what never wins in place of all that is not real."""
+    if mask is None:
+        return x
+    return jnp.where(mask, x, jnp.asarray(lowest(x.dtype, largest), x.dtype))
+
+
 def extremum(
     x: jax.Array, windows: Sequence[Window], largest: bool, mask: jax.Array | None = None
 ) -> jax.Array:
     """The largest (or smallest) element of every window; `mask` says which elements are real."""
-    if mask is not None:
-        x = jnp.where(mask, x, jnp.asarray(lowest(x.dtype, largest), x.dtype))
+    x = real(x, mask, largest)
     run = _extremum if jnp.issubdtype(x.dtype, jnp.floating) else _value
     return run(x, mask, tuple(windows), largest)
 

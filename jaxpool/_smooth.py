@@ -269,7 +269,7 @@ def _moment_of(cells, around, temperature, out, group):
         weight, down, further = _weight(cell, around, rate)
         return (weight * (down if out == "level" else further * down),)
 
-    return sum_at_windows(terms, _alone, cells, around, 1 / temperature, group)
+    return sum_at_windows(terms, alone, cells, around, 1 / temperature, group)
 
 
 def _weigh(tangents: Arrays, rest: Sides, outs: Sequence[str], group: Group) -> Arrays:
@@ -288,7 +288,7 @@ def _weigh_of(cells, around, temperature, out, group):
             q = cell.get("top'", 0) + cell.get("gap'", 0) + further * q
         return (weight * q,)
 
-    return sum_at_windows(terms, _alone, cells, around, 1 / temperature, group)
+    return sum_at_windows(terms, alone, cells, around, 1 / temperature, group)
 
 
 def _weigh_back(cotangents: Arrays, rest: Sides, outs: Sequence[str], group: Group) -> Arrays:
@@ -378,7 +378,7 @@ def sum_at_windows(
     return over_outputs(of_region, cells, group)
 
 
-def _alone(_: Arrays, total: jax.Array, *__: jax.Array) -> jax.Array:
+def alone(_: Arrays, total: jax.Array, *__: jax.Array) -> jax.Array:
     return total
 
 
