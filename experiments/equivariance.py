@@ -481,6 +481,8 @@ def metrics(cell: Cell) -> dict[str, float]:
 def _share(values: np.ndarray) -> str:
     """In percent, with two digits; 0 says that it is exact."""
     value = 100 * float(np.mean(values))
+    if value >= 10:
+        return f"{value:.0f}"
     return "0" if value == 0 else "rounding" if value < 1e-8 else f"{value:.2g}"
 
 
@@ -503,18 +505,18 @@ def _columns(strides: Sequence[int]) -> list[Column]:
             "stride 2, both summed over the images; T P(x) shifts the Fourier series.",
         ),
         _column("variance", "of variance", "The same over the variance of P(x)."),
-        _column("noise", "noise", "As `between`, for white noise."),
+        _column("noise", "noise", "As “between”, for white noise."),
         _column(
-            "half", "band-limited", "As `between`, for images with nothing from half of Nyquist on."
+            "half", "band-limited", "As “between”, for images with nothing from half of Nyquist on."
         ),
         *(
             _column(
-                f"error_{s}", f"stride {s}", f"As `between`, for stride {s} and shifts below it."
+                f"error_{s}", f"stride {s}", f"As “between”, for stride {s} and shifts below it."
             )
             for s in strides
             if s > 2
         ),
-        _column("best", "best whole shift", "As `between`, against the best whole shift of P(x)."),
+        _column("best", "best whole shift", "As “between”, against the best whole shift of P(x)."),
         _column(
             "border",
             "border",
