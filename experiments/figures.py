@@ -6,6 +6,7 @@ same in grey. Colours: Okabe and Ito, "Color universal design", 2008.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import matplotlib
 
@@ -19,8 +20,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Annotation, Text
 from matplotlib.ticker import LogLocator, NullFormatter
-from matplotlib.transforms import Bbox
 from numpy.typing import ArrayLike
+
+from experiments.stats import summary
 
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#B07D00", "#A94C86", "#2F8FC4", "#555555")
 SHAPES = ("o", "s", "^", "v", "D", "P", "X", "p", "h", "*")
@@ -62,6 +64,21 @@ class Group:
     def mean(self) -> tuple[float, float]:
         return float(self.x.mean()), float(self.y.mean())
 
+    @cached_property
+    def intervals(self) -> tuple[tuple[float, float], tuple[float, float]] | None:
+        """Of the mean along x and y, where there are seeds enough."""
+        x, y = summary(self.x).interval, summary(self.y).interval
+        return (x, y) if x and y else None
+
+    @property
+    def ends(self) -> np.ndarray:
+        """The points that thin lines lead to from the mean, [n, 2]."""
+        if not self.intervals:
+            return np.stack([self.x, self.y], -1)
+        (left, right), (low, high) = self.intervals
+        x, y = self.mean
+        return np.array([(left, y), (right, y), (x, low), (x, high)])
+
 
 def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """The points that no other point beats in x and in y, from left to right."""
@@ -73,7 +90,7 @@ def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def pareto(groups: Sequence[Group], x: str, y: str, *, narrow: bool = False) -> Figure:
-    """Two things of which more is better: a small dot per seed, a large one for the mean.
+    """Two things of which more is better: a large dot for the mean, and the seeds or intervals.
 
     Args:
       groups: the variants; values in percent.
@@ -102,65 +119,68 @@ def _corner(axes: Axes) -> dict:
 
 
 def _dots(axes: Axes, group: Group) -> None:
-    """Dots of the seeds, tied to their mean by thin lines."""
+    """The mean, tied to the dots of the seeds, or to the ends of its intervals."""
     centre, colour, shape = group.mean, group.colour, group.shape
-    for x, y in zip(group.x, group.y, strict=True):
-        axes.plot([x, centre[0]], [y, centre[1]], color=colour, linewidth=0.8, alpha=0.6)
-    axes.plot(group.x, group.y, shape, color=colour, markersize=4, alpha=0.6)
+    for x, y in group.ends:
+        width = 1.6 if group.intervals else 0.8
+        axes.plot([x, centre[0]], [y, centre[1]], color=colour, linewidth=width, alpha=0.6)
+    if not group.intervals:
+        axes.plot(group.x, group.y, shape, color=colour, markersize=4, alpha=0.6)
     axes.plot(*centre, shape, color=colour, markersize=10, markeredgecolor="white", zorder=3)
 
 
 def _label(figure: Figure, axes: Axes, groups: Sequence[Group]) -> None:
-    """Write each title beside its mean, where it covers neither dots nor other titles."""
+    """Write each title near its mean, where it covers no mean, no title, and few other dots."""
     figure.canvas.draw()
     # The layout is settled now; labels must not move it.
     figure.set_layout_engine("none")
     pixels = figure.dpi / 72
     taken = [_box(axes, *group.mean, 7 * pixels) for group in groups]
+    dots = []
     for group in groups:
         for part in np.linspace(0.2, 1, 9):  # along the thin lines, the dot of the seed last
-            line = np.array(group.mean) * (1 - part) + part * np.stack([group.x, group.y], -1)
-            taken += [_box(axes, x, y, (3 if part == 1 else 1) * pixels) for x, y in line]
+            line = np.array(group.mean) * (1 - part) + part * group.ends
+            dots += [_box(axes, x, y, (3 if part == 1 else 1) * pixels) for x, y in line]
     for group in groups:
-        text = axes.annotate(
-            group.title,
-            group.mean,
-            (0, 0),
-            textcoords="offset points",
-            color=group.colour,
-            weight="bold",
-            zorder=4,
-        )
-        taken.append(_best_place(axes, text, taken))
-
-
-def _box(axes: Axes, x: float, y: float, radius: float) -> Bbox:
-    """The square around a point, in pixels."""
-    centre = axes.transData.transform((x, y))
-    return Bbox([centre - radius, centre + radius])
-
-
-def _best_place(axes: Axes, text: Annotation, taken: Sequence[Bbox]) -> Bbox:
-    """Move a label to the nearest place that is free; return its box."""
-    places = [
-        (radius * np.cos(angle), radius * np.sin(angle))
-        for radius in (10, 13, 17, 22, 28, 36)
-        for angle in np.arange(16) * np.pi / 8
-    ]
-
-    def move(place: tuple[float, float]) -> Bbox:
+        style = {"color": group.colour, "weight": "bold", "zorder": 4}
+        text = axes.annotate(group.title, group.mean, (0, 0), textcoords="offset points", **style)
+        place, box = _best_place(axes, text, np.array(taken), np.array(dots))
         text.set(position=place, ha=_side(place[0], "left", "right"))
         text.set(va=_side(place[1], "bottom", "top"))
-        return text.get_window_extent()
+        taken.append(box)
+        if np.hypot(*place) > 20:  # too far to be understood without a line
+            line = {"arrowstyle": "-", "color": group.colour, "linewidth": 0.8}
+            offset = {"textcoords": "offset points", "xytext": place}
+            axes.annotate("", group.mean, **offset, arrowprops=line)
 
-    def cost(place: tuple[float, float]) -> float:
-        box = move(place)
-        inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1
-        inside &= axes.bbox.y0 <= box.y0 and box.y1 <= axes.bbox.y1
-        overlaps = sum(box.overlaps(other) for other in taken)
-        return 1e6 * (not inside) + 1e3 * overlaps + np.hypot(*place)
 
-    return move(min(places, key=cost))
+def _box(axes: Axes, x: float, y: float, radius: float) -> np.ndarray:
+    """The square around a point, in pixels: left, bottom, right, top."""
+    centre = axes.transData.transform((x, y))
+    return np.concatenate([centre - radius, centre + radius])
+
+
+def _best_place(
+    axes: Axes, text: Annotation, taken: np.ndarray, dots: np.ndarray
+) -> tuple[tuple[float, float], np.ndarray]:
+    """The nearest place that is free, in points from the dot, and the box of a label there."""
+    found = text.get_window_extent()
+    size, pixels = np.array([found.width, found.height]), axes.figure.dpi / 72
+    angles, radii = np.arange(16) * np.pi / 8, (10, 13, 17, 22, 28, 36, 46, 58, 72, 90, 110)
+    places = np.array([(r * np.cos(angle), r * np.sin(angle)) for r in radii for angle in angles])
+    anchor = np.where(places > 4, 0, np.where(places < -4, 1, 0.5))
+    low = axes.transData.transform(text.xy) + pixels * places - anchor * size
+    boxes = np.concatenate([low, low + size], -1)
+
+    def covered(others: np.ndarray) -> np.ndarray:
+        ours = boxes[:, None]
+        apart = (ours[..., :2] > others[:, 2:]) | (ours[..., 2:] < others[:, :2])
+        return (~apart.any(-1)).sum(-1)
+
+    outside = (boxes[:, :2] < axes.bbox.min) | (boxes[:, 2:] > axes.bbox.max)
+    cost = 1e6 * outside.any(-1) + 1e3 * covered(taken) + 10 * covered(dots)
+    best = int(np.argmin(cost + np.hypot(*places.T)))
+    return (float(places[best, 0]), float(places[best, 1])), boxes[best]
 
 
 def _side(offset: float, ahead: str, behind: str) -> str:

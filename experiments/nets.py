@@ -1,7 +1,7 @@
 """The net, and the table of what may stand between its convolutions.
 
 Three blocks of convolution 3x3, ReLU and a reduction by 2, then a global average and one dense
-layer. All borders are circular. A net of this kind can lose translation invariance in its
+layer. Borders are circular unless said. A net of this kind can lose translation invariance in its
 reductions only: everything else commutes with circular shifts exactly. (APS is adaptive polyphase
 sampling, a reduction that does so, too.)
 """
@@ -16,20 +16,21 @@ from flax import linen as nn
 
 import jaxpool
 import jaxpool.linen as jpl
+from experiments.poolings import POOLINGS
 
 
 @dataclass(frozen=True)
 class Variant:
     """One way to halve a feature map.
 
-    Either the convolution strides, or a pooling module follows it: `pool` makes a new one for each
-    of the three places, so that poolings with parameters have their own. `exact`: no shift ever
-    changes an answer.
+    Either the convolution strides, or a pooling follows it: `pool(padding)` makes a new one for
+    each of the three places, so that poolings with parameters have their own. `random`: it draws in
+    training. `exact`: with circular borders no shift ever changes an answer.
     """
 
     title: str
-    pool: Callable[[], Callable[[jax.Array], jax.Array]] | None
-    conv_strides: int = 1
+    pool: Callable[[str], nn.Module] | None = None
+    random: bool = False
     exact: bool = False
 
     @property
@@ -38,43 +39,71 @@ class Variant:
         return f"{self.title} pooling" if self.pool else self.title
 
 
-def _pool(module: Any, **arguments: Any) -> Callable[[], Any]:
-    """A 2x2 pooling, stride 2."""
-    return partial(module, (2, 2), **arguments)
+class Fixed(nn.Module):
+    """A pooling without parameters: windows of 2x2, unless it has its own, and stride 2."""
+
+    pooling: str
+    padding: str
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return POOLINGS[self.pooling].pool(x, 2, 2, self.padding)
 
 
-def _max_aps() -> nn.Module:
-    """A maximum at stride 1, and then the phase of the largest norm."""
-    return nn.Sequential([jpl.MaxPool((2, 2), 1, "CIRCULAR"), jpl.PolyphasePool()])
+def fixed(name: str, title: str, *, exact: bool = False) -> Variant:
+    """A row of `POOLINGS`."""
+    return Variant(title, partial(Fixed, name), exact=exact)
+
+
+def learned(
+    title: str, kind: Callable[..., nn.Module], *, random: bool = False, **options: Any
+) -> Variant:
+    """A module with parameters or random numbers: windows of 2x2, which need no padding."""
+    return Variant(title, lambda padding: kind((2, 2), **options), random=random)
 
 
 VARIANTS = {
-    "stride": Variant("strided convolution", None, conv_strides=2),
-    "max": Variant("max", _pool(jpl.MaxPool)),
-    "avg": Variant("average", _pool(jpl.AvgPool)),
-    "min": Variant("min", _pool(jpl.MinPool)),
-    "softmax": Variant("softmax", _pool(jpl.SoftmaxPool)),
-    "lse": Variant("log-sum-exp", _pool(jpl.LSEPool)),
-    "maxblur3": Variant("max-blur 3", _pool(jpl.MaxBlurPool, padding="CIRCULAR")),
-    "max+aps": Variant("max + APS", _max_aps, exact=True),
+    "stride": Variant("strided convolution"),
+    "max": fixed("max", "max"),
+    "max_wide": fixed("max_wide", "max 3x3"),
+    "avg": fixed("avg", "average"),
+    "min": fixed("min", "min"),
+    "l2": fixed("l2", "L2"),
+    "l3": fixed("l3", "L3"),
+    "gem": learned("GeM, learned p", jpl.GeMPool, learn="layer"),
+    "lse": fixed("lse", "log-sum-exp"),
+    "softmax": fixed("softmax", "softmax"),
+    "mixed": learned("mixed, learned", jpl.MixedPool, learn="layer", deterministic=True),
+    "gated": learned("gated", jpl.GatedPool),
+    "stochastic": learned("stochastic", jpl.StochasticPool, random=True),
+    "blur3": fixed("blur3", "blur 3"),
+    "maxblur2": fixed("maxblur2", "max-blur 2"),
+    "maxblur3": fixed("maxblur3", "max-blur 3"),
+    "maxblur5": fixed("maxblur5", "max-blur 5"),
+    "aps": fixed("aps", "APS", exact=True),
+    "max_aps": fixed("max_aps", "max + APS", exact=True),
+    "maxblur3_aps": fixed("maxblur3_aps", "max-blur 3 + APS", exact=True),
 }
 
 
 class Net(nn.Module):
-    """Images [batch, size, size, channels] to logits [batch, classes]."""
+    """Images [batch, size, size, channels] to logits [batch, classes].
 
-    variant: str
+    `padding` is that of the convolutions, and of the poolings that reach over the border.
+    """
+
+    variant: Variant
     widths: tuple[int, ...] = (16, 32, 64)
     classes: int = 10
+    padding: str = "CIRCULAR"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        variant = VARIANTS[self.variant]
+        pool, strides = self.variant.pool, 1 if self.variant.pool else 2
         for width in self.widths:
-            x = nn.Conv(width, (3, 3), strides=variant.conv_strides, padding="CIRCULAR")(x)
-            x = nn.relu(x)
-            if variant.pool is not None:
-                x = variant.pool()(x)
+            x = nn.relu(nn.Conv(width, (3, 3), strides=strides, padding=self.padding)(x))
+            if pool is not None:
+                how = {"deterministic": not self.has_rng("pool")} if self.variant.random else {}
+                x = pool(self.padding)(x, **how)
         return nn.Dense(self.classes)(jaxpool.global_avg_pool(x))
 
     @property
@@ -83,6 +112,7 @@ class Net(nn.Module):
         return 2 ** len(self.widths)
 
 
-def apply(net: nn.Module, params: Any, images: jax.Array) -> jax.Array:
-    """The logits [batch, classes] of a net without state."""
-    return cast(jax.Array, net.apply(params, images))
+def apply(net: nn.Module, params: Any, images: jax.Array, key: jax.Array | None = None):
+    """The logits [batch, classes] of a net without state; in training there is a key."""
+    rngs = None if key is None else {"pool": key}
+    return cast(jax.Array, net.apply(params, images, rngs=rngs))

@@ -76,6 +76,19 @@ POOLINGS = {
     "max_wide": Pooling("max, overlapping", WINDOW, _windows(jaxpool.max_pool, more=1)),
     "avg": Pooling("average", WINDOW, _windows(jaxpool.avg_pool), jaxpool.global_avg_pool),
     "min": Pooling("min", WINDOW, _windows(jaxpool.min_pool), jaxpool.global_min_pool),
+    "l2": Pooling(
+        "L2",
+        BETWEEN,
+        _windows(jaxpool.lp_pool, p=2, normalize=True),
+        partial(jaxpool.global_lp_pool, p=2, normalize=True),
+    ),
+    "l3": Pooling(
+        "L3",
+        BETWEEN,
+        _windows(jaxpool.lp_pool, p=3, normalize=True),
+        partial(jaxpool.global_lp_pool, p=3, normalize=True),
+    ),
+    "gem": Pooling("GeM", BETWEEN, _windows(jaxpool.gem_pool), jaxpool.global_gem_pool),
     "lse": Pooling("log-sum-exp", BETWEEN, _windows(jaxpool.lse_pool), jaxpool.global_lse_pool),
     "lse_cold": Pooling(
         "log-sum-exp, T = 0.1",

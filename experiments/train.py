@@ -1,12 +1,15 @@
 """Training: Adam with a cosine schedule, the same for every variant.
 
+How long is either fixed, or the same rule for all: on at a constant rate until an epoch's mean loss
+is low enough, or the time is up, and then a cosine down. What learns slowly then gets more time.
+
 A Python loop over jitted steps. On CPU, `lax.scan` over the steps is about ten times slower, and
 `vmap` over seeds slower than one seed after the other.
 """
 
 import threading
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -24,44 +27,51 @@ _STARTING = threading.Lock()
 
 
 class State(NamedTuple):
-    """What a training step takes and returns."""
+    """What a training step takes and returns; `key` is for what is random in it."""
 
     params: Params
-    optimizer: optax.OptState
+    moments: optax.OptState
+    key: jax.Array
 
 
-@cache
-def adam(learning_rate: float, steps: int) -> optax.GradientTransformation:
-    """One object per setting, because the compiled step is found again by it."""
-    return optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
+ADAM = optax.scale_by_adam()
+Change = Callable[[jax.Array, jax.Array], jax.Array]
+"""Changes images [batch, height, width, channels] at random, given a key."""
 
 
-def start(
-    net: nn.Module, optimizer: optax.GradientTransformation, seed: int, shape: tuple[int, ...]
-) -> State:
+def start(net: nn.Module, seed: int, shape: tuple[int, ...]) -> State:
     """The state before training. The net is not run for it: running it would be compiled, too."""
-    params = net.lazy_init(jax.random.key(seed), jax.ShapeDtypeStruct((1, *shape), jnp.float32))
-    return State(params, optimizer.init(params))
+    key = jax.random.key(seed)
+    params = net.lazy_init(key, jax.ShapeDtypeStruct((1, *shape), jnp.float32))
+    return State(params, ADAM.init(params), key)
 
 
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
 def step(
     net: nn.Module,
-    optimizer: optax.GradientTransformation,
+    change: Change | None,
     state: State,
     images: jax.Array,
     labels: jax.Array,
     batch: jax.Array,
+    rate: jax.Array,
 ) -> tuple[State, jax.Array]:
     """One step on the images named by `batch`; the old state is overwritten."""
+    key, drawn, moved = jax.random.split(state.key, 3)
+    seen = images[batch] if change is None else change(moved, images[batch])
 
     def loss(params: Params) -> jax.Array:
-        logits = apply(net, params, images[batch])
+        logits = apply(net, params, seen, drawn)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels[batch]).mean()
 
     value, gradient = jax.value_and_grad(loss)(state.params)
-    updates, moments = optimizer.update(gradient, state.optimizer, state.params)
-    return State(optax.apply_updates(state.params, updates), moments), value
+    updates, moments = ADAM.update(gradient, state.moments, state.params)
+    updates = jax.tree.map(lambda update: -rate * update, updates)
+    return State(optax.apply_updates(state.params, updates), moments, key), value
+
+
+DOWN = 2
+"""How many epochs a cosine takes at the end of a training that is as long as it needs to be."""
 
 
 def batches(images: int, *, batch: int, epochs: int, seed: int) -> np.ndarray:
@@ -86,6 +96,9 @@ def fit(
     learning_rate: float,
     seed: int,
     tick: Callable[[int, float | None], None],
+    target: float = 0.0,
+    change: Change | None = None,
+    watch: Callable[[int, Params], None] = lambda epochs, params: None,
 ) -> tuple[Params, list[float]]:
     """Train from scratch.
 
@@ -93,24 +106,39 @@ def fit(
       net: the net; its initial parameters come from `seed` alone.
       images, labels: the training set, which is moved to the device once.
       epochs, batch, learning_rate: how to train.
-      seed: for the initial parameters and the data order.
+      seed: for the initial parameters, the data order, and what is random in a step.
       tick: called after every step with the number of images seen and, now and then, the loss.
+      target: where it is not 0, the rate stays constant until an epoch's mean loss is as low, or
+        only `DOWN` epochs are left; then come `DOWN` epochs along a cosine, and training is over.
+      change: changes the images of every step at random.
+      watch: called before the first epoch and after each, with their number and the parameters,
+        which the next step overwrites.
 
     Returns:
       The parameters, and the mean loss of each epoch.
     """
     order = batches(len(images), batch=batch, epochs=epochs, seed=seed)
-    optimizer = adam(learning_rate, order.shape[0] * order.shape[1])
     with _STARTING:
-        state = start(net, optimizer, seed, images.shape[1:])
+        state = start(net, seed, images.shape[1:])
     images, labels = jax.device_put((images, labels))
-    history = []
-    for epoch in order:
+    history: list[float] = []
+    down = min(DOWN, epochs) if target else epochs
+    end = epochs  # of the way down, which begins `down` epochs before
+    watch(0, state.params)
+    for number, epoch in enumerate(order):
+        if number < end - down and history and history[-1] <= target:
+            end = number + down
         losses = []
-        for number, chosen in enumerate(epoch):
-            state, loss = step(net, optimizer, state, images, labels, chosen)
+        for at, chosen in enumerate(epoch):
+            gone = max(0.0, (number + at / len(epoch) - (end - down)) / down)
+            rate = np.float32(learning_rate * (1 + np.cos(np.pi * gone)) / 2)
+            state, loss = step(net, change, state, images, labels, chosen, rate)
             losses.append(loss)
             # Reading a loss waits for it, so not at every step.
-            tick(batch, float(loss) if number % 4 == 0 else None)
+            tick(batch, float(loss) if at % 4 == 0 else None)
         history.append(float(jnp.stack(losses).mean()))
+        watch(number + 1, state.params)
+        if number + 1 == end:
+            break
+    tick((epochs - end) * order[0].size, None)  # what was not needed
     return state.params, history

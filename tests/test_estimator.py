@@ -11,7 +11,7 @@ from flax import linen as nn
 
 from experiments import metrics, shifts, train
 from experiments.config import UserError
-from experiments.nets import Net
+from experiments.nets import VARIANTS, Net
 
 RANDOM = np.random.default_rng(0)
 
@@ -228,19 +228,19 @@ def test_the_relative_error():
 
 
 def test_layers_commute_with_what_their_strides_divide():
-    net = Net("avg", (4, 4))
-    params = train.start(net, train.adam(1e-3, 1), 0, (16, 16, 1)).params
+    net = Net(VARIANTS["avg"], (4, 4))
+    params = train.start(net, 0, (16, 16, 1)).params
     x = images(3, 16, 16, 1)
     maps = shifts.layers(net, params, jnp.asarray(x))
     assert {name: y.shape[1:] for name, y in maps.items()} == {
-        "Conv_0": (16, 16, 4), "AvgPool_0": (8, 8, 4), "Conv_1": (8, 8, 4), "AvgPool_1": (4, 4, 4),
+        "Conv_0": (16, 16, 4), "Fixed_0": (8, 8, 4), "Conv_1": (8, 8, 4), "Fixed_1": (4, 4, 4),
     }  # fmt: skip
-    assert list(maps) == ["Conv_0", "AvgPool_0", "Conv_1", "AvgPool_1"]
+    assert list(maps) == ["Conv_0", "Fixed_0", "Conv_1", "Fixed_1"]
     by4, by2, by1 = (shifts.equivariance(net, params, x, (0, s)) for s in (4, 2, 1))
     exact = 1e-11  # of squares, in float32
     assert max(by4.values()) < exact and by2["Conv_1"] < exact and by1["Conv_0"] < exact
-    assert by2["AvgPool_1"] > 1e-4 and by1["AvgPool_0"] > 1e-4
+    assert by2["Fixed_1"] > 1e-4 and by1["Fixed_0"] > 1e-4
     # What the net returns is the rest of the net on its last map.
     weights = jax.tree.map(np.asarray, params["params"]["Dense_0"])
-    rest = np.asarray(maps["AvgPool_1"]).mean((1, 2)) @ weights["kernel"] + weights["bias"]
+    rest = np.asarray(maps["Fixed_1"]).mean((1, 2)) @ weights["kernel"] + weights["bias"]
     np.testing.assert_allclose(net.apply(params, x), rest, atol=1e-5)
