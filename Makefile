@@ -1,5 +1,5 @@
 # make run     measure what each pooling does to translation invariance, and draw the report
-# make test    run the tests;  make test64  runs those of the library in float64
+# make test    run the tests;  make test64  runs in float64 what that could change
 # make check   lint, format and types;  make format  repairs what can be repaired
 # make reference   run, and keep the pictures and the table that the README shows
 # make reference-speed   the same for the times; against PyTorch and Equinox too, if .venv has them
@@ -10,7 +10,6 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-CORE_TESTS := tests/test_contract.py tests/test_textbook.py tests/test_messages.py
 
 .DELETE_ON_ERROR:
 .PHONY: run reference reference-speed test test64 check format clean python
@@ -37,7 +36,7 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -n 2
 
 test64: $(VENV)/.core
-	JAX_ENABLE_X64=1 JAXPOOL_EXAMPLES=3 $(BIN)/python -m pytest -q -n 2 -m "not optimized and not alike" $(CORE_TESTS)
+	JAX_ENABLE_X64=1 JAXPOOL_EXAMPLES=3 $(BIN)/python -m pytest -q -n 2 -m "wide and not optimized and not alike" tests
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -227,6 +227,11 @@ def masked(op: Op) -> bool:
     return op.kind.masked
 
 
+def own(op: Op) -> bool:
+    """Whether it has derivatives that no other row has."""
+    return not op.alike
+
+
 def each(*keeps: Callable[[Op], bool], twins: bool = False):
     """Run a test once for every op of which all `keeps` are true."""
     ops = [op for op in OPS if (twins or not op.twin) and all(keep(op) for keep in keeps)]
@@ -697,6 +702,7 @@ def coarse(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     return random("coarse", seed).integers(-4, 5, shape) / 2
 
 
+@pytest.mark.wide
 @each(twins=True)
 def test_value_and_gradient_equal_the_definition(op: Op):
     examples = settings.default.max_examples
@@ -722,6 +728,7 @@ def test_value_and_gradient_equal_the_definition(op: Op):
 CHOSEN_ROWS = [(op, *row) for op in OPS for row in op.kind.chosen[: 3 if op.soft else None]]
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize(
     ("op", "call", "masked"),
     CHOSEN_ROWS,
@@ -752,6 +759,7 @@ def test_padding_words_are_read_in_any_case(op: Op, padding: str):
 # Types
 
 
+@pytest.mark.wide
 @each()
 @pytest.mark.parametrize("dtype", [*FLOATS, *WHOLE], ids=lambda dtype: jnp.dtype(dtype).name)
 def test_the_dtype_is_kept(op: Op, dtype):
@@ -799,10 +807,9 @@ SIXTEEN = [
     for op in OPS
     for dtype, size, value in [
         (jnp.bfloat16, 32 if op.soft else 64, 1.0),
-        (jnp.float16, 32 if op.soft else 64, 1.0),
         (jnp.float16, 256, 2.0),
     ]
-    if op.linear or op.power or (op.soft and size < 256)
+    if (op.linear or op.power or (op.soft and size < 256)) and not op.alike
 ]
 
 
@@ -828,12 +835,12 @@ def test_16_bit_floats_accumulate_in_float32(op: Op, dtype, size: int, value: fl
 
 
 @pytest.mark.optimized
-@each(windowed, lambda op: not op.soft and not op.located)
+@each(windowed, own, lambda op: not op.soft and not op.located)
 def test_16_bit_gradients_accumulate_in_float32(op: Op):
-    # 400 windows see the middle. Added one by one in bfloat16, ones stop at 256.
-    call = Call((1, 39, 39, 1), ((20, 20), 1))
+    # 300 windows see the middle. Added one by one in bfloat16, ones stop at 256.
+    call = Call((1, 599, 1), ((300,), 1))
     peak = np.zeros(call.shape)
-    peak[0, 19, 19, 0] = op.best
+    peak[0, 299, 0] = op.best
     expected = op.expect(peak, call)
     ones = jnp.ones(expected.values.shape, jnp.bfloat16)
     _, gradient = pullback(functools.partial(op, call=call), jnp.asarray(peak, jnp.bfloat16), ones)
@@ -912,8 +919,9 @@ def test_nan_is_seen_by_exactly_its_windows(op: Op, layout: str, size: int):
     assert expected.any()
     x = jnp.asarray(x, jnp.float32)
     pool = functools.partial(op, call=call)
-    np.testing.assert_array_equal(np.isnan(pool(x)), expected)
     np.testing.assert_array_equal(np.isnan(jax.jit(pool)(x)), expected)
+    if size == 4096:
+        np.testing.assert_array_equal(np.isnan(pool(x)), expected)
 
 
 @pytest.mark.optimized
@@ -928,7 +936,7 @@ def test_nan_is_seen_by_global_pools(op: Op, size: int):
         expected = flags.any((1, 2) if axis is None else axis)
         x = jnp.asarray(x, jnp.float32)
         np.testing.assert_array_equal(np.isnan(jax.jit(pool)(x)), expected)
-        if not op.soft:  # which compile for long, and eager is the same program
+        if op.selects and size == 4096:
             np.testing.assert_array_equal(np.isnan(pool(x)), expected)
 
 
@@ -974,6 +982,7 @@ def test_the_first_nan_gets_the_gradient(op: Op, dtype):
 # Windows without a real element
 
 
+@pytest.mark.wide
 @each(masked)
 @pytest.mark.parametrize("dtype", [*FLOATS, *WHOLE], ids=lambda dtype: jnp.dtype(dtype).name)
 def test_an_empty_window_has_its_value_and_no_gradient(op: Op, dtype):
@@ -1037,7 +1046,7 @@ def test_a_mask_of_ones_is_no_mask(op: Op, padding):
     call = op.call(padding=padding)
     x = jnp.asarray(distinct(call.shape), FLOAT)
     expected = op(x, call)
-    for ones in (np.ones(call.shape, bool), np.ones((1, 1), bool), True):
+    for ones in (np.ones(call.shape, bool), True):
         assert_equal(op(x, call, where=ones), expected, 0 if op.selects else TOLERANCE)
 
 
@@ -1062,7 +1071,7 @@ def test_what_is_masked_out_spoils_nothing(op: Op, padding: str):
         assert not np.isnan(tangent).any()
 
 
-@each(masked)
+@each(masked, own)
 def test_masks_may_be_traced_batched_and_of_lower_rank(op: Op):
     call = op.call()
     x = jnp.asarray(distinct(call.shape), FLOAT)
@@ -1111,7 +1120,7 @@ def test_a_mask_is_extended_as_x_is(op: Op, padding: str):
 
 
 @pytest.mark.optimized
-@each_with_padding("SAME", "EDGE", 1)
+@each_with_padding("SAME", "EDGE")
 def test_jit_equals_eager(op: Op, padding):
     call = op.call(padding=padding)
     x = jnp.asarray(distinct(call.shape), FLOAT)
@@ -1120,26 +1129,29 @@ def test_jit_equals_eager(op: Op, padding):
     )
 
 
-@each()
+@each(own)
 def test_vmap_equals_a_loop(op: Op):
     call = op.call()
     x = jnp.asarray(distinct((4, *call.shape)), FLOAT)
     last = jnp.moveaxis(x, 0, -1)
     tolerance = 0 if op.selects else TOLERANCE
 
-    def loss(x):
-        return jnp.sum(op(x, call) ** 2)
+    def both(x):
+        y, back = jax.vjp(functools.partial(op, call=call), x)
+        return y, back(2 * y)[0]
 
-    value = jax.jit(functools.partial(op, call=call))
-    expected = [value(one) for one in x]
-    assert_equal(jax.vmap(value)(x), expected, tolerance)
-    assert_equal(jax.vmap(value, in_axes=-1)(last), expected, tolerance)
+    one = jax.jit(both)
+    values, slopes = zip(*map(one, x), strict=True)
+    value, slope = jax.jit(jax.vmap(both, in_axes=-1))(last)
+    assert_equal(value, values, tolerance)
+    assert_equal(slope, slopes, tolerance)
 
-    slope = jax.jit(jax.grad(loss))
-    expected = [slope(one) for one in x]
-    assert_equal(jax.vmap(slope, in_axes=-1)(last), expected, tolerance)
-    total = jax.jit(jax.grad(lambda x: jnp.sum(jax.vmap(loss)(x))))
-    assert_equal(total(x), expected, tolerance)
+    @jax.jit
+    @jax.grad
+    def total(x):
+        return jnp.sum(jax.vmap(functools.partial(op, call=call))(x) ** 2)
+
+    assert_equal(total(x), slopes, tolerance)
 
 
 def check_derivatives(f: Callable, *args) -> None:
@@ -1198,11 +1210,12 @@ def check_derivatives(f: Callable, *args) -> None:
 SMOOTH = [
     (op, call)
     for op in OPS
-    if not op.twin
+    if own(op) and not op.twin
     for call in op.kind.smooth[: 2 if op.soft or op.located else None]
 ]
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize(
     ("op", "call"), SMOOTH, ids=[f"{op.id}-{call.shape}" for op, call in SMOOTH]
 )
@@ -1211,7 +1224,8 @@ def test_derivatives_of_both_orders_in_both_modes(op: Op, call: Call):
     check_derivatives(jax.jit(functools.partial(op, call=call)), x)
 
 
-@each()
+@pytest.mark.wide
+@each(own)
 def test_higher_derivatives_are_symmetric(op: Op):
     call = op.call((5, 1), (3,), 2, "SAME")
     x = distinct(call.shape).astype(FLOAT).ravel()
@@ -1231,34 +1245,21 @@ def test_higher_derivatives_are_symmetric(op: Op):
         assert_equal(third.transpose(order), third, 10 * TOLERANCE)
 
 
-@each()
+@each(own)
 def test_grad_under_scan_and_checkpoint(op: Op):
     call = op.call()
     x = jnp.asarray(distinct(call.shape), FLOAT)
-    pool = functools.partial(op, call=call)
-    tolerance = 10 * TOLERANCE
 
-    def loss(f, x):
-        return jnp.sum(jnp.cos(f(x)))
-
-    slope = jax.jit(jax.grad(functools.partial(loss, pool)))
-    again = jax.jit(jax.grad(functools.partial(loss, jax.checkpoint(pool))))
-    assert_equal(again(x), slope(x), tolerance)
-
-    # A scan over steps, and the gradient of a scan over checkpointed steps.
     def step(x, _):
-        return x - 0.1 * jax.grad(functools.partial(loss, pool))(x), None
+        return x * (1 + jnp.sum(jnp.cos(op(x, call))) / 100), None
 
-    def steps(step, x):
-        return jax.lax.scan(step, x, length=2)[0]
+    def scanned(x):
+        return jnp.sum(jnp.sin(jax.lax.scan(jax.checkpoint(step), x, length=2)[0]))
 
     def looped(x):
-        return step(step(x, None)[0], None)[0]
+        return jnp.sum(jnp.sin(step(step(x, None)[0], None)[0]))
 
-    once = x - 0.1 * slope(x)
-    assert_equal(jax.jit(functools.partial(steps, step))(x), once - 0.1 * slope(once), tolerance)
-    total = jax.jit(jax.grad(lambda x: loss(pool, steps(jax.checkpoint(step), x))))
-    assert_equal(total(x), jax.jit(jax.grad(lambda x: loss(pool, looped(x))))(x), tolerance)
+    assert_equal(jax.jit(jax.grad(scanned))(x), jax.jit(jax.grad(looped))(x), 10 * TOLERANCE)
 
 
 # Winners
@@ -1272,11 +1273,13 @@ def test_the_first_winner_gets_the_whole_gradient(op: Op):
     for shape in [(1, 4, 1), (1, 2, 2, 1), (1, 1, 4, 1), (1, 2, 1, 2, 1)]:
         call = op.call(shape, shape[1:-1], None, "VALID")
         x = sign * jnp.asarray([1, 2, 2, 2], FLOAT).reshape(shape)
-        gradient = jax.grad(lambda x, call=call: op(x, call).sum())(x)
+        gradient = jax.jit(jax.grad(lambda x, call=call: op(x, call).sum()))(x)
         np.testing.assert_array_equal(gradient.ravel(), [0, 1, 0, 0])
     for length in (9, 64, 4096):
         call = op.call((1, length, 1), (length,), None, "VALID")
-        gradient = jax.grad(lambda x, call=call: op(x, call).sum())(jnp.zeros(call.shape, FLOAT))
+        gradient = jax.jit(jax.grad(lambda x, call=call: op(x, call).sum()))(
+            jnp.zeros(call.shape, FLOAT)
+        )
         np.testing.assert_array_equal(gradient.ravel(), np.arange(length) == 0)
 
 
@@ -1462,6 +1465,7 @@ def test_forms_of_temperature(op: Op):
     assert_equal(y, np.moveaxis(expected, -1, 1), TOLERANCE)
 
 
+@pytest.mark.wide
 @each(soft)
 def test_the_dtype_of_temperature_does_not_matter(op: Op):
     call = op.call()
@@ -1473,6 +1477,7 @@ def test_the_dtype_of_temperature_does_not_matter(op: Op):
         )
 
 
+@pytest.mark.wide
 @each(soft)
 def test_derivatives_by_temperature(op: Op):
     call = op.call((2, 3, 2), (2,), 1, "SAME")
@@ -1485,6 +1490,7 @@ def test_derivatives_by_temperature(op: Op):
     assert_equal(slope(FLOAT.type(0.75)), expected, TOLERANCE)
 
 
+@pytest.mark.wide
 @each(soft)
 def test_derivatives_by_temperature_equal_the_definition(op: Op):
     # Where float32 has no digits left for a finite difference: so the oracle takes it, in float64.
@@ -1533,9 +1539,10 @@ def test_soft_poolings_lie_between_average_and_maximum(temperature: float):
 
 
 @pytest.mark.optimized
-@each(windowed)
-@pytest.mark.parametrize("strides", [1, 2, (4, 2)])
-@pytest.mark.parametrize("window", [(2, 2), (3, 3), (5, 4)])
+@each(windowed, own)
+@pytest.mark.parametrize(
+    ("window", "strides"), [((2, 2), 2), ((3, 3), 2), ((3, 3), 1), ((5, 4), (4, 2))]
+)
 def test_circular_pools_shift_with_the_map_bit_for_bit(op: Op, window, strides):
     step = reference.per_axis(strides, 2)
     x = jnp.asarray(random("shift").normal(size=(2, 8, 12, 3)), FLOAT)

@@ -213,12 +213,12 @@ def test_values_choose_the_way(pool, padding):
 def test_a_constant_moves_no_derivative(pool):
     # Near the largest |x/T| of the shorter way, where sums of exponentials are smallest.
     rng = np.random.default_rng(0)
-    x, v, u = jnp.asarray(rng.uniform(-0.5, 0.5, (3, 6, 6, 2)), jnp.float32)
+    x, v, u = jnp.asarray(rng.uniform(-0.5, 0.5, (3, 1, 16, 2)), jnp.float32)
 
     @jax.jit
     def derivatives(x):
         def slope(x):
-            return jax.grad(lambda x: jnp.vdot(u, pool(x, (3, 3), 1, "SAME")))(x)
+            return jax.grad(lambda x: jnp.vdot(u, pool(x, (5,), 1, "SAME")))(x)
 
         return slope(x), *jax.jvp(lambda x: jax.jvp(slope, (x,), (v,))[1], (x,), (v,))
 

@@ -15,6 +15,8 @@ import reference
 
 import jaxpool
 
+pytestmark = pytest.mark.wide
+
 SMALL = np.arange(9.0).reshape(3, 3)
 LARGE = np.arange(16.0).reshape(4, 4)
 POOLS = {
