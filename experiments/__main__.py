@@ -1,6 +1,7 @@
 """The command line: `python -m experiments run | report | check | list`."""
 
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +12,7 @@ from rich.console import Console
 
 from experiments import EXPERIMENTS
 from experiments.config import UserError, at_least, choose
+from experiments.hosts import ALONE, Hosts
 
 Name = Annotated[str, tyro.conf.Positional]
 
@@ -27,6 +29,16 @@ def _named(text: str | None, skip: bool, side: int | None) -> str | None:
     return text and data.named(text, skip=skip, side=side)
 
 
+def _on_devices(mesh: bool) -> AbstractContextManager[None]:
+    if not mesh:
+        return nullcontext()
+    import jax
+
+    from experiments import shifts
+
+    return shifts.spread(jax.local_devices())
+
+
 def run(
     name: Name,
     preset: str = "quick",
@@ -37,6 +49,8 @@ def run(
     workers: int = 2,
     skip_damaged: bool = False,
     image_size: int | None = None,
+    mesh: bool = False,
+    hosts: tyro.conf.OmitArgPrefixes[Hosts] = ALONE,
 ) -> None:
     """Measure what is not measured yet; the same command resumes an interrupted run.
 
@@ -50,16 +64,21 @@ def run(
       workers: how many cells run at a time.
       skip_damaged: leave out those of your own files that cannot be read.
       image_size: scale your own images to this size.
+      mesh: measure nets at as many shifts at a time as there are devices here.
+      hosts: share the cells with other processes.
     """
     experiment = _experiment(name)
     data = _named(data, skip_damaged, image_size)
     cells = experiment.cells(preset, data, seeds, variants)
+    workers = min(at_least("--workers", workers, 1), getattr(experiment, "WORKERS", workers))
+    share = hosts.join()
+    cells = share.of(cells)
     from experiments import runner
 
-    workers = min(at_least("--workers", workers, 1), getattr(experiment, "WORKERS", workers))
-    done = runner.run(experiment, cells, root=results, workers=workers)
+    with _on_devices(mesh):
+        done = runner.run(experiment, cells, root=results, workers=workers)
     print(
-        f"{len(cells)} of {len(cells)} cells are finished in {results}: {done.ran} now "
+        f"{share}{len(cells)} of {len(cells)} cells are finished in {results}: {done.ran} now "
         f"({runner.duration(done.seconds)}), {done.found} before. "
         f"Now: python -m experiments report {name}"
     )

@@ -268,7 +268,7 @@ def _equinox(op: str, case: Case, x: np.ndarray) -> Runs:
     import jax
     import jax.numpy as jnp
 
-    modules = _optional("equinox.nn")
+    modules = optional("equinox.nn")
     kind = getattr(modules, f"{op.title()}Pool{len(case.window)}d", None)
     if kind is None:
         return {}
@@ -278,7 +278,7 @@ def _equinox(op: str, case: Case, x: np.ndarray) -> Runs:
 
 def _torch(op: str, case: Case, x: np.ndarray) -> Runs:
     """PyTorch pools both layouts."""
-    torch = _optional("torch")
+    torch = optional("torch")
     name, arguments, _ = case.call(op)
     pool = torch and getattr(torch.nn.functional, f"{name}{len(case.window)}d", None)
     if pool is None:
@@ -306,7 +306,7 @@ def _torch_runs(name: str, pool: Callable, arguments: tuple[Any, ...], a: Any) -
     return {f"{name}/value": value, f"{name}/gradient": gradient}
 
 
-def _optional(name: str) -> Any:
+def optional(name: str) -> Any:
     """A module, or None where it is not installed."""
     try:
         return import_module(name)

@@ -18,11 +18,14 @@ So with L = 3 the 64 shifts of `exhaustive(8)` stand for all 1,024 shifts of a 3
 for 16 of them, and averages over the 64 are averages over the 1,024 without sampling noise.
 `multiples(8, 32)` are the shifts at which the statement itself is tested.
 
+Where there are several devices, `spread` measures as many shifts at a time, one on each.
+
 `PROTOCOLS` are those of the papers. They draw shifts at random; here all of them are measured, and
 what would be seen on average is computed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
@@ -32,6 +35,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from experiments import metrics, periodic
 from experiments.config import UserError, choose
@@ -202,18 +206,53 @@ def _possible(images: np.ndarray, shifts: np.ndarray, family: str, size: int) ->
 # ---- measuring ----
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+_devices: Sequence[jax.Device] = ()  # of all threads, which a context variable is not
+
+
+@contextmanager
+def spread(devices: Sequence[jax.Device]) -> Iterator[None]:
+    """In here, `measure` runs the net at one shift on each of the devices at the same time."""
+    global _devices
+    before, _devices = _devices, devices
+    try:
+        yield
+    finally:
+        _devices = before
+
+
+def _mesh() -> Mesh:
+    """One axis, `shifts`: over the devices of `spread`, and otherwise over one device."""
+    return Mesh(np.array(_devices or jax.local_devices()[:1]), "shifts")
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _logits(
-    net: nn.Module, family: str, size: int, params: Any, images: jax.Array, shift: jax.Array
+    net: nn.Module,
+    family: str,
+    size: int,
+    mesh: Mesh,
+    params: Any,
+    images: jax.Array,
+    shifts: jax.Array,
 ) -> jax.Array:
-    return apply(net, params, move(images, shift, family, size))
+    """The logits [devices, N, classes] at the shifts [devices, 2]; each device has all images."""
+
+    def one(params: Any, images: jax.Array, shift: jax.Array) -> jax.Array:
+        return apply(net, params, move(images, shift[0], family, size))[None]
+
+    whole, split = PartitionSpec(), PartitionSpec("shifts")
+    # No device needs another's values, so there is nothing to check about their exchange.
+    each = jax.shard_map(
+        one, mesh=mesh, in_specs=(whole, whole, split), out_specs=split, check_vma=False
+    )
+    return each(params, images, shifts)
 
 
-def _in_batches(images: np.ndarray) -> list[jax.Array]:
+def _in_batches(images: np.ndarray, where: NamedSharding) -> list[jax.Array]:
     """Equal batches, the last one filled with black images: one shape, one compilation."""
     missing = -len(images) % BATCH
     images = np.pad(images, ((0, missing),) + ((0, 0),) * (images.ndim - 1))
-    return [jax.device_put(part) for part in np.split(images, len(images) // BATCH)]
+    return [jax.device_put(part, where) for part in np.split(images, len(images) // BATCH)]
 
 
 def logits(net: nn.Module, params: Any, images: np.ndarray) -> np.ndarray:
@@ -249,7 +288,7 @@ def measure(
       net, params: the net.
       images: [N, height, width, channels].
       shifts: [K, 2], whole numbers unless the family is fractional.
-      tick: called after every shift with the number of images seen.
+      tick: called after every shift, or every few, with the number of images seen.
       family: how to shift.
       size: of the net's images, where crops are taken from larger ones.
 
@@ -260,25 +299,30 @@ def measure(
     """
     size = images.shape[1] if size is None else size
     _possible(images, shifts, family, size)
-    parts, count = _in_batches(images), len(images)
+    mesh, count = _mesh(), len(images)
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    params, parts = jax.device_put(params, everywhere), _in_batches(images, everywhere)
 
-    def at(shift: np.ndarray) -> np.ndarray:
-        each = [np.asarray(_logits(net, family, size, params, part, shift)) for part in parts]
-        return np.concatenate(each)[:count]
+    def at(some: np.ndarray) -> np.ndarray:
+        """The logits [shifts, N, classes]; devices without a shift repeat one."""
+        filled = np.resize(some, (mesh.size, 2))
+        each = [np.asarray(_logits(net, family, size, mesh, params, x, filled)) for x in parts]
+        return np.concatenate(each, axis=1)[: len(some), :count]
 
-    start = at(np.zeros(2, shifts.dtype))
+    start = at(np.zeros((1, 2), shifts.dtype))[0]
     first = np.arange(count), start.argmax(-1)
     found = {
         "predictions": np.empty((len(shifts), count), np.uint8),
         "top": np.empty((len(shifts), count), np.float32),
         "distances": np.empty((len(shifts), count), np.float32),
     }
-    for row, shift in enumerate(shifts):
-        there = at(shift)
-        found["predictions"][row] = there.argmax(-1)
-        found["top"][row] = metrics.probabilities(there)[first]
-        found["distances"][row] = np.linalg.norm(there - start, axis=-1)
-        tick(count)
+    for row in range(0, len(shifts), mesh.size):
+        rows = slice(row, row + mesh.size)
+        there = at(shifts[rows])
+        found["predictions"][rows] = there.argmax(-1)
+        found["top"][rows] = metrics.probabilities(there)[:, *first]
+        found["distances"][rows] = np.linalg.norm(there - start, axis=-1)
+        tick(len(there) * count)
     return {"logits": start, **found}
 
 

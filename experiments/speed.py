@@ -18,7 +18,8 @@ which costs everyone else fresh pages on every call, costs the floor none. It is
 same blocks. So is what the poolings that only jaxpool has are compared with, its max or average of
 the same windows; what adaptive pooling is compared with, jaxpool's uniform windows of the same
 input that are as many; and a training step without pooling, which says how much there is to gain:
-it takes every second pixel instead, or the first quarter of the image, whichever is faster.
+it takes every second pixel instead, or the first quarter of the image, whichever is faster. The net
+of the experiments has a twin in PyTorch, which does all of the same step.
 
 `check` holds stored results to what is promised about memory.
 """
@@ -42,7 +43,7 @@ WORKERS = 1  # nothing else may run while a clock does
 EVERY = CASES | FORMS | SWEEP | ADAPTIVE
 OPS = ("max", "avg", *SMOOTH)
 PLAIN = (*OPS, "min", "sum")
-STEPS = ("lenet", "resnet")  # of experiments.steps, which loads JAX
+STEPS = ("lenet", "resnet", "small")  # of experiments.steps, which loads JAX
 APART = {"stem": CASES["stem"], "vgg": CASES["vgg"]}  # where the others of jaxpool are timed
 
 # A variant is a pooling and a case, max@stem, or step@lenet.
@@ -213,13 +214,24 @@ def numbers(cell: Cell) -> dict[str, float]:
 
 
 def step_numbers(cell: Cell) -> dict[str, float]:
-    """All that is known of a training step: `none` is what it takes without pooling."""
+    """All that is known of a training step: `none` is what it takes without pooling.
+
+    NaN where there is no PyTorch, or none of this net.
+    """
+    from experiments import steps
+
     ms = {name.removesuffix("/step"): value for name, value in milliseconds(cell).items()}
+    shape = steps.STEPS[cell.variant.removeprefix("step@")].shape
+    images = 1 if cell.config["one_example"] else shape[0]
+    torch = ms.get("torch", float("nan"))
     return {f"{name}_ms": ms[name] for name in ("jaxpool", "flax", "none")} | {
         "faster": ms["flax"] / ms["jaxpool"],
         "ceiling": ms["flax"] / ms["none"],
         "share": 1 - ms["none"] / ms["jaxpool"],
         "share_flax": 1 - ms["none"] / ms["flax"],
+        "images": 1e3 * images / ms["jaxpool"],
+        "images_torch": 1e3 * images / torch,
+        "to_torch": ms["jaxpool"] / torch,
     }
 
 
@@ -257,6 +269,10 @@ def check(cell: Cell) -> list[str]:
 
 def _two_digits(values: np.ndarray) -> str:
     return "" if np.isnan(values).any() else f"{np.mean(values):.2f}"
+
+
+def _whole(values: np.ndarray) -> str:
+    return "" if np.isnan(values).any() else f"{np.mean(values):,.0f}"
 
 
 def _column(key: str, title: str, meaning: str) -> Column:
@@ -301,6 +317,9 @@ STEP_COLUMNS = (
     _column("ceiling", "ceiling", "Times faster than with Flax if pooling took no time."),
     Column("share_flax", "% flax", "Share of the step that Flax's pooling takes."),
     Column("share", "% jaxpool", "Share of the step that jaxpool's pooling takes."),
+    Column("images", "images/s", "Images per second, with jaxpool.", show=_whole),
+    Column("images_torch", "images/s, torch", "The same net, all in PyTorch.", show=_whole),
+    _column("to_torch", "/ torch", "Time with jaxpool over that of PyTorch: below 1 is faster."),
 )
 
 
@@ -544,7 +563,11 @@ def _answer(rows: Sequence[Row], steps: Sequence[Row]) -> str:
     )
     for row in steps:
         faster = row.values["faster"].mean()
-        answer += f" A training step of {row.title} is {faster:.2f} times as fast as with Flax's."
+        torch = row.values["to_torch"].mean()
+        more = f", and {1 / torch:.2f} times as fast as in PyTorch" if torch == torch else ""
+        answer += (
+            f" A training step of {row.title} is {faster:.2f} times as fast as with Flax's{more}."
+        )
     return answer.strip()
 
 

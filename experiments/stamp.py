@@ -36,7 +36,7 @@ def commit() -> str | None:
 
 def stamp() -> dict[str, Any]:
     """Versions, commit, device, default dtype, flags and the time, for the record of a cell."""
-    device = jax.devices()[0]
+    device = jax.local_devices()[0]
     return {
         "versions": {"python": platform.python_version(), **{p: _version(p) for p in PACKAGES}},
         "commit": commit(),

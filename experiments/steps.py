@@ -4,10 +4,15 @@
 simpler. What is left is the time of everything else, so the faster one says which share pooling
 has, and what the fastest pooling could gain. It can be less than the pooling takes alone, where XLA
 runs a gradient of pooling on one core beside gradients of convolutions on the other.
+
+The net of the experiments has a twin in PyTorch, where that is installed: the same parameters,
+losses and updates, on as many cores. Either layout of its images is tried, and the better counts.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +21,8 @@ from flax import linen as nn
 
 import jaxpool
 from experiments import train
-from experiments.contenders import Run
+from experiments.contenders import Run, optional
+from experiments.nets import Net, Variant
 
 Pool = Callable[[jax.Array], jax.Array]
 
@@ -73,11 +79,18 @@ class Step:
     shape: tuple[int, ...]
     window: tuple[int, int]
     padding: int
+    twin: bool = False  # in PyTorch
+
+
+def _small(pool: Pool) -> nn.Module:
+    """The net that the experiments train."""
+    return Net(Variant("", lambda padding: pool))
 
 
 STEPS = {
     "lenet": Step("LeNet", LeNet, (128, 32, 32, 3), (2, 2), 0),
     "resnet": Step("ResNet, stem and two stages", ResNet, (8, 112, 112, 3), (3, 3), 1),
+    "small": Step("the net of the experiments", _small, (128, 32, 32, 1), (2, 2), 0, twin=True),
 }
 
 
@@ -94,7 +107,16 @@ def pools(step: Step) -> dict[str, Pool]:
 
 def contenders(step: Step, images: np.ndarray) -> dict[str, Run]:
     """The step with each pooling, from the same parameters on the same images."""
-    return {f"{name}/step": _run(step.net(pool), images) for name, pool in pools(step).items()}
+    nets = {name: step.net(pool) for name, pool in pools(step).items()}
+    runs = {f"{name}/step": _run(net, images) for name, net in nets.items()}
+    if step.twin and optional("torch"):
+        params = train.start(nets["jaxpool"], 0, images.shape[1:]).params["params"]
+        for layout, last in {"first": False, "last": True}.items():
+            runs[f"torch, channels {layout}/step"] = _twin(params, images, channels_last=last)
+    return runs
+
+
+RATE = 1e-3
 
 
 def _run(net: nn.Module, images: np.ndarray) -> Run:
@@ -102,12 +124,58 @@ def _run(net: nn.Module, images: np.ndarray) -> Run:
     state = train.start(net, 0, images.shape[1:])
     batch = np.arange(len(images), dtype=np.int32)
     labels = jnp.asarray(batch % 10)
-    values, rate = jnp.asarray(images), jnp.float32(1e-3)
+    values, rate = jnp.asarray(images), jnp.float32(RATE)
 
-    def run() -> None:
+    def run() -> jax.Array:
         nonlocal state
         state, loss = train.step(net, None, state, values, labels, batch, rate)
-        jax.block_until_ready((state, loss))
+        return jax.block_until_ready((state, loss))[1]
 
     run()  # compiles
     return run
+
+
+def _twin(params: Mapping[str, Any], images: np.ndarray, *, channels_last: bool) -> Run:
+    """The same step of a `Net` with max pooling in PyTorch, from the same parameters."""
+    torch = import_module("torch")
+    net = _torch_net(params)
+    values = torch.from_numpy(images).movedim(-1, 1).contiguous()
+    if channels_last:
+        net, values = (x.to(memory_format=torch.channels_last) for x in (net, values))
+    batch = torch.arange(len(images))
+    labels = batch % 10
+    adam = torch.optim.Adam(net.parameters(), RATE)
+
+    def run() -> Any:
+        adam.zero_grad()
+        loss = torch.nn.functional.cross_entropy(net(values[batch]), labels[batch])
+        loss.backward()
+        adam.step()
+        return loss.detach()
+
+    run()  # as the others
+    return run
+
+
+def _torch_net(params: Mapping[str, Any]) -> Any:
+    """A `Net` with max pooling in PyTorch, with these parameters."""
+    nn = import_module("torch").nn
+    blocks = []
+    for name in params:
+        kernel = np.asarray(params[name]["kernel"])
+        if name.startswith("Conv"):
+            *_, inputs, outputs = kernel.shape
+            layer = nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode="circular")
+            blocks += [layer, nn.ReLU(), nn.MaxPool2d(2)]
+        else:
+            layer = nn.Linear(*kernel.shape)
+            blocks += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), layer]
+        _set(layer.weight, np.moveaxis(kernel, (-1, -2), (0, 1)))
+        _set(layer.bias, np.asarray(params[name]["bias"]))
+    return nn.Sequential(*blocks)
+
+
+def _set(parameter: Any, values: np.ndarray) -> None:
+    torch = import_module("torch")
+    with torch.no_grad():
+        parameter.copy_(torch.tensor(values))

@@ -603,6 +603,8 @@ def fabricated(variant: str, libraries=tuple(LIBRARIES), times=None, **facts) ->
             "none, second/step": 9.0,
             "none, quarter/step": 8.0,
         }
+        if steps.STEPS[name].twin and "torch, channels last" in libraries:
+            ms |= {"torch, channels first/step": 20.0, "torch, channels last/step": 12.5}
     else:
         case = speed.EVERY[name]
         known = [library for library in libraries if library.split(",")[0] in case.against]
@@ -613,7 +615,7 @@ def fabricated(variant: str, libraries=tuple(LIBRARIES), times=None, **facts) ->
         ms = {f"{x}/{kind}": t for x, t in took.items() for kind in ("value", "gradient")}
     arrays = {x.replace("/", "|"): np.array([t, 9 * t, t]) for x, t in (ms | (times or {})).items()}
     promised = {"input_bytes": 1000, "kept_bytes": 0, "temporary_bytes": 1500}
-    config = {"data": "random", "variant": variant, "seed": 0}
+    config = {"data": "random", "variant": variant, "seed": 0, "one_example": False}
     return store.Cell(Path(), config, promised | {"compile_seconds": 1.0} | facts, arrays)
 
 
@@ -756,6 +758,36 @@ def test_steps_differ_in_their_pooling_alone(name):
 
     ours, *others = map(init, steps.pools(step).values())
     assert ours[0].shape == (step.shape[0], 10) and others == 3 * [ours]
+
+
+def test_images_per_second():
+    small, lenet = (fabricated(f"step@{name}") for name in ("small", "lenet"))
+    seen = speed.step_numbers(small)
+    assert seen["images"] == pytest.approx(12_800) and seen["to_torch"] == pytest.approx(0.8)
+    assert seen["images_torch"] == pytest.approx(10_240)
+    assert np.isnan(speed.step_numbers(lenet)["to_torch"])
+    alone = replace(small, config=small.config | {"one_example": True})
+    assert speed.step_numbers(alone)["images"] == pytest.approx(100)
+    section = speed.section([small, lenet])
+    said = "the net of the experiments is 1.50 times as fast as with Flax's, and 1.25 times as fast"
+    assert f"{said} as in PyTorch." in section.answer and section.answer.count("PyTorch") == 1
+    (sheet,) = section.sheets
+    shown = {column.key: column.show(sheet.rows[1].values[column.key]) for column in sheet.columns}
+    assert shown["images_torch"] == "10,240" and shown["to_torch"] == "0.80"
+
+
+@pytest.mark.usefixtures("usual_promotion")
+def test_the_twin_in_pytorch_learns_the_same():
+    pytest.importorskip("torch")
+    step = steps.STEPS["small"]
+    net = step.net(steps.pools(step)["jaxpool"])
+    x = np.random.default_rng(0).random((20, 16, 16, 1), np.float32)
+    params = train.start(net, 0, x.shape[1:]).params["params"]
+    runs = [steps._run(net, x), *(steps._twin(params, x, channels_last=c) for c in (False, True))]
+    ours, *theirs = [[float(run()) for _ in range(30)] for run in runs]
+    assert ours[-1] < ours[0] - 0.01
+    for losses in theirs:
+        np.testing.assert_allclose(losses, ours, rtol=1e-4)
 
 
 # --- pictures ---
