@@ -53,7 +53,8 @@ class Hosts:
     def _possible(self) -> None:
         """Refuse what the others would wait for in vain."""
         address, number, index = self.coordinator_address, self.num_processes, self.process_id
-        if address is not None and not address.rpartition(":")[2].isdecimal():
+        host, _, port = (address or "here:0").rpartition(":")
+        if not host or not port.isdecimal():
             raise UserError(f"--coordinator-address is {address}, without a port: write host:port.")
         if number is not None:
             at_least("--num-processes", number, 1)

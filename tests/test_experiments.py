@@ -781,13 +781,13 @@ def test_the_twin_in_pytorch_learns_the_same():
     pytest.importorskip("torch")
     step = steps.STEPS["small"]
     net = step.net(steps.pools(step)["jaxpool"])
-    x = np.random.default_rng(0).random((20, 16, 16, 1), np.float32)
+    x = np.random.default_rng(0).random((12, 8, 8, 1), np.float32)
     params = train.start(net, 0, x.shape[1:]).params["params"]
     runs = [steps._run(net, x), *(steps._twin(params, x, channels_last=c) for c in (False, True))]
-    ours, *theirs = [[float(run()) for _ in range(30)] for run in runs]
+    ours, *theirs = [[float(run()) for _ in range(8)] for run in runs]
     assert ours[-1] < ours[0] - 0.01
     for losses in theirs:
-        np.testing.assert_allclose(losses, ours, rtol=1e-4)
+        np.testing.assert_allclose(losses, ours, rtol=1e-5)
 
 
 # --- pictures ---

@@ -165,6 +165,7 @@ def test_every_cell_belongs_to_one_process():
     ("hosts", "sentence"),
     [
         (Hosts(coordinator_address="here"), "--coordinator-address is here, without a port: write"),
+        (Hosts(coordinator_address="1234"), "--coordinator-address is 1234, without a port"),
         (Hosts(num_processes=0), "--num-processes is 0, but must be at least 1"),
         (Hosts(process_id=-1), "--process-id is -1, but must be at least 0"),
         (Hosts(num_processes=2, process_id=2), "--process-id is 2, but 2 processes count from 0"),
@@ -190,7 +191,7 @@ from dataclasses import replace
 from experiments import consistency, shifts
 from experiments.__main__ import main
 
-tiny = dict(train_images=256, test_images=40, epochs=1, widths=(4, 4, 4), variants=("max", "aps"))
+tiny = dict(train_images=256, test_images=40, epochs=1, widths=(4, 4, 4), variants=("max", "avg"))
 consistency.PRESETS["tiny"] = replace(consistency.PRESETS["smoke"], **tiny)
 logits, devices = shifts._logits, set()
 
@@ -221,28 +222,35 @@ def same_answers(results: Path, expected: Path) -> None:
 
 @pytest.fixture(scope="module")
 def one_and_eight(tmp_path_factory):
-    """The results of one device and of eight, and what was said."""
-    one, eight = map(tmp_path_factory.mktemp, ("one", "eight"))
-    run = python("-c", TINY, env={"XLA_FLAGS": "--xla_force_host_platform_device_count=8"})
+    """The results of one device and of eight, what is compiled, and what was said."""
+    one, eight, compiled = map(tmp_path_factory.mktemp, ("one", "eight", "compiled"))
+    cache = {
+        "JAX_COMPILATION_CACHE_DIR": str(compiled),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    many = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    run = python("-c", TINY, env=cache | many)
     said, _ = run.communicate(tiny(one) + tiny(eight, "--mesh"))
     assert run.returncode == 0
-    return one, eight, said
+    return one, eight, cache, said
 
 
 def test_shifts_spread_over_devices_change_no_answer(one_and_eight):
-    one, eight, said = one_and_eight
+    one, eight, _, said = one_and_eight
     assert said.index("devices {1}") < said.index("devices {8}")
     same_answers(eight, one)
 
 
 def test_two_hosts_share_the_cells(one_and_eight, tmp_path, port):
-    runs = [python("-c", TINY) for _ in range(2)]
+    one, _, cache, _ = one_and_eight
+    runs = [python("-c", TINY, env=cache) for _ in range(2)]
     for index, run in enumerate(runs):
         run.stdin.write(tiny(tmp_path, hosts(index, port)))
         run.stdin.close()
-    said = [run.stdout.read() for run in runs]
-    assert [run.wait() for run in runs] == [0, 0]
-    for index, text in enumerate(said):
-        assert f"Process {index} of 2: 2 of 2 cells are finished" in text and "2 now" in text
+    for index, run in enumerate(runs):
+        with run:
+            said = run.stdout.read()
+        assert run.returncode == 0
+        assert f"Process {index} of 2: 2 of 2 cells are finished" in said and "2 now" in said
     assert len(list(store.cells(tmp_path, "consistency"))) == 4
-    same_answers(tmp_path, one_and_eight[0])
+    same_answers(tmp_path, one)

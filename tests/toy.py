@@ -19,7 +19,7 @@ from experiments.__main__ import main
 
 NAME = "toy"
 VARIANTS = ("a", "b")
-PRESETS = {"many": 120, "few": 10}
+PRESETS = {"many": 120, "few": 30}
 
 
 @dataclass(frozen=True, kw_only=True)
