@@ -82,9 +82,18 @@ class Step:
     twin: bool = False  # in PyTorch
 
 
+class Pooled(nn.Module):
+    """A pooling as a module."""
+
+    pool: Pool
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.pool(x)
+
+
 def _small(pool: Pool) -> nn.Module:
     """The net that the experiments train."""
-    return Net(Variant("", lambda padding: pool))
+    return Net(Variant("", lambda padding: Pooled(pool)))
 
 
 STEPS = {
