@@ -22,5 +22,6 @@ EXPERIMENTS = {
     "equivariance": "experiments.equivariance",
     "separability": "experiments.separability",
     "speed": "experiments.speed",
+    "transfer": "experiments.transfer",
 }
 """Name -> module. The modules are imported when they are asked for: they load JAX."""

@@ -188,8 +188,25 @@ def _side(offset: float, ahead: str, behind: str) -> str:
     return ahead if offset > 4 else behind if offset < -4 else "center"
 
 
-def maps(titles: Sequence[str], values: Sequence[np.ndarray], *, narrow: bool = False) -> Figure:
-    """The agreement with the unshifted answer at every shift: one square per variant."""
+def maps(
+    titles: Sequence[str],
+    values: Sequence[np.ndarray],
+    *,
+    x: str = "shift to the right (pixels)",
+    y: str = "shift down (pixels)",
+    label: str = "images with the same answer as unshifted (%)",
+    step: int = 1,
+    narrow: bool = False,
+) -> Figure:
+    """A share at every shift, `step` pixels apart: one square per variant.
+
+    Args:
+      titles: what stands above each square.
+      values: the shares, [down, right].
+      x, y, label: what the axes and the colours show.
+      step: pixels from one element to the next.
+      narrow: drawn for a phone.
+    """
     columns = 2 if narrow else 3
     rows = -(-len(titles) // columns)
     width, panel = (3.9, 2.1) if narrow else (8, 2.55)
@@ -210,18 +227,20 @@ def maps(titles: Sequence[str], values: Sequence[np.ndarray], *, narrow: bool = 
             image = axes.imshow(100 * value, vmin=low, vmax=100, cmap="cividis", origin="upper")
             axes.set_title(f"{title}\n{100 * value.mean():.1f} % on average", fontsize="medium")
             ticks = range(0, len(value), 2)
-            axes.set(xticks=ticks, yticks=ticks)
+            pixels = [step * tick for tick in ticks]
+            axes.set_xticks(ticks, pixels)
+            axes.set_yticks(ticks, pixels)
             axes.spines[:].set_visible(False)
             axes.tick_params(length=0)
-        figure.supxlabel("shift to the right (pixels)", fontsize="medium")
-        figure.supylabel("shift down (pixels)", fontsize="medium")
+        figure.supxlabel(x, fontsize="medium")
+        figure.supylabel(y, fontsize="medium")
         bar = figure.colorbar(
             image,
             ax=grid,
             location="bottom" if narrow else "right",
             shrink=0.8,
             aspect=30,
-            label="images with the same answer as unshifted (%)",
+            label=label,
         )
         bar.outline.set_visible(False)
     return figure
