@@ -2,6 +2,7 @@
 
     python -m experiments list                               what there is to run
     python -m experiments run consistency --preset quick     train and measure; resumes by itself
+    python -m experiments run all --preset smoke             every experiment, one after the other
     python -m experiments report                             tables, pictures, one HTML page
     python -m experiments check                              exact statements, on what is stored
 

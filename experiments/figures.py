@@ -401,17 +401,18 @@ def curves(
     least: float,
     zero: str | None = None,
     log_x: bool = False,
+    log_y: bool = True,
     mark: float | None = None,
     narrow: bool = False,
 ) -> Figure:
-    """Lines on a log axis, each with its name at its end.
+    """Lines, each with its name at its end.
 
     Args:
       panels: title -> name -> curve.
       x, y: what the axes show.
       least: the lower end of y. What is smaller stays outside or, with `zero`, lies on it.
       zero: what the lower end is called.
-      log_x: whether x is logarithmic, too.
+      log_x, log_y: whether an axis is logarithmic.
       mark: an x that matters.
       narrow: drawn for a phone.
     """
@@ -421,7 +422,7 @@ def curves(
         for axes in grid.flat[len(panels) :]:
             axes.set_visible(False)
         ends = [
-            _curves(axes, title, lines, least, zero)
+            _curves(axes, title, lines, least, zero, log_y)
             for axes, (title, lines) in zip(grid.flat, panels.items(), strict=False)
         ]
         top = max(axes.get_ylim()[1] for axes in grid.flat[: len(panels)])
@@ -447,7 +448,12 @@ Name = tuple[Line2D, Text, float]
 
 
 def _curves(
-    axes: Axes, title: str, lines: Mapping[str, Curve], least: float, zero: str | None
+    axes: Axes,
+    title: str,
+    lines: Mapping[str, Curve],
+    least: float,
+    zero: str | None,
+    log_y: bool,
 ) -> list[Name]:
     """The lines of one panel; return their names, which are not in their places yet."""
 
@@ -464,7 +470,7 @@ def _curves(
         (shape,) = axes.plot([1.03], [0.5], **curve.look(dots=True), markersize=4, **beside)
         text = axes.text(1.055, 0.5, name, color=shape.get_color(), va="center", **beside)
         names.append((shape, text, max(float(np.asarray(y)[-1]), least)))
-    axes.set(yscale="log", title=title)
+    axes.set(yscale="log" if log_y else "linear", title=title)
     axes.yaxis.set_major_formatter(lambda y, _: zero if zero and y <= least else f"{y:g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.grid(color="#E6E6E6", linewidth=0.8)

@@ -354,7 +354,7 @@ def accuracy_map(cell: Cell) -> np.ndarray:
 
 
 def stability(cell: Cell) -> np.ndarray:
-    """How far a deformation moves each layer, [epochs + 1, layers]: 1 is as far as another image."""
+    """How far a deformation moves each layer, [epochs + 1, layers]; 1: as far as another."""
     moved, apart = (np.median(cell.arrays[name], axis=-1) for name in ("moved", "apart"))
     return moved / np.where(apart > 0, apart, np.nan)
 
@@ -589,7 +589,7 @@ def _lines(found: Sequence[Cell], seeds: str) -> list[Picture]:
         name: {pooling: (epochs, x[:, LAYERS.index(name)]) for pooling, x in mean.items()}
         for name in (LAST, "global average")
     }
-    what = "The effect of a deformation of 1 pixel: 1 is as far as to another image. Logarithmic."
+    what = "The effect of a deformation of 1 pixel: 1 is as far as to another image."
     n = f"{KINDS[kind].title}; mean over {seeds}."
     return [
         _picture(
@@ -616,8 +616,6 @@ def _picture(
     panels: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]],
     x: str,
 ) -> Picture:
-    least = min(float(np.nanmin(y)) for lines in panels.values() for _, y in lines.values())
-
     def draw(narrow: bool) -> Any:
         from experiments import figures
 
@@ -631,7 +629,7 @@ def _picture(
             for title, lines in panels.items()
         }
         return figures.curves(
-            drawn, x, "distance to the deformed image", least=0.9 * least, narrow=narrow
+            drawn, x, "effect of a deformation", least=0, log_y=False, narrow=narrow
         )
 
     return Picture(name, alt, caption, draw)
