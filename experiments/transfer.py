@@ -242,6 +242,25 @@ def shrunk(images: np.ndarray, by: int) -> np.ndarray:
     return squares.mean((2, 4))
 
 
+def _split(config: Config) -> data.Split:
+    """The images, padded to a multiple of the side of a picture."""
+    by = -(-data.known(config.data).size // config.side)
+    return data.split(
+        config.data,
+        size=by * config.side,
+        train=config.train_images,
+        test=config.test_images,
+        seed=config.seed,
+    )
+
+
+def _bent(images: np.ndarray, config: Config) -> np.ndarray:
+    """A deformed copy of each image, not shrunk yet."""
+    random, side = np.random.default_rng([config.seed, 4]), images.shape[1]
+    rms = config.rms * side / config.side
+    return deformed(images, np.stack([field(random, side, config.modes, rms) for _ in images]))
+
+
 def _at_home(images: np.ndarray, config: Config) -> np.ndarray:
     """Shrink the images to the side of a picture, and put them into the corner of the canvas."""
     pictures = shrunk(images, images.shape[1] // config.side)
@@ -271,21 +290,10 @@ def run(
     Beside what `shifts.measure` returns there are cosine distances [epochs + 1, layers, images]:
     `moved`, of an image from its deformed copy, and `apart`, from the next image.
     """
-    by = -(-data.known(config.data).size // config.side)
-    split = data.split(
-        config.data,
-        size=by * config.side,
-        train=config.train_images,
-        test=config.test_images,
-        seed=config.seed,
-    )
+    split = _split(config)
     net = _net(config, split.classes)
-    random = np.random.default_rng([config.seed, 4])
-    fields = [
-        field(random, by * config.side, config.modes, by * config.rms) for _ in split.test_images
-    ]
-    bent = _at_home(deformed(split.test_images, np.stack(fields)), config)
-    images, seen = (_at_home(x, config) for x in (split.test_images, split.train_images))
+    seen, images = (_at_home(x, config) for x in (split.train_images, split.test_images))
+    bent = _at_home(_bent(split.test_images, config), config)
     moved, apart = [], []
 
     def watch(epochs: int, params: train.Params) -> None:
