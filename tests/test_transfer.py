@@ -144,7 +144,9 @@ def test_claims_are_judged_by_what_is_stored():
     (borders,) = [seen for expected, seen in said.items() if expected.startswith("More carries")]
     assert borders == (True, "in 1 of 1 pairs of nets.")
     before, after = [seen for expected, seen in said.items() if "is more stable" in expected][:2]
-    assert before == (True, "strided convolution 0.50; from there max -0.25, average +0.00.")
+    assert before == (False, "strided convolution 0.50; from there max -0.25, average +0.00.")
+    (shrinks,) = [seen for expected, seen in said.items() if "training takes" in expected]
+    assert shrinks == (True, "max -0.25 to +0.50 from strided convolution.")
     assert after == (False, "strided convolution 0.50; from there max +0.50, average -0.25.")
     (exact,) = [seen for expected, seen in said.items() if "with APS at every" in expected]
     assert exact[0] and exact[1].startswith("0 of 12 images were called otherwise; 95 %")
