@@ -649,15 +649,7 @@ def _picture(
 def _claims(found: Sequence[Cell], rows: Sequence[Row]) -> list[Claim]:
     """What the header expects, and what is stored."""
     of = {kind: _of(rows, kind) for kind in KINDS}
-    claims = []
-    if of["flat"]:
-        claims.append(
-            _carried("Without a global average, less than half of it", of["flat"], low=True)
-        )
-    for kind in ("zero", "circular"):
-        if of[kind]:
-            expected = f"{KINDS[kind].title}: more than half of it"
-            claims.append(_carried(expected, of[kind], low=False))
+    claims = [_carried(kind, some) for kind, some in of.items() if some]
     if of["zero"] and of["circular"]:
         claims.append(_borders(of["circular"], of["zero"]))
     for some in filter(None, of.values()):
@@ -672,12 +664,14 @@ def _share(row: Row) -> np.ndarray:
     return row.values["elsewhere"] / np.where(home > 0, home, np.nan)
 
 
-def _carried(expected: str, rows: Sequence[Row], *, low: bool) -> Claim:
+def _carried(kind: str, rows: Sequence[Row]) -> Claim:
     shares = [float(_share(row).mean()) for row in rows]
+    flat, title = KINDS[kind].flat, KINDS[kind].title
     return Claim(
-        f"{expected} carries over: accuracy elsewhere over that at home, for each pooling",
+        f"{title}: elsewhere there is {'less' if flat else 'more'} than half of the accuracy at "
+        "home, for every pooling",
         f"{100 * min(shares):.0f} % to {100 * max(shares):.0f} %.",
-        max(shares) < 0.5 if low else min(shares) > 0.5,
+        max(shares) < 0.5 if flat else min(shares) > 0.5,
         "Kauderer-Abrams 2017; Biscione and Bowers 2020",
     )
 
@@ -699,7 +693,7 @@ def _borders(circular: Sequence[Row], zero: Sequence[Row]) -> Claim:
 def _deformations(rows: Sequence[Row]) -> list[Claim]:
     """Poolings against strided convolution, before and after training."""
     base = [row for row in rows if row.variant.startswith("stride@")]
-    others = [row for row in rows if row not in base]
+    others = [row for row in rows if not row.variant.startswith("stride@")]
     if not base or not others:
         return []
     kind = _parts(base[0].variant)[1].title
