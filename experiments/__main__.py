@@ -94,7 +94,7 @@ def _run_all(preset: str, seeds: int | None, results: Path, workers: int) -> Non
     for number, (name, cells) in enumerate(todo.items(), 1):
         every.append(done := _run(_experiment(name), cells, results, workers))
         print(f"[{number}/{len(todo)}] {name}: {len(cells)} cells, {_counted(done)}")
-    total = Summary(*map(sum, zip(*every, strict=True)))
+    total = sum(every, Summary(0, 0, 0.0))
     print(
         f"All {len(todo)} experiments are finished in {results}: {total.ran + total.found} cells, "
         f"{_counted(total)}. Now: python -m experiments check all"

@@ -9,9 +9,10 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
@@ -30,12 +31,18 @@ class Interrupted(Exception):
     """The user stopped the run; the message says what is kept."""
 
 
-class Summary(NamedTuple):
+@dataclass(frozen=True)
+class Summary:
     """What a run did."""
 
     ran: int
     found: int
     seconds: float
+
+    def __add__(self, other: "Summary") -> "Summary":
+        """What two runs did."""
+        seconds = self.seconds + other.seconds
+        return Summary(self.ran + other.ran, self.found + other.found, seconds)
 
 
 def duration(seconds: float) -> str:

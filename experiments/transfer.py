@@ -36,6 +36,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from scipy.ndimage import map_coordinates
 
@@ -337,7 +338,7 @@ def layers(net: Net, params: train.Params, images: np.ndarray) -> list[np.ndarra
 
     A block ends behind its reduction, where that is a convolution behind the ReLU.
     """
-    maps = shifts.layers(net, params, images)
+    maps = shifts.layers(net, params, jnp.asarray(images))
     ends = {name.rpartition("_")[2]: x for name, x in maps.items() if "/" not in name}
     blocks = [np.maximum(x, 0) for _, x in sorted(ends.items())]
     found = [images, *blocks, blocks[-1].mean((1, 2))]

@@ -154,6 +154,12 @@ def test_claims_are_judged_by_what_is_stored():
     assert exact[0] and exact[1].startswith("0 of 12 images were called otherwise; 95 %")
 
 
+def test_poolings_that_end_less_stable_are_as_expected():
+    moved = cell().arrays["moved"]
+    said = claims(cell("stride@circular", moved=moved), cell(moved=2 * moved))
+    assert [seen[0] for expected, seen in said.items() if "is more stable" in expected] == [0, 1]
+
+
 def test_six_seeds_are_tested():
     six = [
         cell(f"{name}@circular", seed, moved=cell().arrays["moved"] * (1 + seed / 10 + more))
@@ -178,6 +184,7 @@ DAMAGE = [
     ("places", (1, 0), 3, "its places are not those of the grid"),
     ("logits", (0, 0), np.nan, "its logits are not finite"),
     ("logits", (0, 4), 2, "its answers at home are not the largest logits"),
+    ("apart", (0, 4, 3), -0.5, "its distances are not those of angles"),
     ("moved", (1, 0, 0), np.nan, "its distances are not those of angles"),
 ]
 
