@@ -2,6 +2,7 @@
 
     python -m experiments list                               what there is to run
     python -m experiments run consistency --preset quick     train and measure; resumes by itself
+    python -m experiments run all --preset smoke             every experiment, one after the other
     python -m experiments report                             tables, pictures, one HTML page
     python -m experiments check                              exact statements, on what is stored
 
@@ -22,5 +23,6 @@ EXPERIMENTS = {
     "equivariance": "experiments.equivariance",
     "separability": "experiments.separability",
     "speed": "experiments.speed",
+    "transfer": "experiments.transfer",
 }
 """Name -> module. The modules are imported when they are asked for: they load JAX."""

@@ -1,24 +1,36 @@
 """The command line: `python -m experiments run | report | check | list`."""
 
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from rich.console import Console
 
 from experiments import EXPERIMENTS
-from experiments.config import UserError, at_least, choose
+from experiments.config import Config, UserError, at_least, choose
 from experiments.hosts import ALONE, Hosts
+
+if TYPE_CHECKING:
+    from experiments.runner import Summary
 
 Name = Annotated[str, tyro.conf.Positional]
 
+ALL = "all"
+"""What stands for every experiment."""
+
 
 def _experiment(name: str) -> ModuleType:
-    return import_module(EXPERIMENTS[choose("experiment", name, EXPERIMENTS)])
+    return import_module(EXPERIMENTS[choose("experiment", name, EXPERIMENTS, ALL)])
+
+
+def _names(name: str) -> list[str]:
+    """The experiments that a name stands for."""
+    return list(EXPERIMENTS) if name == ALL else [name]
 
 
 def _named(text: str | None, skip: bool, side: int | None) -> str | None:
@@ -55,8 +67,8 @@ def run(
     """Measure what is not measured yet; the same command resumes an interrupted run.
 
     Args:
-      name: the experiment; `list` shows them.
-      preset: how large; `list` shows them.
+      name: the experiment, or all; `list` shows them.
+      preset: how large; `list` shows them. With all, an experiment without it runs in its largest.
       data: another data set than the preset's: a name, a file or folder of your own, or hf:name.
       seeds: another number of seeds than the preset's.
       variants: only these.
@@ -67,21 +79,75 @@ def run(
       mesh: measure nets at as many shifts at a time as there are devices here.
       hosts: share the cells with other processes.
     """
+    if name == ALL:
+        _refuse({"data": data, "variants": variants, "image-size": image_size})
+        return _run_all(preset, seeds, results, workers, mesh, hosts)
     experiment = _experiment(name)
     data = _named(data, skip_damaged, image_size)
     cells = experiment.cells(preset, data, seeds, variants)
-    workers = min(at_least("--workers", workers, 1), getattr(experiment, "WORKERS", workers))
     share = hosts.join()
     cells = share.of(cells)
-    from experiments import runner
-
     with _on_devices(mesh):
-        done = runner.run(experiment, cells, root=results, workers=workers)
+        done = _run(experiment, cells, results, workers)
     print(
-        f"{share}{len(cells)} of {len(cells)} cells are finished in {results}: {done.ran} now "
-        f"({runner.duration(done.seconds)}), {done.found} before. "
+        f"{share}{len(cells)} of {len(cells)} cells are finished in {results}: {_counted(done)}. "
         f"Now: python -m experiments report {name}"
     )
+
+
+def _refuse(options: dict[str, Any]) -> None:
+    """Say which options do not fit all experiments."""
+    if given := [f"--{name}" for name, value in options.items() if value]:
+        raise UserError(
+            f"{' and '.join(given)} cannot be given for all experiments, since what fits one does "
+            "not fit another: write the name of one experiment in the place of all."
+        )
+
+
+def _run_all(
+    preset: str, seeds: int | None, results: Path, workers: int, mesh: bool, hosts: Hosts
+) -> None:
+    """Every experiment, one after the other, each with its preset of this name."""
+    from experiments.runner import Summary
+
+    todo, every = _all_cells(preset, seeds), []
+    share = hosts.join()
+    for number, name in enumerate(todo, 1):
+        cells = share.of(todo[name])
+        with _on_devices(mesh):
+            every.append(done := _run(_experiment(name), cells, results, workers))
+        print(f"{share}[{number}/{len(todo)}] {name}: {len(cells)} cells, {_counted(done)}")
+    total = sum(every, Summary(0, 0, 0.0))
+    print(
+        f"All {len(todo)} experiments are finished in {results}: {total.ran + total.found} cells, "
+        f"{_counted(total)}. Now: python -m experiments check all"
+    )
+
+
+def _all_cells(preset: str, seeds: int | None) -> dict[str, Sequence[Config]]:
+    """What there is to run, found before anything runs: a mistake is answered at once."""
+    experiments = {name: _experiment(name) for name in EXPERIMENTS}
+    choose("preset", preset, dict.fromkeys(p for e in experiments.values() for p in e.PRESETS))
+    found = {}
+    for name, experiment in experiments.items():
+        own = preset if preset in experiment.PRESETS else list(experiment.PRESETS)[-1]
+        if own != preset:
+            print(f"{name} has no preset {preset}: it runs in its largest, {own}.")
+        found[name] = experiment.cells(own, None, seeds)
+    return found
+
+
+def _run(experiment: ModuleType, cells: Sequence[Config], results: Path, workers: int) -> "Summary":
+    from experiments import runner
+
+    workers = min(at_least("--workers", workers, 1), getattr(experiment, "WORKERS", workers))
+    return runner.run(experiment, cells, root=results, workers=workers)
+
+
+def _counted(done: "Summary") -> str:
+    from experiments.runner import duration
+
+    return f"{done.ran} now ({duration(done.seconds)}), {done.found} before"
 
 
 def report(
@@ -114,23 +180,35 @@ def check(name: Name = "consistency", results: Path = Path("results")) -> None:
     """Hold all stored cells to the exact statements; exit 1 where one is broken.
 
     Args:
-      name: the experiment.
+      name: the experiment, or all.
       results: the folder of the results.
     """
+    found = {each: _check(each, results) for each in _names(name)}
+    if not any(count for count, _ in found.values()):
+        raise UserError(
+            f"There is no finished cell of {'any experiment' if name == ALL else name} in "
+            f"{results}: first run `python -m experiments run {name}`."
+        )
+    for each, (count, broken) in found.items():
+        if broken:
+            print(*broken, sep="\n", file=sys.stderr)
+        elif count:
+            print(f"All exact statements hold in all {count} stored cells of {each}.")
+        else:
+            print(f"There is no finished cell of {each}.")
+    if any(broken for _, broken in found.values()):
+        sys.exit(1)
+
+
+def _check(name: str, results: Path) -> tuple[int, list[str]]:
+    """How many cells of an experiment are stored, and what these break, as sentences."""
     experiment = _experiment(name)
     from experiments import store
 
     cells = list(store.cells(results, name, experiment.Config))
-    if not cells:
-        raise UserError(
-            f"There is no finished cell of {name} in {results}: "
-            f"first run `python -m experiments run {name}`."
-        )
-    broken = [f"{cell.path}: {what}." for cell in cells for what in experiment.check(cell)]
-    if broken:
-        print(*broken, sep="\n", file=sys.stderr)
-        sys.exit(1)
-    print(f"All exact statements hold in all {len(cells)} stored cells of {name}.")
+    return len(cells), [
+        f"{cell.path}: {what}." for cell in cells for what in experiment.check(cell)
+    ]
 
 
 def show() -> None:

@@ -63,7 +63,7 @@ class Config(configs.Config):
 
 
 FEW = ("stride", "max", "avg", "min", "softmax", "lse", "maxblur3", "max_aps")
-"""The variants of the small presets."""
+"""The variants of the preset quick."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,11 +87,12 @@ PRESETS = {
         about="seconds: does everything run?",
         data="digits",
         seeds=2,
-        train_images=1024,
+        train_images=512,
         test_images=100,
         epochs=4,
         batch=32,
         widths=(8, 8, 8),
+        variants=("stride", "max", "max_aps"),
     ),
     "quick": Preset(
         about="under 5 minutes on 2 cores: a first measured answer",

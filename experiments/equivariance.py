@@ -101,6 +101,7 @@ class Preset:
     strides: tuple[int, ...]
     bands: tuple[int, ...]
     seeds: int = 1
+    variants: tuple[str, ...] = tuple(POOLINGS)
 
 
 PRESETS = {
@@ -111,6 +112,7 @@ PRESETS = {
         images=3,
         strides=(1, 2),
         bands=(0, 1, 3, 5),
+        variants=("max", "avg", "max_aps"),
     ),
     "quick": Preset(
         about="1 minute on 2 cores",
@@ -157,7 +159,9 @@ def cells(
             strides=chosen.strides,
             bands=chosen.bands,
         )
-        for seed, variant in configs.pairs(variants, POOLINGS, seeds, chosen.seeds)
+        for seed, variant in configs.pairs(
+            variants or chosen.variants, POOLINGS, seeds, chosen.seeds
+        )
     ]
 
 

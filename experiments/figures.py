@@ -188,8 +188,25 @@ def _side(offset: float, ahead: str, behind: str) -> str:
     return ahead if offset > 4 else behind if offset < -4 else "center"
 
 
-def maps(titles: Sequence[str], values: Sequence[np.ndarray], *, narrow: bool = False) -> Figure:
-    """The agreement with the unshifted answer at every shift: one square per variant."""
+def maps(
+    titles: Sequence[str],
+    values: Sequence[np.ndarray],
+    *,
+    x: str = "shift to the right (pixels)",
+    y: str = "shift down (pixels)",
+    label: str = "images with the same answer as unshifted (%)",
+    step: int = 1,
+    narrow: bool = False,
+) -> Figure:
+    """A share at every shift, `step` pixels apart: one square per variant.
+
+    Args:
+      titles: what stands above each square.
+      values: the shares, [down, right].
+      x, y, label: what the axes and the colours show.
+      step: pixels from one element to the next.
+      narrow: drawn for a phone.
+    """
     columns = 2 if narrow else 3
     rows = -(-len(titles) // columns)
     width, panel = (3.9, 2.1) if narrow else (8, 2.55)
@@ -210,18 +227,20 @@ def maps(titles: Sequence[str], values: Sequence[np.ndarray], *, narrow: bool = 
             image = axes.imshow(100 * value, vmin=low, vmax=100, cmap="cividis", origin="upper")
             axes.set_title(f"{title}\n{100 * value.mean():.1f} % on average", fontsize="medium")
             ticks = range(0, len(value), 2)
-            axes.set(xticks=ticks, yticks=ticks)
+            pixels = [step * tick for tick in ticks]
+            axes.set_xticks(ticks, pixels)
+            axes.set_yticks(ticks, pixels)
             axes.spines[:].set_visible(False)
             axes.tick_params(length=0)
-        figure.supxlabel("shift to the right (pixels)", fontsize="medium")
-        figure.supylabel("shift down (pixels)", fontsize="medium")
+        figure.supxlabel(x, fontsize="medium")
+        figure.supylabel(y, fontsize="medium")
         bar = figure.colorbar(
             image,
             ax=grid,
             location="bottom" if narrow else "right",
             shrink=0.8,
             aspect=30,
-            label="images with the same answer as unshifted (%)",
+            label=label,
         )
         bar.outline.set_visible(False)
     return figure
@@ -382,17 +401,18 @@ def curves(
     least: float,
     zero: str | None = None,
     log_x: bool = False,
+    log_y: bool = True,
     mark: float | None = None,
     narrow: bool = False,
 ) -> Figure:
-    """Lines on a log axis, each with its name at its end.
+    """Lines, each with its name at its end.
 
     Args:
       panels: title -> name -> curve.
       x, y: what the axes show.
       least: the lower end of y. What is smaller stays outside or, with `zero`, lies on it.
       zero: what the lower end is called.
-      log_x: whether x is logarithmic, too.
+      log_x, log_y: whether an axis is logarithmic.
       mark: an x that matters.
       narrow: drawn for a phone.
     """
@@ -402,7 +422,7 @@ def curves(
         for axes in grid.flat[len(panels) :]:
             axes.set_visible(False)
         ends = [
-            _curves(axes, title, lines, least, zero)
+            _curves(axes, title, lines, least, zero, log_y)
             for axes, (title, lines) in zip(grid.flat, panels.items(), strict=False)
         ]
         top = max(axes.get_ylim()[1] for axes in grid.flat[: len(panels)])
@@ -428,7 +448,12 @@ Name = tuple[Line2D, Text, float]
 
 
 def _curves(
-    axes: Axes, title: str, lines: Mapping[str, Curve], least: float, zero: str | None
+    axes: Axes,
+    title: str,
+    lines: Mapping[str, Curve],
+    least: float,
+    zero: str | None,
+    log_y: bool,
 ) -> list[Name]:
     """The lines of one panel; return their names, which are not in their places yet."""
 
@@ -445,7 +470,7 @@ def _curves(
         (shape,) = axes.plot([1.03], [0.5], **curve.look(dots=True), markersize=4, **beside)
         text = axes.text(1.055, 0.5, name, color=shape.get_color(), va="center", **beside)
         names.append((shape, text, max(float(np.asarray(y)[-1]), least)))
-    axes.set(yscale="log", title=title)
+    axes.set(yscale="log" if log_y else "linear", title=title)
     axes.yaxis.set_major_formatter(lambda y, _: zero if zero and y <= least else f"{y:g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.grid(color="#E6E6E6", linewidth=0.8)

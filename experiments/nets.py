@@ -88,13 +88,15 @@ VARIANTS = {
 class Net(nn.Module):
     """Images [batch, size, size, channels] to logits [batch, classes].
 
-    `padding` is that of the convolutions, and of the poolings that reach over the border.
+    `padding` is that of the convolutions, and of the poolings that reach over the border. Where it
+    is `flat`, the dense layer takes the last map as it is, in the place of its average.
     """
 
     variant: Variant
     widths: tuple[int, ...] = (16, 32, 64)
     classes: int = 10
     padding: str = "CIRCULAR"
+    flat: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -104,7 +106,8 @@ class Net(nn.Module):
             if pool is not None:
                 how = {"deterministic": not self.has_rng("pool")} if self.variant.random else {}
                 x = pool(self.padding)(x, **how)
-        return nn.Dense(self.classes)(jaxpool.global_avg_pool(x))
+        x = x.reshape(len(x), -1) if self.flat else jaxpool.global_avg_pool(x)
+        return nn.Dense(self.classes)(x)
 
     @property
     def period(self) -> int:

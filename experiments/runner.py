@@ -39,6 +39,11 @@ class Summary:
     found: int
     seconds: float
 
+    def __add__(self, other: "Summary") -> "Summary":
+        """What two runs did."""
+        seconds = self.seconds + other.seconds
+        return Summary(self.ran + other.ran, self.found + other.found, seconds)
+
 
 def duration(seconds: float) -> str:
     """A time for people: 12 s, 3 min 05 s, 2 h 10 min."""

@@ -104,10 +104,16 @@ class Preset:
     elements: int
     seeds: int = 1
     sides: tuple[int, ...] = Config.sides
+    variants: tuple[str, ...] = tuple(VARIANTS)
 
 
 PRESETS = {
-    "smoke": Preset(about="seconds: does everything run?", elements=2**16, sides=(1, 4, 16)),
+    "smoke": Preset(
+        about="seconds: does everything run?",
+        elements=2**16,
+        sides=(1, 4, 16),
+        variants=("max", "avg", "l3", "stochastic"),
+    ),
     "quick": Preset(about="under 1 minute on 2 cores", elements=2**20),
     "full": Preset(about="10 seeds of four times as much, 15 minutes", elements=2**22, seeds=10),
 }
@@ -124,7 +130,9 @@ def cells(
     name = configs.choose("data", data_name or "bernoulli", ["bernoulli"])
     return [
         Config(data=name, variant=variant, seed=seed, elements=chosen.elements, sides=chosen.sides)
-        for seed, variant in configs.pairs(variants, VARIANTS, seeds, chosen.seeds)
+        for seed, variant in configs.pairs(
+            variants or chosen.variants, VARIANTS, seeds, chosen.seeds
+        )
     ]
 
 

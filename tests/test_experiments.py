@@ -393,6 +393,9 @@ MISTAKES = [
     ("run consistency --seeds 0", "--seeds is 0, but must be at least 1."),
     ("run consistency --workers 0", "--workers is 0, but must be at least 1."),
     ("run consistency --data digits", "has 1,797 images, but the preset asks for 4,000"),
+    ("run al", "Unknown experiment 'al': write one of consistency, equivariance,"),
+    ("run all --preset fast", "Unknown preset 'fast': write one of smoke, quick, full."),
+    ("run all --variants max --data digits", "--data and --variants cannot be given for all"),
     ("report --preset quick", "first run `python -m experiments run consistency --preset quick"),
     ("check", "There is no finished cell of consistency"),
 ]
@@ -424,6 +427,64 @@ def test_list_names_everything(monkeypatch, capsys):
     text = capsys.readouterr().out
     for name in ("consistency", "quick", "mnist5k", *VARIANTS):
         assert name in text
+
+
+# --- all experiments at once ---
+
+
+@pytest.fixture
+def two_experiments(monkeypatch):
+    """Two experiments that do nothing, of which the second has no large preset."""
+    found = {}
+    for name, presets in (("one", ("small", "large")), ("two", ("small",))):
+        module = fake(lambda config, tick: (ARRAYS, {}))
+        vars(module).update(
+            NAME=name,
+            PRESETS=dict.fromkeys(presets),
+            Config=consistency.Config,
+            cells=lambda preset, data=None, seeds=None, variants=(), name=name: [
+                replace(CONFIG, experiment=name, seed=seed) for seed in range(seeds or 2)
+            ],
+            check=lambda cell: ["it is odd"] if cell.seed == 2 else [],
+        )
+        monkeypatch.setitem(sys.modules, f"experiments_{name}", module)
+        found[name] = f"experiments_{name}"
+    monkeypatch.setattr("experiments.__main__.EXPERIMENTS", found)
+
+
+def ran(monkeypatch, results: Path, line: str) -> None:
+    monkeypatch.setattr("sys.argv", ["experiments", *line.split(), "--results", str(results)])
+    main()
+
+
+@pytest.mark.usefixtures("two_experiments")
+def test_all_experiments_run_one_after_the_other_and_resume(monkeypatch, capsys, tmp_path):
+    ran(monkeypatch, tmp_path, "run all --preset small")
+    said = capsys.readouterr().out
+    assert "[1/2] one: 2 cells, 2 now (0 s), 0 before\n" in said
+    assert "[2/2] two: 2 cells, 2 now (0 s), 0 before\n" in said
+    assert f"All 2 experiments are finished in {tmp_path}: 4 cells, 4 now" in said
+    ran(monkeypatch, tmp_path, "run all --preset large --seeds 3")
+    said = capsys.readouterr().out
+    assert "two has no preset large: it runs in its largest, small.\n" in said
+    assert "6 cells, 2 now (0 s), 4 before" in said
+
+
+@pytest.mark.usefixtures("two_experiments")
+def test_all_stored_cells_are_checked(monkeypatch, capfd, tmp_path):
+    with pytest.raises(SystemExit):
+        ran(monkeypatch, tmp_path, "check all")
+    assert "There is no finished cell of any experiment" in capfd.readouterr().err
+    ran(monkeypatch, tmp_path, "run two --preset small")
+    ran(monkeypatch, tmp_path, "check all")
+    said = capfd.readouterr().out
+    assert "There is no finished cell of one.\n" in said and "all 2 stored cells of two" in said
+    ran(monkeypatch, tmp_path, "run all --preset small --seeds 3")
+    with pytest.raises(SystemExit) as stopped:
+        ran(monkeypatch, tmp_path, "check all")
+    broken = capfd.readouterr().err.splitlines()
+    assert stopped.value.code == 1 and len(broken) == 2
+    assert all("seed=2" in line and line.endswith("it is odd.") for line in broken)
 
 
 # --- the whole, in processes that are killed ---
@@ -461,7 +522,7 @@ def finished(results: Path) -> dict[str, dict[str, np.ndarray]]:
 def study_killed_once(tmp_path_factory):
     """Results of an undisturbed run, of one that was killed and resumed, and what was seen."""
     killed, whole, cache = map(tmp_path_factory.mktemp, ("killed", "whole", "cache"))
-    smoke = ("run", "consistency", "--preset", "smoke", "--variants", "stride", "max", "avg")
+    smoke = ("run", "consistency", "--preset", "smoke", "--variants", "stride", "max")
     finish(process(cache, *smoke, "--results", whole))
     run = process(cache, *smoke, "--results", killed, "--workers", 1)
     while not finished(killed) and run.poll() is None:
@@ -475,13 +536,13 @@ def study_killed_once(tmp_path_factory):
 
 def test_a_killed_run_loses_no_finished_cell(study_killed_once):
     seen = study_killed_once
-    assert 0 < len(seen.after_kill) < 6
+    assert 0 < len(seen.after_kill) < 4
     killed, whole = finished(seen.killed), finished(seen.whole)
-    assert killed.keys() == whole.keys() and len(whole) == 6
+    assert killed.keys() == whole.keys() and len(whole) == 4
     for name, arrays in whole.items():
         for key, value in arrays.items():
             np.testing.assert_array_equal(killed[name][key], value, err_msg=f"{name}: {key}")
-    assert f"{6 - len(seen.after_kill)} now" in seen.said
+    assert f"{4 - len(seen.after_kill)} now" in seen.said
     assert f"{len(seen.after_kill)} before" in seen.said
 
 
@@ -504,8 +565,7 @@ def test_a_second_run_and_a_report_only_draw(study_killed_once, monkeypatch, cap
     monkeypatch.setattr("sys.argv", ["x", "report", *smoke, "--out", str(tmp_path)])
     main()
     text = capsys.readouterr().out
-    cells = 2 * len(consistency.FEW)
-    assert f"{cells - 6} of {cells} cells are missing" in text
+    assert "2 of 6 cells are missing" in text
     assert "strided" in text and "2 seeds" in text
     names = {path.name for path in tmp_path.iterdir()}
     stems = ("consistency-pareto", "consistency-maps")
@@ -515,7 +575,7 @@ def test_a_second_run_and_a_report_only_draw(study_killed_once, monkeypatch, cap
     page = (tmp_path / "consistency.html").read_text()
     assert page.count("data:image/png;base64,") == 4 and "http" not in page
     lines = (tmp_path / "consistency.csv").read_text().splitlines()
-    assert len(lines) == 7 and lines[0].startswith("data,variant,seed,accuracy,")
+    assert len(lines) == 5 and lines[0].startswith("data,variant,seed,accuracy,")
 
 
 def test_check_names_the_cell_that_breaks_a_statement(
@@ -578,7 +638,7 @@ def test_speed_is_measured_and_drawn(monkeypatch, capsys, tmp_path):
     capsys.readouterr()
     monkeypatch.setattr("sys.argv", ["x", "report", "speed", *small])
     main()
-    assert "2 of 7 cells are missing" in capsys.readouterr().out
+    assert "1 of 4 cells are missing" in capsys.readouterr().out
     report = tmp_path / "report"
     assert (report / "speed-bars.png").stat().st_size > 10_000
     text = (report / "speed.md").read_text()

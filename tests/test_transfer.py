@@ -1,0 +1,237 @@
+"""The experiment of transfer: its deformations and numbers by hand, its check by damage."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import shifts, store, transfer
+from experiments.__main__ import main
+from experiments.config import UserError
+from experiments.nets import VARIANTS, Net
+
+RANDOM = np.random.default_rng(0)
+
+
+def command(monkeypatch, *words):
+    monkeypatch.setattr("sys.argv", ["experiments", *map(str, words)])
+    main()
+
+
+# --- pictures ---
+
+
+def test_a_field_is_of_few_waves_and_moves_nothing_as_a_whole():
+    field = transfer.field(np.random.default_rng(1), 12, 2, 1.5)
+    assert np.sqrt((field[0] ** 2 + field[1] ** 2).mean()) == pytest.approx(1.5)
+    n = np.arange(12)
+    waves = np.exp(-2j * np.pi * n[:, None] * n / 12)
+    spectrum = np.abs(waves @ field @ waves.T)
+    high = np.minimum(n, 12 - n) > 2
+    assert spectrum[:, high].max() < 1e-10 and spectrum[..., high].max() < 1e-10
+    assert spectrum[:, 0, 0].max() < 1e-10 and spectrum[:, 1, 2].min() > 1e-3
+
+
+def test_a_constant_field_moves_pixels_and_half_of_one_is_the_mean_of_two():
+    images = RANDOM.random((2, 6, 6, 3), np.float32)
+    whole = np.zeros((2, 2, 6, 6))
+    whole[:, 0], whole[:, 1] = 1, -2
+    np.testing.assert_allclose(
+        transfer.deformed(images, whole), np.roll(images, (-1, 2), (1, 2)), atol=1e-6
+    )
+    half = np.zeros((2, 2, 6, 6))
+    half[1, 1] = 0.5
+    got = transfer.deformed(images, half)
+    np.testing.assert_allclose(got[0], images[0], atol=1e-6)
+    mean = (images[1] + np.roll(images[1], -1, 1)) / 2
+    np.testing.assert_allclose(got[1], mean, atol=1e-6)
+
+
+def test_a_shrunk_picture_is_of_means():
+    images = RANDOM.random((2, 6, 6, 1))
+    got = transfer.shrunk(images, 3)
+    assert got.shape == (2, 2, 2, 1)
+    assert got[1, 1, 0, 0] == pytest.approx(images[1, 3:, :3].mean())
+
+
+def test_places_begin_at_home():
+    grid = transfer.places(24, 16, 4)
+    assert grid.tolist() == [[a, b] for a in (0, 4, 8) for b in (0, 4, 8)]
+
+
+# --- layers and distances ---
+
+
+def test_cosine_distances_are_of_angles():
+    a, b = np.array([[1.0, 0], [2, 0], [1, 1]]), np.array([[0.0, 3], [5, 0], [-1, -1]])
+    np.testing.assert_allclose(transfer.cosine_distance(a, b), [1, 0, 2], atol=1e-12)
+    assert transfer.cosine_distance(0 * a, b).tolist() == [1, 1, 1]
+
+
+def test_layers_end_behind_the_reduction(monkeypatch):
+    """Where there is no pooling, that is the convolution, which the ReLU follows."""
+    sides = {"Conv_0": 8, "Fixed_0": 4, "Conv_1": 4, "Fixed_1": 2, "Fixed_1/inner": 2, "Conv_2": 1}
+    maps = {name: RANDOM.normal(size=(2, n, n, 3)) for name, n in sides.items()}
+    monkeypatch.setattr(shifts, "layers", lambda *_: maps)
+    images = RANDOM.random((2, 8, 8, 1))
+    got = transfer.layers(Net(VARIANTS["max"]), {}, images)
+    blocks = [np.maximum(maps[name], 0) for name in ("Fixed_0", "Fixed_1", "Conv_2")]
+    expected = [images, *blocks, blocks[-1].mean((1, 2))]
+    for layer, x in zip(got, expected, strict=True):
+        np.testing.assert_array_equal(layer, x.reshape(2, -1))
+
+
+# --- numbers, by hand ---
+
+CONFIG = replace(transfer.cells("smoke", variants=["max@circular"])[0], test_images=4)
+
+
+def cell(variant: str = "max@circular", seed: int = 0, **arrays: np.ndarray) -> store.Cell:
+    """4 images at 9 places: the first two right everywhere, the third at home and 8 pixels away."""
+    grid = transfer.places(24, 16, 4)
+    labels = np.arange(4, dtype=np.uint8)
+    predictions = np.tile(np.array([0, 1, 2, 9], np.uint8), (9, 1))
+    predictions[(grid % 8).any(1), 2] = 5
+    moved = np.zeros((3, 5, 4), np.float32) + np.array([0.1, 0.2, 0.3, 0.9], np.float32)
+    stored = {
+        "places": grid,
+        "labels": labels,
+        "predictions": predictions,
+        "logits": np.eye(10, dtype=np.float32)[predictions[0]],
+        "train_predictions": labels,
+        "train_labels": np.array([0, 1, 2, 0], np.uint8),
+        "moved": moved,
+        "apart": np.full_like(moved, 0.5),
+    }
+    config = asdict(replace(CONFIG, variant=variant, seed=seed))
+    return store.Cell(Path(), config, {}, stored | arrays)
+
+
+def test_numbers_are_their_definitions():
+    got = transfer.numbers(cell())
+    assert got["home"] == got["train"] == 0.75
+    assert got["elsewhere"] == pytest.approx((3 * 0.75 + 5 * 0.5) / 8)
+    assert got["worst"] == 0.5
+    assert got["same"] == pytest.approx((3 * 4 + 5 * 3) / 32)
+    assert got["before block 3"] == pytest.approx(0.25 / 0.5)  # medians
+    assert transfer.accuracy_map(cell()).tolist()[0] == [0.75, 0.5, 0.75]
+    assert transfer.stability(cell()).shape == (3, 5)
+
+
+def claims(*cells: store.Cell) -> dict[str, tuple[bool, str]]:
+    return {c.expected: (c.holds, c.observed) for c in transfer.section(cells).claims}
+
+
+def test_claims_are_judged_by_what_is_stored():
+    lost = np.full((9, 4), 9, np.uint8)
+    lost[0] = cell().arrays["predictions"][0]
+    moved = cell().arrays["moved"]
+    slow, fast = moved / 2, moved.copy()
+    slow[-1], fast[-1] = 2 * moved[-1], moved[-1] / 2
+    said = claims(
+        cell("stride@circular", moved=moved),
+        cell(moved=slow),
+        cell("avg@circular", moved=fast),
+        cell("max@zero", predictions=lost),
+        cell("max@flat", predictions=lost),
+    )
+    (flat,) = [seen for expected, seen in said.items() if "less than half" in expected]
+    assert flat == (True, "0 % to 0 %.")
+    (zero,) = [
+        seen for expected, seen in said.items() if expected.startswith("Zeros outside, global")
+    ]
+    assert not zero[0]
+    (borders,) = [seen for expected, seen in said.items() if expected.startswith("More carries")]
+    assert borders == (True, "in 1 of 1 pairs of nets.")
+    before, after = [seen for expected, seen in said.items() if "is more stable" in expected][:2]
+    assert before == (False, "strided convolution 0.50; from there max -0.25, average +0.00.")
+    (shrinks,) = [seen for expected, seen in said.items() if "training takes" in expected]
+    assert shrinks == (True, "max -0.25 to +0.50 from strided convolution.")
+    assert after == (False, "strided convolution 0.50; from there max +0.50, average -0.25.")
+    (exact,) = [seen for expected, seen in said.items() if "with APS at every" in expected]
+    assert exact[0] and exact[1].startswith("0 of 12 images were called otherwise; 95 %")
+
+
+def test_poolings_that_end_less_stable_are_as_expected():
+    moved = cell().arrays["moved"]
+    said = claims(cell("stride@circular", moved=moved), cell(moved=2 * moved))
+    assert [seen[0] for expected, seen in said.items() if "is more stable" in expected] == [0, 1]
+
+
+def test_six_seeds_are_tested():
+    six = [
+        cell(f"{name}@circular", seed, moved=cell().arrays["moved"] * (1 + seed / 10 + more))
+        for seed in range(6)
+        for name, more in (("stride", 0.5), ("max", 0))
+    ]
+    (before,) = [seen for expected, seen in claims(*six).items() if "before training" in expected]
+    assert before[0] and "(p = 0.031)" in before[1]
+
+
+# --- what is exact, by damage ---
+
+
+def changed(name: str, at: tuple[int, ...], value: float) -> np.ndarray:
+    array = cell().arrays[name].copy()
+    array[at] = value
+    return array
+
+
+DAMAGE = [
+    ("predictions", (2, 0), 7, "1 images are called otherwise at places where they must not be"),
+    ("places", (1, 0), 3, "its places are not those of the grid"),
+    ("logits", (0, 0), np.nan, "its logits are not finite"),
+    ("logits", (0, 4), 2, "its answers at home are not the largest logits"),
+    ("apart", (0, 4, 3), -0.5, "its distances are not those of angles"),
+    ("moved", (1, 0, 0), np.nan, "its distances are not those of angles"),
+]
+
+
+@pytest.mark.parametrize(("name", "at", "value", "sentence"), DAMAGE)
+def test_check_sees_damage(name, at, value, sentence):
+    assert transfer.check(cell()) == []
+    assert transfer.check(cell(**{name: changed(name, at, value)})) == [sentence]
+
+
+def test_answers_may_change_where_nothing_is_exact():
+    predictions = changed("predictions", (2, 0), 7)
+    assert transfer.check(cell("max@zero", predictions=predictions)) == []
+    # The third image changes at places that are no multiples of 8: not with APS.
+    assert transfer.check(cell("max_aps@circular"))[0].startswith("1 images are called otherwise")
+    assert transfer.check(cell("max_aps@zero")) == []
+
+
+# --- the whole ---
+
+
+@pytest.fixture
+def usual_promotion():
+    """What users have: not all of optax and Flax is strict."""
+    jax.config.update("jax_numpy_dtype_promotion", "standard")
+    yield
+    jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+@pytest.mark.usefixtures("usual_promotion")
+def test_transfer_runs_and_is_drawn(monkeypatch, capsys, tmp_path):
+    smoke = ["--preset", "smoke", "--results", tmp_path]
+    command(monkeypatch, "run", "transfer", *smoke, "--variants", "max@circular")
+    command(monkeypatch, "check", "transfer", "--results", tmp_path)
+    assert "hold in all 1 stored cells" in capsys.readouterr().out
+    (stored,) = store.cells(tmp_path, "transfer")
+    assert stored.arrays["predictions"].shape == (9, 64)
+    moved = stored.arrays["moved"]
+    assert moved.shape == (3, 5, 64) and (moved[0] != moved[-1])[1:].any()
+    command(monkeypatch, "report", "transfer", *smoke)
+    for picture in ("maps", "layers", "epochs"):
+        assert (tmp_path / "report" / f"transfer-{picture}.png").stat().st_size > 10_000
+    lines = (tmp_path / "report" / "transfer-circular.csv").read_text().splitlines()
+    assert lines[0].startswith("data,variant,seed,home,train,elsewhere,") and len(lines) == 2
+    capsys.readouterr()
+
+
+def test_an_unknown_kind_of_net():
+    with pytest.raises(UserError, match=r"Unknown variant 'max@zeros': .* Did you mean 'max@zero'"):
+        transfer.cells("smoke", variants=["max@zeros"])
