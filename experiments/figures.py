@@ -218,7 +218,7 @@ def maps(titles: Sequence[str], values: Sequence[np.ndarray], *, narrow: bool = 
         bar = figure.colorbar(
             image,
             ax=grid,
-            location="bottom" if narrow else "right",
+            location="top" if narrow else "right",
             shrink=0.8,
             aspect=30,
             label="images with the same answer as unshifted (%)",

@@ -6,8 +6,10 @@ others are shown all the same.
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from types import ModuleType
 
@@ -40,7 +42,7 @@ class Entry:
         """What the terminal says of it."""
         if self.shown is None:
             return self.why
-        return f"{self.shown.section.answer} {self.shown.study.missing}".strip()
+        return f"{self.shown.section.answer} {self.shown.study.note}".strip()
 
 
 FAILED = "its report failed"
@@ -109,16 +111,16 @@ def _state(shown: Shown) -> str:
 def _studies(
     experiment: ModuleType, preset: str | None, data: str | None, stored: Sequence[store.Cell]
 ) -> list[Study]:
-    """The studies of which cells are stored, that of the most cells first; then larger presets."""
+    """The studies of which cells are stored, that of the most cells first."""
     presets = [preset] if preset else [*experiment.PRESETS][::-1]
     names = [data] if data else [None, *sorted({cell.config["data"] for cell in stored})]
-    found = {}
-    for each in presets:
-        for name in names:
-            try:
-                study = study_of(experiment, each, name, stored)
-            except UserError:  # it does not take these data
-                continue
-            if study.cells:
-                found.setdefault(study.command("run"), study)
-    return sorted(found.values(), key=lambda study: -len(study.cells))
+    found = []
+    for each, name in product(presets, names):
+        with suppress(UserError):  # not every experiment takes all data
+            found.append(study_of(experiment, each, name, stored))
+    # Presets that differ in the number of seeds alone have cells in common: one is shown.
+    first: dict[Path, Study] = {}
+    for study in sorted(found, key=lambda study: (-len(study.cells), study.missing)):
+        if study.cells:
+            first.setdefault(study.cells[0].path, study)
+    return list(first.values())

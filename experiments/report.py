@@ -125,13 +125,19 @@ class Study:
         return f"python -m experiments {verb} {name} {flag(self.wanted[0].data)}"
 
     @property
-    def missing(self) -> str:
-        """What is still to be measured, in a sentence; empty where nothing is."""
+    def missing(self) -> int:
+        """How many cells are still to be measured."""
         found = {(cell.variant, cell.seed) for cell in self.cells}
-        missing = len({(config.variant, config.seed) for config in self.wanted} - found)
-        if not missing:
+        return len({(config.variant, config.seed) for config in self.wanted} - found)
+
+    @property
+    def note(self) -> str:
+        """What is missing, in a sentence; empty where nothing is."""
+        if not self.missing:
             return ""
-        return f"{missing} of {len(self.wanted)} cells are missing: run `{self.command('run')}`."
+        return (
+            f"{self.missing} of {len(self.wanted)} cells are missing: run `{self.command('run')}`."
+        )
 
 
 @dataclass(frozen=True)
@@ -163,7 +169,7 @@ def report(experiment: ModuleType, preset: str, data: str | None, *, root: Path,
             f"{ours.wanted[0].data}) in {root}: first run `{ours.command('run')}`."
         )
     shown, files = show(ours, out)
-    _print(shown.section, ours.missing)
+    _print(shown.section, ours.note)
     for path, content in files.items():
         store.write(path, content)
         print(f"  {path}")
@@ -202,10 +208,10 @@ def show(study: Study, out: Path) -> tuple[Shown, dict[Path, bytes]]:
         files[out / f"{stem}.csv"] = _csv(sheet, study.cells)
     pictures = []
     for picture in section.pictures:
-        wide, narrow = picture.draw(False), picture.draw(True)
-        files[out / f"{name}-{picture.name}.png"] = png = _image(wide, "png")
-        files[out / f"{name}-{picture.name}.svg"] = _image(wide, "svg")
-        pictures.append((picture, _inline(png), _inline(_image(narrow, "png"))))
+        png, svg = _images(picture.draw(False), "png", "svg")
+        (narrow,) = _images(picture.draw(True), "png")
+        files |= {out / f"{name}-{picture.name}.png": png, out / f"{name}-{picture.name}.svg": svg}
+        pictures.append((picture, _inline(png), _inline(narrow)))
     shown = Shown(study, section, pictures, _made(study.cells))
     page, text = (render(f"report.{kind}.j2", shown=shown) for kind in ("html", "md"))
     return shown, {out / f"{name}.html": page, out / f"{name}.md": text, **files}
@@ -226,12 +232,18 @@ def _csv(sheet: Sheet, cells: Sequence[store.Cell]) -> bytes:
     return text.getvalue().encode()
 
 
-def _image(figure: "Figure", kind: str) -> bytes:
-    """The bytes of a picture, the same ones for the same picture."""
-    content = io.BytesIO()
-    metadata = {"Date": None} if kind == "svg" else {"Software": None}
-    figure.savefig(content, format=kind, dpi=200, metadata=metadata, facecolor="white")
-    return content.getvalue()
+def _images(figure: "Figure", *kinds: str) -> list[bytes]:
+    """The bytes of a picture in each format, the same ones for the same picture."""
+    from matplotlib import pyplot
+
+    contents = []
+    for kind in kinds:
+        content = io.BytesIO()
+        metadata = {"Date": None} if kind == "svg" else {"Software": None}
+        figure.savefig(content, format=kind, dpi=200, metadata=metadata, facecolor="white")
+        contents.append(content.getvalue())
+    pyplot.close(figure)
+    return contents
 
 
 def _inline(png: bytes) -> Inline:
