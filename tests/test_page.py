@@ -177,7 +177,7 @@ def made(tmp_path_factory):
     whole, broken = toy(plain), toy(lambda cells: cells[0].arrays["gone"], "broken")
     keep(root, "quick", 3)
     keep(root, "smoke", 1)
-    keep(root, "full", 1, name="broken")
+    keep(root, "smoke", 1, name="broken")
     with pytest.MonkeyPatch.context() as patch:
         modules = {
             name: f"experiments.{name}" for name in ("consistency", "broken", "toy", "speed")
@@ -207,7 +207,7 @@ def part(text: str, name: str) -> str:
 
 def test_the_pages_are_sound(made):
     page = Page(made.text)
-    assert page.faults == [] and page.images == 2 and len(page.tables) == 4
+    assert page.faults == [] and page.images == 2 and len(page.tables) == 5
     for name in "consistency", "toy":
         assert Page((made.out / f"{name}.html").read_text()).faults == []
 
@@ -245,7 +245,7 @@ def test_what_is_missing_is_said_with_its_command(made):
 
 def test_a_report_that_fails_takes_no_other_with_it(made):
     assert made.code == 1
-    again = "python -m experiments report broken --preset full"
+    again = "python -m experiments report broken --preset smoke"
     said = words(part(made.text, "broken"))
     assert f"Its report failed (KeyError: 'gone'): {again} shows where." in said
     assert not list(made.out.glob("broken*"))
