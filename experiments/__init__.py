@@ -4,6 +4,7 @@
     python -m experiments run consistency --preset quick     train and measure; resumes by itself
     python -m experiments run all --preset smoke             every experiment, one after the other
     python -m experiments report                             tables, pictures, one HTML page
+    python -m experiments report all                         one page over all experiments
     python -m experiments check                              exact statements, on what is stored
 
 One table per kind of thing, so that a further one is a row or a file:
@@ -15,7 +16,8 @@ One table per kind of thing, so that a further one is a row or a file:
 
 From a configuration to a page: `config` says what a cell is, `runner` decides which cells are still
 to do, the experiment measures one (`nets`, `train`, `shifts`), `store` keeps raw predictions,
-`metrics` turns them into numbers, `stats` compares these, `report` and `figures` show them.
+`metrics` turns them into numbers, `stats` compares these, `report` and `figures` show them, and
+`joint` puts all on one page.
 """
 
 EXPERIMENTS = {

@@ -152,7 +152,7 @@ def _counted(done: "Summary") -> str:
 
 def report(
     name: Name = "consistency",
-    preset: str = "quick",
+    preset: str | None = None,
     data: str | None = None,
     results: Path = Path("results"),
     out: Path | None = None,
@@ -162,18 +162,22 @@ def report(
     """Draw what is stored: a table here; pictures, CSV and one HTML page in a folder.
 
     Args:
-      name: the experiment.
-      preset: which study.
+      name: the experiment, or `all` for one page over all of them.
+      preset: which study: by default quick or, for all, that of which most is stored.
       data: which study, where it is not of the preset's data set.
       results: the folder of the results.
       out: the folder to write to; by default `report` in the folder of the results.
       skip_damaged, image_size: as for the run.
     """
-    experiment = _experiment(name)
-    data = _named(data, skip_damaged, image_size)
+    choose("experiment", name, [*EXPERIMENTS, "all"])
+    data, out = _named(data, skip_damaged, image_size), out or results / "report"
+    from experiments import joint
     from experiments.report import report
 
-    report(experiment, preset, data, root=results, out=out or results / "report")
+    if name != "all":
+        report(_experiment(name), preset or "quick", data, root=results, out=out)
+    elif joint.report([*map(_experiment, EXPERIMENTS)], preset, data, root=results, out=out):
+        sys.exit(1)
 
 
 def check(name: Name = "consistency", results: Path = Path("results")) -> None:

@@ -364,7 +364,7 @@ def _answer(rows: Sequence[Row], name: str, seeds: int) -> str:
 
 def _pareto(rows: Sequence[Row], n: str) -> Picture:
     few = len(rows[0].values["accuracy"]) < stats.FEWEST
-    what = "one dot for each seed" if few else "its 95 % bootstrap interval over seeds"
+    what = "one dot for each seed" if few else "thin, its 95 % bootstrap interval over seeds"
 
     def draw(narrow: bool) -> Any:
         from experiments import figures
@@ -384,7 +384,7 @@ def _pareto(rows: Sequence[Row], n: str) -> Picture:
     return Picture(
         name="pareto",
         alt="Accuracy against consistency under shifts",
-        caption=f"The mean, and thin {what}. Along the grey line, no other variant is better in "
+        caption=f"The mean, and {what}. Along the grey line, no other variant is better in "
         f"both. {n}.",
         draw=draw,
     )

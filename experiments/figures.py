@@ -237,7 +237,7 @@ def maps(
         bar = figure.colorbar(
             image,
             ax=grid,
-            location="bottom" if narrow else "right",
+            location="top" if narrow else "right",
             shrink=0.8,
             aspect=30,
             label=label,

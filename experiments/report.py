@@ -7,11 +7,13 @@ number is computed anew from the raw predictions, none is read from a log.
 import base64
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
+import re
+import struct
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from rich import box
@@ -19,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import store
-from experiments.config import UserError, study
+from experiments.config import Config, UserError, study
 from experiments.data import flag
 
 if TYPE_CHECKING:
@@ -100,25 +102,76 @@ def percent(values: np.ndarray) -> str:
     return mean + spread
 
 
-def report(experiment: ModuleType, preset: str, data: str | None, *, root: Path, out: Path) -> None:
-    """Show one study on the terminal and write it to a folder."""
+class Inline(NamedTuple):
+    """A picture inside a page: its bytes as text, and its size in pixels."""
+
+    source: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Study:
+    """Cells that may share a table: those that a preset asks for, and those that are stored."""
+
+    experiment: ModuleType
+    preset: str
+    wanted: Sequence[Config]
+    cells: Sequence[store.Cell]
+
+    def command(self, verb: str) -> str:
+        """What measures it (run), or shows it (report)."""
+        name = f"{self.experiment.NAME} --preset {self.preset}"
+        return f"python -m experiments {verb} {name} {flag(self.wanted[0].data)}"
+
+    @property
+    def missing(self) -> int:
+        """How many cells are still to be measured."""
+        found = {(cell.variant, cell.seed) for cell in self.cells}
+        return len({(config.variant, config.seed) for config in self.wanted} - found)
+
+    @property
+    def note(self) -> str:
+        """What is missing, in a sentence; empty where nothing is."""
+        if not self.missing:
+            return ""
+        return (
+            f"{self.missing} of {len(self.wanted)} cells are missing: run `{self.command('run')}`."
+        )
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A study as a page shows it: for each picture the wide and the narrow one."""
+
+    study: Study
+    section: Section
+    pictures: Sequence[tuple[Picture, Inline, Inline]]
+    made: Sequence[tuple[str, str]]
+
+
+def study_of(
+    experiment: ModuleType, preset: str, data: str | None, stored: Iterable[store.Cell]
+) -> Study:
+    """The study of a preset, with those of the stored cells that belong to it."""
     wanted = experiment.cells(preset, data)
     shared = study(asdict(wanted[0]))
+    return Study(experiment, preset, wanted, [c for c in stored if study(c.config) == shared])
+
+
+def report(experiment: ModuleType, preset: str, data: str | None, *, root: Path, out: Path) -> None:
+    """Show one study on the terminal and write it to a folder."""
     stored = store.cells(root, experiment.NAME, experiment.Config)
-    cells = [cell for cell in stored if study(cell.config) == shared]
-    name = wanted[0].data
-    command = f"python -m experiments run {experiment.NAME} --preset {preset} {flag(name)}"
-    if not cells:
+    ours = study_of(experiment, preset, data, stored)
+    if not ours.cells:
         raise UserError(
-            f"There is no finished cell of {experiment.NAME} (preset {preset}, data {name}) in "
-            f"{root}: first run `{command}`."
+            f"There is no finished cell of {experiment.NAME} (preset {preset}, data "
+            f"{ours.wanted[0].data}) in {root}: first run `{ours.command('run')}`."
         )
-    found = {(cell.variant, cell.seed) for cell in cells}
-    missing = len({(config.variant, config.seed) for config in wanted} - found)
-    note = f"{missing} of {len(wanted)} cells are missing: run `{command}`." if missing else ""
-    section = experiment.section(cells)
-    _print(section, note)
-    for path in _write(section, cells, command, note, out / experiment.NAME):
+    shown, files = show(ours, out)
+    _print(shown.section, ours.note)
+    for path, content in files.items():
+        store.write(path, content)
         print(f"  {path}")
 
 
@@ -146,29 +199,22 @@ def _table(sheet: Sheet) -> Table:
     return table
 
 
-def _write(
-    section: Section, cells: Sequence[store.Cell], command: str, note: str, stem: Path
-) -> list[Path]:
-    """Write everything; return the files, the page first."""
+def show(study: Study, out: Path) -> tuple[Shown, dict[Path, bytes]]:
+    """What a page shows of a study, and its files in the folder `out`, the page first."""
+    name, section = study.experiment.NAME, study.experiment.section(study.cells)
     files = {}
     for sheet in section.sheets:
-        name = "-".join(filter(None, (stem.name, sheet.name)))
-        files[stem.with_name(f"{name}.csv")] = _csv(sheet, cells)
-    inline = []
+        stem = "-".join(filter(None, (name, sheet.name)))
+        files[out / f"{stem}.csv"] = _csv(sheet, study.cells)
+    pictures = []
     for picture in section.pictures:
-        name = f"{stem.name}-{picture.name}"
-        wide, narrow = picture.draw(False), picture.draw(True)
-        files[stem.with_name(f"{name}.png")] = png = _image(wide, "png")
-        files[stem.with_name(f"{name}.svg")] = _image(wide, "svg")
-        inline.append((picture, _inline(png), _inline(_image(narrow, "png"))))
-    shown = {"section": section, "command": command, "note": note, "made": _made(cells)}
-    shown["experiment"] = stem.name
-    page = _render("report.html.j2", pictures=inline, **shown)
-    text = _render("report.md.j2", **shown)
-    files = {stem.with_suffix(".html"): page, stem.with_suffix(".md"): text, **files}
-    for path, content in files.items():
-        store.write(path, content)
-    return list(files)
+        png, svg = _images(picture.draw(False), "png", "svg")
+        (narrow,) = _images(picture.draw(True), "png")
+        files |= {out / f"{name}-{picture.name}.png": png, out / f"{name}-{picture.name}.svg": svg}
+        pictures.append((picture, _inline(png), _inline(narrow)))
+    shown = Shown(study, section, pictures, _made(study.cells))
+    page, text = (render(f"report.{kind}.j2", shown=shown) for kind in ("html", "md"))
+    return shown, {out / f"{name}.html": page, out / f"{name}.md": text, **files}
 
 
 def _csv(sheet: Sheet, cells: Sequence[store.Cell]) -> bytes:
@@ -186,19 +232,37 @@ def _csv(sheet: Sheet, cells: Sequence[store.Cell]) -> bytes:
     return text.getvalue().encode()
 
 
-def _image(figure: "Figure", kind: str) -> bytes:
-    """The bytes of a picture, the same ones for the same picture."""
-    content = io.BytesIO()
-    metadata = {"Date": None} if kind == "svg" else {"Software": None}
-    figure.savefig(content, format=kind, dpi=200, metadata=metadata, facecolor="white")
-    return content.getvalue()
+def _images(figure: "Figure", *kinds: str) -> list[bytes]:
+    """The bytes of a picture in each format, the same ones for the same picture."""
+    from matplotlib import pyplot
+
+    contents = []
+    for kind in kinds:
+        content = io.BytesIO()
+        metadata = {"Date": None} if kind == "svg" else {"Software": None}
+        figure.savefig(content, format=kind, dpi=200, metadata=metadata, facecolor="white")
+        contents.append(content.getvalue())
+    pyplot.close(figure)
+    return contents
 
 
-def _inline(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+def _inline(png: bytes) -> Inline:
+    width, height = struct.unpack(">II", png[16:24])
+    return Inline(f"data:image/png;base64,{base64.b64encode(png).decode()}", width, height)
 
 
-def _render(template: str, **shown: Any) -> bytes:
+def _code(text: str) -> Any:
+    """A sentence for a page: what stands in backticks is code, and no line breaks inside `-m`."""
+    from markupsafe import Markup, escape
+
+    def words(code: re.Match) -> str:
+        return f"<code>{' '.join(f'<span>{word}</span>' for word in code[1].split())}</code>"
+
+    return Markup(re.sub("`([^`]*)`", words, str(escape(text))))
+
+
+def render(template: str, **shown: Any) -> bytes:
+    """A page from a file in `templates`."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -208,6 +272,7 @@ def _render(template: str, **shown: Any) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["code"] = _code
     return environment.get_template(template).render(**shown).encode()
 
 

@@ -32,7 +32,7 @@ from experiments import (
 from experiments.__main__ import main
 from experiments.config import UserError, canonical, choose, digest, study
 from experiments.nets import VARIANTS, Net
-from experiments.report import _render, percent
+from experiments.report import Shown, percent, render, study_of
 
 ROOT = Path(__file__).parent.parent
 CONFIG = consistency.cells("smoke")[0]
@@ -741,8 +741,8 @@ def test_speed_without_the_others():
 
 def test_a_page_without_pictures():
     section = speed.section([fabricated("max@adaptive-13-7")])
-    shown = {"section": section, "pictures": [], "command": "", "note": "", "made": []}
-    page = _render("report.html.j2", experiment="speed", **shown)
+    study = study_of(speed, "quick", None, [])
+    page = render("report.html.j2", shown=Shown(study, section, [], []))
     assert b"max, 13x13 to 7x7" in page and b"<figure>" not in page
 
 
