@@ -242,6 +242,7 @@ def measure(
     *,
     family: str = "roll",
     size: int | None = None,
+    classes: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """What the net says about N images at K shifts, as arrays to store.
 
@@ -252,11 +253,12 @@ def measure(
       tick: called after every shift with the number of images seen.
       family: how to shift.
       size: of the net's images, where crops are taken from larger ones.
+      classes: one for each image, whose probability is wanted; what it is called unshifted if None.
 
     Returns:
       `logits` of the unshifted images, float32 [N, classes], and for every shift [K, N]:
-      `predictions`, the class, uint8; `top`, the probability of the class that is the first one
-      unshifted, float32; `distances`, how far the logits are from the unshifted ones, float32.
+      `predictions`, the class, uint8; `top`, the probability of the class that is wanted, float32;
+      `distances`, how far the logits are from the unshifted ones, float32.
     """
     size = images.shape[1] if size is None else size
     _possible(images, shifts, family, size)
@@ -267,7 +269,7 @@ def measure(
         return np.concatenate(each)[:count]
 
     start = at(np.zeros(2, shifts.dtype))
-    first = np.arange(count), start.argmax(-1)
+    wanted = np.arange(count), start.argmax(-1) if classes is None else classes
     found = {
         "predictions": np.empty((len(shifts), count), np.uint8),
         "top": np.empty((len(shifts), count), np.float32),
@@ -276,7 +278,7 @@ def measure(
     for row, shift in enumerate(shifts):
         there = at(shift)
         found["predictions"][row] = there.argmax(-1)
-        found["top"][row] = metrics.probabilities(there)[first]
+        found["top"][row] = metrics.probabilities(there)[wanted]
         found["distances"][row] = np.linalg.norm(there - start, axis=-1)
         tick(count)
     return {"logits": start, **found}
