@@ -494,7 +494,7 @@ def dots(
         for style, name in enumerate(series):
             for row, values in enumerate(rows.values()):
                 at = row + (style - (len(series) - 1) / 2) * 0.8 / len(series)
-                _seeds(axes, values[name], at, style, name if row == 0 else "")
+                _seeds(axes, values[name], at, style, None if row else name)
         for row in range(1, len(rows)):
             axes.axhline(row - 0.5, color="#E6E6E6", linewidth=0.8)
         axes.set_yticks(range(len(rows)), list(rows))
@@ -504,7 +504,7 @@ def dots(
     return figure
 
 
-def _seeds(axes: Axes, values: np.ndarray, y: float, style: int, label: str) -> None:
+def _seeds(axes: Axes, values: np.ndarray, y: float, style: int, label: str | None) -> None:
     """The mean along x, on its interval, or among the dots of the seeds."""
     look = {"color": COLOURS[style], "marker": SHAPES[style], "linestyle": "none"}
     found = summary(values)
@@ -513,7 +513,7 @@ def _seeds(axes: Axes, values: np.ndarray, y: float, style: int, label: str) -> 
     else:
         axes.plot(values, np.full(len(values), y), **look, markersize=4, alpha=0.6)
     mean = {"markersize": 9, "markeredgecolor": "white", "zorder": 3}
-    axes.plot(found.mean, y, **look, **mean, label=label or None)
+    axes.plot(found.mean, y, **look, **mean, label=label)
 
 
 @dataclass(frozen=True)

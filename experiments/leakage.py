@@ -29,7 +29,7 @@ import numpy as np
 
 from experiments import config as configs
 from experiments import data, shifts, stats, train
-from experiments.nets import VARIANTS, Net
+from experiments.nets import VARIANTS, Net, titles
 from experiments.report import Claim, Column, Picture, Row, Section, Sheet, spread, thin
 from experiments.store import Cell
 
@@ -93,7 +93,7 @@ PRESETS = {
         epochs=24,
     ),
     "full": Preset(
-        about="about 2 hours on 2 cores: all variants, 10 seeds",
+        about="about 3 hours on 2 cores: all variants, 10 seeds",
         seeds=10,
         train_images=1024,
         test_images=512,
@@ -144,7 +144,7 @@ def work(config: Config) -> int:
 def run(
     config: Config, tick: Callable[[int, float | None], None]
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Train and measure one net for each setting: logits [place, digit, class], and losses."""
+    """Train and measure one net for each setting: logits [place, image, class], and losses."""
     split = data.split(
         config.data,
         size=config.canvas,
@@ -187,7 +187,7 @@ def name(kind: str, padding: str, distance: int) -> str:
 
 
 def answers(logits: np.ndarray) -> np.ndarray:
-    """Whether the net says "right": bool [place, digit], from logits [place, digit, class].
+    """Whether the net says "right": bool [place, image], from logits [place, image, class].
 
     Where the logits of the two places are the same up to rounding, so are the answers.
     """
@@ -197,7 +197,7 @@ def answers(logits: np.ndarray) -> np.ndarray:
 
 
 def right(logits: np.ndarray) -> np.ndarray:
-    """Whether each answer is right: bool [place, digit]."""
+    """Whether each answer is right: bool [place, image]."""
     return answers(logits) == np.array([[False], [True]])
 
 
@@ -213,7 +213,7 @@ def check(cell: Cell) -> list[str]:
     for padding, distance in cell.config["settings"]:
         logits, where = cell.arrays[name("logits", padding, distance)], in_words(padding, distance)
         if logits.shape != (2, cell.config["test_images"], 2):
-            broken.append(f"its logits ({where}) are not those of each digit at both places")
+            broken.append(f"its logits ({where}) are not those of each image at both places")
         elif not np.isfinite(logits).all():
             broken.append(f"its logits ({where}) are not finite")
         elif blind(cell.variant, cell.config["widths"], padding, distance):
@@ -232,17 +232,17 @@ def in_words(padding: str, distance: int) -> str:
 
 
 METHOD = (
-    "Digits are pasted on a black canvas at a left or at a right place, and two classes are to be "
-    "told apart: left and right. The nets have three blocks of convolution 3x3, ReLU and a "
-    "reduction by 2, then a global average and one dense layer. One is trained for each padding "
-    "and distance; the nets of one seed start from the same parameters and see the same images in "
-    "the same order. Training goes on until the mean loss of an epoch is 0.005, or the epochs are "
-    "over.",
-    "Each test digit is shown at both places. A net whose logits are the same at both, up to "
+    "Images of digits, or others with --data, are pasted on a black canvas at a left or at a right "
+    "place, and two classes are to be told apart: left and right. The nets have three blocks of "
+    "convolution 3x3, ReLU and a reduction by 2, then a global average and one dense layer. One is "
+    "trained for each padding and distance; the nets of one seed start from the same parameters "
+    "and see the same images in the same order. Training goes on until the mean loss of an epoch "
+    f"is {Config.target_loss}, or the epochs are over.",
+    "Each test image is shown at both places. A net whose logits are the same at both, up to "
     f"rounding ({ROUNDING:g}), gives one answer to both, so one of the two is right: exactly 50 %.",
-    "A digit fails where its place is not told right at both places. Failures are counted over "
-    "the test digits of all seeds, with the 95 % interval of Clopper and Pearson for their share. "
-    "It speaks about further digits, not about further nets: those of one seed share a net.",
+    "An image fails where its place is not told right at both places. Failures are counted over "
+    "the test images of all seeds, with the 95 % interval of Clopper and Pearson for their share. "
+    "It speaks about further images, not about further nets: those of one seed share a net.",
 )
 
 
@@ -252,7 +252,7 @@ def section(cells: Sequence[Cell]) -> Section:
     settings = [(padding, distance) for padding, distance in config["settings"]]
     rows = _rows(cells, settings)
     seeds = len({cell.seed for cell in cells})
-    n = f"{config['test_images']} test digits at both places, {seeds} seed{'s' * (seeds != 1)}"
+    n = f"{config['test_images']} test images at both places, {seeds} seed{'s' * (seeds != 1)}"
     return Section(
         question=QUESTION,
         answer=_answer(rows, settings),
@@ -261,10 +261,10 @@ def section(cells: Sequence[Cell]) -> Section:
             Sheet("", "How often the place is told", _accuracies(settings), rows),
             Sheet(
                 "failures",
-                "Digits whose place is not told right at both places",
+                "Images whose place is not told right at both places",
                 _failures(settings, config["test_images"]),
                 rows,
-                unit="digits",
+                unit="images",
                 on_terminal=False,
             ),
         ],
@@ -299,20 +299,20 @@ def _accuracies(settings: Sequence[Setting]) -> list[Column]:
         Column(
             name("accuracy", *setting),
             in_words(*setting),
-            "Answers that are right, of two for each digit: 50 % where none is told from another.",
+            "Answers that are right, of two for each image: 50 % where none is told from another.",
             show=spread(100),
         )
         for setting in settings
     ]
 
 
-def _failures(settings: Sequence[Setting], digits: int) -> list[Column]:
+def _failures(settings: Sequence[Setting], images: int) -> list[Column]:
     return [
         Column(
             name("failures", *setting),
             in_words(*setting),
-            "Failures of all digits of all seeds, and the 95 % interval of their share.",
-            show=lambda values: _counted(int(values.sum()), digits * len(values)),
+            "Failures of all images of all seeds, and the 95 % interval of their share.",
+            show=lambda values: _counted(int(values.sum()), images * len(values)),
         )
         for setting in settings
     ]
@@ -325,7 +325,7 @@ def _counted(k: int, n: int) -> str:
 
 
 def _answer(rows: Sequence[Row], settings: Sequence[Setting]) -> str:
-    """Two sentences, from the numbers: what the border tells, and what aliasing does."""
+    """Two sentences, from the numbers: without aliasing, and where it alone can tell the place."""
 
     def told(setting: Setting) -> str:
         means = [100 * row.values[name("accuracy", *setting)].mean() for row in rows]
@@ -337,10 +337,10 @@ def _answer(rows: Sequence[Row], settings: Sequence[Setting]) -> str:
         f"{100 * row.values[name('accuracy', *near)].mean():.1f} % with {row.title}" for row in rows
     )
     return (
-        f"With zero padding the border tells the place in {told(border)} of the cases, whatever "
-        f"the pooling; with circular padding and {far[1]} pixels, a multiple of the period, in "
-        f"{told(far)}, which is what guessing gives. With circular padding and {near[1]} pixels "
-        f"only aliasing can tell it: {each}."
+        f"With zero padding, where the border is near, the place is told in {told(border)} of the "
+        f"cases; with circular padding and {far[1]} pixels, a multiple of the period, in "
+        f"{told(far)}. With circular padding and {near[1]} pixels, where only aliasing can tell "
+        f"it: {each}."
     )
 
 
@@ -359,8 +359,8 @@ def _picture(rows: Sequence[Row], settings: Sequence[Setting], n: str) -> Pictur
 
     return Picture(
         "places",
-        "How often the place of a digit is told, with circular and zero padding",
-        "The class is the place of the digit, left or right. Large: the mean; thin: "
+        "How often the place of an image is told, with circular and zero padding",
+        "The class is the place of the image, left or right. Large: the mean; thin: "
         f"{thin(len(rows[0].values[name('accuracy', *settings[0])]))}. The line at 50 % is "
         f"guessing. {n}.",
         draw,
@@ -372,32 +372,29 @@ def _claims(cells: Sequence[Cell], settings: Sequence[Setting]) -> list[Claim]:
     far, near, border = settings
     adaptive = [cell for cell in cells if VARIANTS[cell.variant].exact]
     aliased = [cell for cell in cells if cell.variant.startswith("max") and cell not in adaptive]
+    exact, alias = (titles(cell.variant for cell in some) for some in (adaptive, aliased))
     kayhan, chaman = "Kayhan and van Gemert 2020", "Chaman and Dokmanic 2021"
     period = f"exact: {far[1]} pixels are a multiple of 2^{len(cells[0].config['widths'])}"
     return [
         *_half(cells, far, "Exactly 50 % for every variant", period),
-        *_half(adaptive, near, f"Exactly 50 % for {_titles(adaptive)}", chaman),
-        *_all(aliased, near, f"100 % for {_titles(aliased)}", "aliasing: Azulay and Weiss 2019"),
+        *_half(adaptive, near, f"Exactly 50 % for {exact}", chaman),
+        *_all(aliased, near, f"100 % for {alias}", "aliasing: Azulay and Weiss 2019"),
         *_all(cells, border, "100 % for every variant", kayhan),
     ]
 
 
-def _titles(cells: Sequence[Cell]) -> str:
-    return ", ".join(dict.fromkeys(VARIANTS[cell.variant].title for cell in cells))
-
-
 def _half(cells: Sequence[Cell], setting: Setting, expected: str, source: str) -> list[Claim]:
-    """Whether no net tells any digit at one place from the same digit at the other."""
+    """Whether no net tells any image at one place from the same image at the other."""
     if not cells:
         return []
     found = [cell.arrays[name("logits", *setting)] for cell in cells]
     told = sum(int(np.diff(answers(logits), axis=0).sum()) for logits in found)
-    digits = sum(logits.shape[1] for logits in found)
+    images = sum(logits.shape[1] for logits in found)
     apart = max(float(np.abs(logits[1] - logits[0]).max()) for logits in found)
     return [
         Claim(
             f"{in_words(*setting).capitalize()}: {expected}",
-            f"{told:,} of {digits:,} digits get two answers; logits differ by {apart:.0e} at most.",
+            f"{told:,} of {images:,} images get two answers; logits differ by {apart:.0e} at most.",
             told == 0,
             source,
         )
@@ -405,17 +402,17 @@ def _half(cells: Sequence[Cell], setting: Setting, expected: str, source: str) -
 
 
 def _all(cells: Sequence[Cell], setting: Setting, expected: str, source: str) -> list[Claim]:
-    """Whether every digit is told at both places."""
+    """Whether every image is told at both places."""
     if not cells:
         return []
     told = {cell.path: right(cell.arrays[name("logits", *setting)]) for cell in cells}
-    failed, digits = sum(map(_failed, told.values())), sum(t.shape[1] for t in told.values())
+    failed, images = sum(map(_failed, told.values())), sum(t.shape[1] for t in told.values())
     worst = min(cells, key=lambda cell: told[cell.path].mean())
     least = f"{100 * told[worst.path].mean():.1f} % with {VARIANTS[worst.variant].title}"
     return [
         Claim(
             f"{in_words(*setting).capitalize()}: {expected}",
-            f"failures: {_counted(failed, digits)}; the least is {least}, seed {worst.seed}.",
+            f"failures: {_counted(failed, images)}; the least is {least}, seed {worst.seed}.",
             failed == 0,
             source,
         )

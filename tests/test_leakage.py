@@ -18,7 +18,7 @@ def command(monkeypatch, *words):
 
 
 def pair(left, right):
-    """Logits [place, digit, class] from how much "right" is ahead of "left" at both places."""
+    """Logits [place, image, class] from how much "right" is ahead of "left" at both places."""
     ahead = np.array([left, right], np.float32)
     return np.stack([np.zeros_like(ahead), ahead], axis=-1)
 
@@ -74,7 +74,7 @@ def test_check_sees_damage():
     assert broken.startswith("its logits tell the places apart (circular padding, 13 pixels)")
     assert leakage.check(fabricated("max_aps", near=BLIND)) == []
     (broken,) = leakage.check(fabricated(border=SEEN[:1]))
-    assert broken.endswith("(zero padding, 16 pixels) are not those of each digit at both places")
+    assert broken.endswith("(zero padding, 16 pixels) are not those of each image at both places")
     (broken,) = leakage.check(fabricated(near=SEEN * np.float32(np.nan)))
     assert broken == "its logits (circular padding, 13 pixels) are not finite"
 
@@ -99,7 +99,7 @@ def test_a_report_counts_failures():
 def test_a_net_that_should_not_tell_is_reported():
     claims = leakage.section([fabricated("max_aps", far=SEEN)]).claims
     assert [claim.holds for claim in claims] == [False, False, False]
-    assert claims[0].observed.startswith("1 of 3 digits get two answers")
+    assert claims[0].observed.startswith("1 of 3 images get two answers")
 
 
 @pytest.mark.usefixtures("usual_promotion")

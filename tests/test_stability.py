@@ -100,11 +100,12 @@ def test_a_report_judges_what_is_stored():
 
 def test_traces_are_chosen_by_the_range_with_max():
     cells = [fabricated("maxblur3", period=PERIOD[..., ::-1]), fabricated()]
-    ours, chosen = stability._chosen(cells)
+    ours, judge, chosen = stability._chosen(cells)
     assert [cell.variant for cell in ours] == ["max", "maxblur3"]
+    assert judge == "max"
     assert chosen == {"median": 0, "largest": 0}
     three = np.concatenate([PERIOD, PERIOD[..., :1] / 2], axis=-1)
-    _, chosen = stability._chosen([fabricated(period=three)])
+    *_, chosen = stability._chosen([fabricated(period=three)])
     assert chosen == {"median": 2, "largest": 0}  # ranges .6, .2, .3
 
 
