@@ -376,8 +376,8 @@ def _claims(cells: Sequence[Cell], settings: Sequence[Setting]) -> list[Claim]:
     kayhan, chaman = "Kayhan and van Gemert 2020", "Chaman and Dokmanic 2021"
     period = f"exact: {far[1]} pixels are a multiple of 2^{len(cells[0].config['widths'])}"
     return [
-        *_half(cells, far, "Exactly 50 % for every variant", period),
-        *_half(adaptive, near, f"Exactly 50 % for {exact}", chaman),
+        *_half(cells, far, "exactly 50 % for every variant", period),
+        *_half(adaptive, near, f"exactly 50 % for {exact}", chaman),
         *_all(aliased, near, f"100 % for {alias}", "aliasing: Azulay and Weiss 2019"),
         *_all(cells, border, "100 % for every variant", kayhan),
     ]

@@ -3,12 +3,12 @@
 from dataclasses import replace
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments import data, shifts, stability, store
 from experiments.__main__ import main
+from experiments.data import glyphs
 from experiments.nets import VARIANTS, Net
 from experiments.train import start
 
@@ -119,10 +119,18 @@ def test_the_probability_is_that_of_the_class_asked_for():
     np.testing.assert_allclose(found["top"][0], expected, rtol=1e-5)
 
 
+def letters(count):
+    """The first letters of the data `glyphs`; to draw all of them would take seconds."""
+    drawn = [glyphs.draw(glyph, data.fonts()) for glyph in glyphs.glyphs(1)[:count]]
+    images, index = np.float32(drawn)[..., None] / 255, np.arange(count)
+    return data.Split(images, index, images, index, index, classes=26)
+
+
 @pytest.mark.parametrize("name", ["digits", "glyphs"])
 def test_a_quarter_moves_the_centre_by_a_quarter(name):
     size = data.known(name).size
-    split = data.split(name, size=size, train=0, test=8, seed=0)
+    drawn = name == "glyphs"
+    split = letters(8) if drawn else data.split(name, size=size, train=0, test=8, seed=0)
     there = stability.nudged(name, split, 0.25)
     assert there.dtype == np.float32 and there.shape == split.test_images.shape
 
@@ -134,19 +142,16 @@ def test_a_quarter_moves_the_centre_by_a_quarter(name):
     moved = np.median(centre(there) - centre(split.test_images))
     assert moved == pytest.approx(0.25, abs=0.02)
     assert stability.nudged(name, split, 0) is split.test_images
-    if name == "digits":
-        expected = shifts.fractional(jnp.asarray(split.test_images), jnp.array([0, 0.25]))
-        np.testing.assert_allclose(there, expected, atol=1e-6)
 
 
 @pytest.mark.usefixtures("usual_promotion")
 def test_stability_runs_and_is_drawn(monkeypatch, capsys, tmp_path):
     smoke = ["--preset", "smoke", "--results", tmp_path]
-    command(monkeypatch, "run", "stability", *smoke, "--variants", "max_aps")
+    command(monkeypatch, "run", "stability", *smoke, "--variants", "stride")
     command(monkeypatch, "check", "stability", "--results", tmp_path)
     assert "hold in all 1 stored cells" in capsys.readouterr().out
     command(monkeypatch, "report", "stability", *smoke)
-    assert "of 2 cells are missing" in capsys.readouterr().out
+    assert "2 of 2 cells are missing" in capsys.readouterr().out
     for picture in ("traces", "steps"):
         assert (tmp_path / "report" / f"stability-{picture}.png").stat().st_size > 10_000
     (cell,) = store.cells(tmp_path, "stability")
