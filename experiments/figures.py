@@ -557,7 +557,8 @@ def traces(
         )
         for style, (panels, (title, traced)) in enumerate(zip(grid, rows.items(), strict=True)):
             for axes, trace in zip(panels, traced, strict=True):
-                _trace(axes, trace, parts, COLOURS[style % len(COLOURS)], mark)
+                _trace(axes, trace, parts, COLOURS[style % len(COLOURS)], 3 if narrow else 4)
+                axes.axvline(mark, color=FAINT, linewidth=0.8, zorder=0)
             panels[0].set_title(title, loc="left", fontsize="medium", weight="bold", pad=3)
         for axes, column in zip(grid[0], columns, strict=True):
             axes.annotate(
@@ -568,10 +569,9 @@ def traces(
     return figure
 
 
-def _trace(axes: Axes, trace: Trace, parts: int, colour: str, mark: float) -> None:
+def _trace(axes: Axes, trace: Trace, parts: int, colour: str, size: float) -> None:
     """The line through all places, the dots at whole pixels."""
     at = np.arange(len(trace.values)) / parts
-    axes.axvline(mark, color=FAINT, linewidth=0.8)
     axes.plot(at, trace.values, color=colour, linewidth=1.2)
     for right, fill in ((True, colour), (False, "white")):
         dots = trace.right[::parts] == right
@@ -581,7 +581,7 @@ def _trace(axes: Axes, trace: Trace, parts: int, colour: str, mark: float) -> No
             "o",
             color=colour,
             markerfacecolor=fill,
-            markersize=4,
+            markersize=size,
         )
     axes.set(ylim=(-0.06, 1.06), yticks=(0, 0.5, 1), xticks=np.arange(0, len(at) // parts + 1, 4))
     axes.grid(color="#E6E6E6", linewidth=0.8)

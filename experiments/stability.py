@@ -340,17 +340,19 @@ def _of(cells: Sequence[Cell], variant: str) -> list[Cell]:
 
 def _answer(rows: Sequence[Row], name: str) -> str:
     """Two sentences, from the numbers: how far the probability ranges, and by which steps."""
-
-    def listed(key: str, digits: int) -> str:
-        order = sorted(rows, key=lambda row: -row.values[key].mean())
-        each = (f"{100 * row.values[key].mean():.{digits}f} % with {row.title}" for row in order)
-        return ", ".join(each)
-
-    return (
-        f"On {name}, while an image slides by {PERIODS} periods the probability of its class "
-        f"ranges over {listed('range', 0)}, on average. One pixel changes it by "
-        f"{listed('pixel', 1)}."
+    ranges = ", ".join(f"{_percent(row, 'range', 0)} % with {row.title}" for row in rows)
+    changes = ", ".join(
+        f"{_percent(row, 'pixel', 1)} ({_percent(row, 'part', 1)}) % with {row.title}"
+        for row in rows
     )
+    return (
+        f"On {name}, the probability of the true class of an image that slides by {PERIODS} "
+        f"periods ranges over {ranges}. A step of one pixel (of a quarter) changes it by {changes}."
+    )
+
+
+def _percent(row: Row, key: str, digits: int) -> str:
+    return f"{100 * row.values[key].mean():.{digits}f}"
 
 
 def _chosen(cells: Sequence[Cell]) -> tuple[list[Cell], str, dict[str, int]]:
@@ -496,7 +498,7 @@ def _steadier(cells: Sequence[Cell], base: str, ours: str, source: str) -> list[
         Claim(
             f"One pixel changes the probability less with {VARIANTS[ours].title} than with "
             f"{VARIANTS[base].title}, on every seed",
-            f"on {held} of {found.n}; by {-100 * found.mean:.1f} % less on average{tested}.",
+            f"on {held} of {found.n}; by {-100 * found.mean:.1f} points less on average{tested}.",
             held == found.n,
             source,
         )

@@ -88,7 +88,9 @@ def test_a_report_judges_what_is_stored():
     section = stability.section(cells)
     assert all(claim.holds for claim in section.claims) and len(section.claims) == 5
     zhang = section.claims[-1].observed
-    assert zhang == "on 6 of 6; by 24.7 % less on average; p = 0.031, sign flips of paired seeds."
+    assert (
+        zhang == "on 6 of 6; by 24.7 points less on average; p = 0.031, sign flips of paired seeds."
+    )
     row = section.sheets[0].rows[0]
     (column,) = [column for column in section.sheets[0].columns if column.key == "range"]
     assert column.show(row.values["range"]) == "40.0 ± 0.0 [40.0, 40.0]"
