@@ -23,8 +23,10 @@ to do, the experiment measures one (`nets`, `train`, `shifts`), `store` keeps ra
 EXPERIMENTS = {
     "consistency": "experiments.consistency",
     "equivariance": "experiments.equivariance",
+    "leakage": "experiments.leakage",
     "separability": "experiments.separability",
     "speed": "experiments.speed",
     "transfer": "experiments.transfer",
+    "stability": "experiments.stability",
 }
 """Name -> module. The modules are imported when they are asked for: they load JAX."""

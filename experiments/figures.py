@@ -491,3 +491,122 @@ def _spread(axes: Axes, names: Sequence[Name]) -> None:
         y = axes.transAxes.inverted().transform((0, height))[1]
         shape.set_ydata([y])
         text.set_y(y)
+
+
+def dots(
+    rows: Mapping[str, Mapping[str, np.ndarray]],
+    x: str,
+    *,
+    mark: float | None = None,
+    narrow: bool = False,
+) -> Figure:
+    """One line of dots for each row, one above the other for its series.
+
+    Args:
+      rows: title -> series -> one value per seed.
+      x: what the axis shows.
+      mark: an x that matters.
+      narrow: drawn for a phone.
+    """
+    series = list(next(iter(rows.values())))
+    height = 0.3 * len(series) * len(rows) + 1.2
+    with plt.rc_context(STYLE | {"font.size": 9 if narrow else 11}):
+        figure, axes = plt.subplots(figsize=(3.9 if narrow else 8, height), layout="constrained")
+        axes.grid(color="#E6E6E6", linewidth=0.8, axis="x")
+        axes.set_axisbelow(True)
+        if mark is not None:
+            axes.axvline(mark, color=FAINT, linewidth=0.8)
+        for style, name in enumerate(series):
+            for row, values in enumerate(rows.values()):
+                at = row + (style - (len(series) - 1) / 2) * 0.8 / len(series)
+                _seeds(axes, values[name], at, style, None if row else name)
+        for row in range(1, len(rows)):
+            axes.axhline(row - 0.5, color="#E6E6E6", linewidth=0.8)
+        axes.set_yticks(range(len(rows)), list(rows))
+        axes.set(xlabel=x, ylim=(len(rows) - 0.5, -0.5))
+        axes.tick_params(axis="y", length=0)
+        _names(figure, 1 if narrow else len(series))
+    return figure
+
+
+def _seeds(axes: Axes, values: np.ndarray, y: float, style: int, label: str | None) -> None:
+    """The mean along x, on its interval, or among the dots of the seeds."""
+    look = {"color": COLOURS[style], "marker": SHAPES[style], "linestyle": "none"}
+    found = summary(values)
+    if found.interval:
+        axes.plot(found.interval, (y, y), color=COLOURS[style], linewidth=1.6)
+    else:
+        axes.plot(values, np.full(len(values), y), **look, markersize=4, alpha=0.6)
+    mean = {"markersize": 9, "markeredgecolor": "white", "zorder": 3}
+    axes.plot(found.mean, y, **look, **mean, label=label)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A value at every place of a slide, and whether the answer is right there."""
+
+    values: np.ndarray
+    right: np.ndarray
+
+
+def traces(
+    columns: Sequence[str],
+    rows: Mapping[str, Sequence[Trace]],
+    parts: int,
+    x: str,
+    y: str,
+    *,
+    mark: float,
+    narrow: bool = False,
+) -> Figure:
+    """Lines over the places of a slide, each in a panel of its own.
+
+    Args:
+      columns: their titles.
+      rows: title -> one trace for each column.
+      parts: places per pixel; whole pixels have dots, hollow where the answer is wrong.
+      x, y: what the axes show.
+      mark: the period.
+      narrow: drawn for a phone.
+    """
+    width, height = (3.9, 1.15) if narrow else (8, 1.25)
+    with plt.rc_context(STYLE | {"font.size": 8 if narrow else 10}):
+        figure, grid = plt.subplots(
+            len(rows),
+            len(columns),
+            figsize=(width, height * len(rows) + 0.7),
+            layout="constrained",
+            squeeze=False,
+            sharex=True,
+            sharey=True,
+        )
+        for style, (panels, (title, traced)) in enumerate(zip(grid, rows.items(), strict=True)):
+            for axes, trace in zip(panels, traced, strict=True):
+                _trace(axes, trace, parts, COLOURS[style % len(COLOURS)], 3 if narrow else 4)
+                axes.axvline(mark, color=FAINT, linewidth=0.8, zorder=0)
+            panels[0].set_title(title, loc="left", fontsize="medium", weight="bold", pad=3)
+        for axes, column in zip(grid[0], columns, strict=True):
+            axes.annotate(
+                column, (0.5, 1.32), xycoords="axes fraction", ha="center", annotation_clip=False
+            )
+        figure.supxlabel(x, fontsize="medium")
+        figure.supylabel(y, fontsize="medium")
+    return figure
+
+
+def _trace(axes: Axes, trace: Trace, parts: int, colour: str, size: float) -> None:
+    """The line through all places, the dots at whole pixels."""
+    at = np.arange(len(trace.values)) / parts
+    axes.plot(at, trace.values, color=colour, linewidth=1.2)
+    for right, fill in ((True, colour), (False, "white")):
+        dots = trace.right[::parts] == right
+        axes.plot(
+            at[::parts][dots],
+            trace.values[::parts][dots],
+            "o",
+            color=colour,
+            markerfacecolor=fill,
+            markersize=size,
+        )
+    axes.set(ylim=(-0.06, 1.06), yticks=(0, 0.5, 1), xticks=np.arange(0, len(at) // parts + 1, 4))
+    axes.grid(color="#E6E6E6", linewidth=0.8)

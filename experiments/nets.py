@@ -6,7 +6,7 @@ reductions only: everything else commutes with circular shifts exactly. (APS is 
 sampling, a reduction that does so, too.)
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -83,6 +83,11 @@ VARIANTS = {
     "max_aps": fixed("max_aps", "max + APS", exact=True),
     "maxblur3_aps": fixed("maxblur3_aps", "max-blur 3 + APS", exact=True),
 }
+
+
+def titles(variants: Iterable[str]) -> str:
+    """Each of them once, in words."""
+    return ", ".join(dict.fromkeys(VARIANTS[variant].title for variant in variants))
 
 
 class Net(nn.Module):

@@ -23,6 +23,7 @@ from rich.table import Table
 from experiments import store
 from experiments.config import Config, UserError, study
 from experiments.data import flag
+from experiments.stats import FEWEST, summary
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -100,6 +101,25 @@ def percent(values: np.ndarray) -> str:
     mean = f"{100 * np.mean(values):.1f}"
     spread = f" ± {100 * np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
     return mean + spread
+
+
+def spread(scale: float = 1, digits: int = 1) -> Callable[[np.ndarray], str]:
+    """How to write values times a scale: mean ± standard deviation, and the interval if known."""
+
+    def show(values: np.ndarray) -> str:
+        found = summary(scale * values)
+        text = f"{found.mean:.{digits}f}" if found.n else "not known"
+        text += f" ± {found.sd:.{digits}f}" if found.n > 1 else ""
+        ends = [f"{end:.{digits}f}" for end in found.interval or ()]
+        return f"{text} [{', '.join(ends)}]" if ends else text
+
+    return show
+
+
+def thin(seeds: int) -> str:
+    """What is drawn thin around a mean over so many seeds."""
+    few = seeds < FEWEST
+    return "one dot for each seed" if few else "its 95 % bootstrap interval over seeds"
 
 
 class Inline(NamedTuple):

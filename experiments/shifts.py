@@ -281,6 +281,7 @@ def measure(
     *,
     family: str = "roll",
     size: int | None = None,
+    classes: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """What the net says about N images at K shifts, as arrays to store.
 
@@ -291,11 +292,12 @@ def measure(
       tick: called after every shift, or every few, with the number of images seen.
       family: how to shift.
       size: of the net's images, where crops are taken from larger ones.
+      classes: one for each image, whose probability is wanted; what it is called unshifted if None.
 
     Returns:
       `logits` of the unshifted images, float32 [N, classes], and for every shift [K, N]:
-      `predictions`, the class, uint8; `top`, the probability of the class that is the first one
-      unshifted, float32; `distances`, how far the logits are from the unshifted ones, float32.
+      `predictions`, the class, uint8; `top`, the probability of the class that is wanted, float32;
+      `distances`, how far the logits are from the unshifted ones, float32.
     """
     size = images.shape[1] if size is None else size
     _possible(images, shifts, family, size)
@@ -310,7 +312,7 @@ def measure(
         return np.concatenate(each, axis=1)[: len(some), :count]
 
     start = at(np.zeros((1, 2), shifts.dtype))[0]
-    first = np.arange(count), start.argmax(-1)
+    wanted = np.arange(count), start.argmax(-1) if classes is None else classes
     found = {
         "predictions": np.empty((len(shifts), count), np.uint8),
         "top": np.empty((len(shifts), count), np.float32),
@@ -320,7 +322,7 @@ def measure(
         rows = slice(row, row + mesh.size)
         there = at(shifts[rows])
         found["predictions"][rows] = there.argmax(-1)
-        found["top"][rows] = metrics.probabilities(there)[:, *first]
+        found["top"][rows] = metrics.probabilities(there)[:, *wanted]
         found["distances"][rows] = np.linalg.norm(there - start, axis=-1)
         tick(len(there) * count)
     return {"logits": start, **found}

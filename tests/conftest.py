@@ -68,3 +68,11 @@ def pytest_collection_modifyitems(items):
         params = item.callspec.params if hasattr(item, "callspec") else {}
         if getattr(params.get("op"), "alike", False):
             item.add_marker("alike")
+
+
+@pytest.fixture
+def usual_promotion():
+    """What users have: not all of optax, Flax and Equinox is strict."""
+    jax.config.update("jax_numpy_dtype_promotion", "standard")
+    yield
+    jax.config.update("jax_numpy_dtype_promotion", "strict")

@@ -608,14 +608,6 @@ def test_check_names_the_cell_that_breaks_a_statement(
 # --- speed ---
 
 
-@pytest.fixture
-def usual_promotion():
-    """What users have: not all of optax, Flax and Equinox is strict."""
-    jax.config.update("jax_numpy_dtype_promotion", "standard")
-    yield
-    jax.config.update("jax_numpy_dtype_promotion", "strict")
-
-
 @pytest.mark.usefixtures("usual_promotion")
 def test_speed_is_measured_and_drawn(monkeypatch, capsys, tmp_path):
     small = ["--preset", "smoke", "--results", str(tmp_path)]
