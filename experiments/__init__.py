@@ -18,7 +18,9 @@ to do, the experiment measures one (`nets`, `train`, `shifts`), `store` keeps ra
 """
 
 EXPERIMENTS = {
+    "augmentation": "experiments.augmentation",
     "consistency": "experiments.consistency",
+    "continuum": "experiments.continuum",
     "equivariance": "experiments.equivariance",
     "separability": "experiments.separability",
     "speed": "experiments.speed",

@@ -188,8 +188,26 @@ def _side(offset: float, ahead: str, behind: str) -> str:
     return ahead if offset > 4 else behind if offset < -4 else "center"
 
 
-def maps(titles: Sequence[str], values: Sequence[np.ndarray], *, narrow: bool = False) -> Figure:
-    """The agreement with the unshifted answer at every shift: one square per variant."""
+def maps(
+    titles: Sequence[str],
+    values: Sequence[np.ndarray],
+    *,
+    x: str = "shift to the right (pixels)",
+    y: str = "shift down (pixels)",
+    label: str = "images with the same answer as unshifted (%)",
+    step: int = 1,
+    first: int = 0,
+    narrow: bool = False,
+) -> Figure:
+    """A share at every shift, from `first` on, `step` pixels apart: one square per variant.
+
+    Args:
+      titles: what stands above each square.
+      values: the shares, [down, right].
+      x, y, label: what the axes and the colours show.
+      step: pixels from one element to the next.
+      narrow: drawn for a phone.
+    """
     columns = 2 if narrow else 3
     rows = -(-len(titles) // columns)
     width, panel = (3.9, 2.1) if narrow else (8, 2.55)
@@ -210,18 +228,20 @@ def maps(titles: Sequence[str], values: Sequence[np.ndarray], *, narrow: bool = 
             image = axes.imshow(100 * value, vmin=low, vmax=100, cmap="cividis", origin="upper")
             axes.set_title(f"{title}\n{100 * value.mean():.1f} % on average", fontsize="medium")
             ticks = range(0, len(value), 2)
-            axes.set(xticks=ticks, yticks=ticks)
+            pixels = [first + step * tick for tick in ticks]
+            axes.set_xticks(ticks, pixels)
+            axes.set_yticks(ticks, pixels)
             axes.spines[:].set_visible(False)
             axes.tick_params(length=0)
-        figure.supxlabel("shift to the right (pixels)", fontsize="medium")
-        figure.supylabel("shift down (pixels)", fontsize="medium")
+        figure.supxlabel(x, fontsize="medium")
+        figure.supylabel(y, fontsize="medium")
         bar = figure.colorbar(
             image,
             ax=grid,
             location="bottom" if narrow else "right",
             shrink=0.8,
             aspect=30,
-            label="images with the same answer as unshifted (%)",
+            label=label,
         )
         bar.outline.set_visible(False)
     return figure
@@ -312,6 +332,50 @@ def _names(figure: Figure, columns: int) -> None:
     figure.legend(named.values(), named, loc="outside upper center", ncols=columns, frameon=False)
 
 
+@dataclass(frozen=True)
+class Path:
+    """What a line leads through, from left to right, and what lies beside it."""
+
+    points: Sequence[Group]
+    beside: Sequence[Group]
+
+
+def paths(panels: Mapping[str, Mapping[str, Path]], x: str, *, narrow: bool = False) -> Figure:
+    """Lines through means, each panel with a y of its own.
+
+    Args:
+      panels: what y shows -> name -> path.
+      x: what the axes show.
+      narrow: drawn for a phone.
+    """
+    shape, size = _grid(len(panels), 3.6, narrow)
+    with plt.rc_context(STYLE | {"font.size": 8 if narrow else 10}):
+        figure, grid = plt.subplots(*shape, figsize=size, layout="constrained", squeeze=False)
+        for axes, (y, lines) in zip(grid.flat, panels.items(), strict=True):
+            axes.grid(color="#E6E6E6", linewidth=0.8)
+            axes.set_axisbelow(True)
+            for name, path in lines.items():
+                _path(axes, name, path)
+            axes.set_ylabel(y)
+        figure.supxlabel(x, fontsize="medium")
+        _names(figure, 2 if narrow else 4)
+    return figure
+
+
+def _path(axes: Axes, name: str, path: Path) -> None:
+    """The line, its means and their seeds or intervals; hollow what lies beside it."""
+    for group in [*path.points, *path.beside]:
+        for x, y in group.ends:
+            ends = [x, group.mean[0]], [y, group.mean[1]]
+            axes.plot(*ends, color=group.colour, linewidth=0.8, alpha=0.4)
+    first = path.points[0] if path.points else path.beside[0]
+    look = {"color": first.colour, "marker": first.shape, "markersize": 6}
+    means = np.array([group.mean for group in path.points]).reshape(-1, 2)
+    axes.plot(*means.T, **look, linewidth=1.4, label=name)
+    means = np.array([group.mean for group in path.beside]).reshape(-1, 2)
+    axes.plot(*means.T, **look | {"markersize": 9}, linestyle="none", markerfacecolor="none")
+
+
 def sweep(
     panels: Mapping[str, Lines],
     x: str,
@@ -382,17 +446,18 @@ def curves(
     least: float,
     zero: str | None = None,
     log_x: bool = False,
+    log_y: bool = True,
     mark: float | None = None,
     narrow: bool = False,
 ) -> Figure:
-    """Lines on a log axis, each with its name at its end.
+    """Lines, each with its name at its end.
 
     Args:
       panels: title -> name -> curve.
       x, y: what the axes show.
       least: the lower end of y. What is smaller stays outside or, with `zero`, lies on it.
       zero: what the lower end is called.
-      log_x: whether x is logarithmic, too.
+      log_x, log_y: whether an axis is logarithmic.
       mark: an x that matters.
       narrow: drawn for a phone.
     """
@@ -402,7 +467,7 @@ def curves(
         for axes in grid.flat[len(panels) :]:
             axes.set_visible(False)
         ends = [
-            _curves(axes, title, lines, least, zero)
+            _curves(axes, title, lines, least, zero, log_y)
             for axes, (title, lines) in zip(grid.flat, panels.items(), strict=False)
         ]
         top = max(axes.get_ylim()[1] for axes in grid.flat[: len(panels)])
@@ -428,7 +493,12 @@ Name = tuple[Line2D, Text, float]
 
 
 def _curves(
-    axes: Axes, title: str, lines: Mapping[str, Curve], least: float, zero: str | None
+    axes: Axes,
+    title: str,
+    lines: Mapping[str, Curve],
+    least: float,
+    zero: str | None,
+    log_y: bool,
 ) -> list[Name]:
     """The lines of one panel; return their names, which are not in their places yet."""
 
@@ -445,7 +515,7 @@ def _curves(
         (shape,) = axes.plot([1.03], [0.5], **curve.look(dots=True), markersize=4, **beside)
         text = axes.text(1.055, 0.5, name, color=shape.get_color(), va="center", **beside)
         names.append((shape, text, max(float(np.asarray(y)[-1]), least)))
-    axes.set(yscale="log", title=title)
+    axes.set(yscale="log" if log_y else "linear", title=title)
     axes.yaxis.set_major_formatter(lambda y, _: zero if zero and y <= least else f"{y:g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.grid(color="#E6E6E6", linewidth=0.8)
@@ -466,3 +536,51 @@ def _spread(axes: Axes, names: Sequence[Name]) -> None:
         y = axes.transAxes.inverted().transform((0, height))[1]
         shape.set_ydata([y])
         text.set_y(y)
+
+
+def dots(
+    rows: Mapping[str, Mapping[str, np.ndarray]],
+    x: str,
+    *,
+    mark: float | None = None,
+    narrow: bool = False,
+) -> Figure:
+    """One line of dots for each row, one above the other for its series.
+
+    Args:
+      rows: title -> series -> one value per seed.
+      x: what the axis shows.
+      mark: an x that matters.
+      narrow: drawn for a phone.
+    """
+    series = list(next(iter(rows.values())))
+    height = 0.3 * len(series) * len(rows) + 1.2
+    with plt.rc_context(STYLE | {"font.size": 9 if narrow else 11}):
+        figure, axes = plt.subplots(figsize=(3.9 if narrow else 8, height), layout="constrained")
+        axes.grid(color="#E6E6E6", linewidth=0.8, axis="x")
+        axes.set_axisbelow(True)
+        if mark is not None:
+            axes.axvline(mark, color=FAINT, linewidth=0.8)
+        for style, name in enumerate(series):
+            for row, values in enumerate(rows.values()):
+                at = row + (style - (len(series) - 1) / 2) * 0.8 / len(series)
+                _seeds(axes, values[name], at, style, None if row else name)
+        for row in range(1, len(rows)):
+            axes.axhline(row - 0.5, color="#E6E6E6", linewidth=0.8)
+        axes.set_yticks(range(len(rows)), list(rows))
+        axes.set(xlabel=x, ylim=(len(rows) - 0.5, -0.5))
+        axes.tick_params(axis="y", length=0)
+        _names(figure, 1 if narrow else len(series))
+    return figure
+
+
+def _seeds(axes: Axes, values: np.ndarray, y: float, style: int, label: str | None) -> None:
+    """The mean along x, on its interval, or among the dots of the seeds."""
+    look = {"color": COLOURS[style], "marker": SHAPES[style], "linestyle": "none"}
+    found = summary(values)
+    if found.interval:
+        axes.plot(found.interval, (y, y), color=COLOURS[style], linewidth=1.6)
+    else:
+        axes.plot(values, np.full(len(values), y), **look, markersize=4, alpha=0.6)
+    mean = {"markersize": 9, "markeredgecolor": "white", "zorder": 3}
+    axes.plot(found.mean, y, **look, **mean, label=label)

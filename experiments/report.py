@@ -21,6 +21,7 @@ from rich.table import Table
 from experiments import store
 from experiments.config import UserError, study
 from experiments.data import flag
+from experiments.stats import FEWEST, summary
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -100,6 +101,25 @@ def percent(values: np.ndarray) -> str:
     return mean + spread
 
 
+def spread(scale: float = 1, digits: int = 1) -> Callable[[np.ndarray], str]:
+    """How to write values times a scale: mean ± standard deviation, and the interval if known."""
+
+    def show(values: np.ndarray) -> str:
+        found = summary(scale * values)
+        text = f"{found.mean:.{digits}f}" if found.n else "not known"
+        text += f" ± {found.sd:.{digits}f}" if found.n > 1 else ""
+        ends = [f"{end:.{digits}f}" for end in found.interval or ()]
+        return f"{text} [{', '.join(ends)}]" if ends else text
+
+    return show
+
+
+def thin(seeds: int) -> str:
+    """What is drawn thin around a mean over so many seeds."""
+    few = seeds < FEWEST
+    return "one dot for each seed" if few else "its 95 % bootstrap interval over seeds"
+
+
 def report(experiment: ModuleType, preset: str, data: str | None, *, root: Path, out: Path) -> None:
     """Show one study on the terminal and write it to a folder."""
     wanted = experiment.cells(preset, data)
@@ -172,14 +192,14 @@ def _write(
 
 
 def _csv(sheet: Sheet, cells: Sequence[store.Cell]) -> bytes:
-    """One line per cell, with every metric."""
+    """One line per cell, with every metric; rows that are of no variant have one line for all."""
     text = io.StringIO()
     keys = list(sheet.rows[0].values)
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(["data", "variant", "seed", *keys])
     data = cells[0].config["data"]
     for row in sheet.rows:
-        seeds = sorted(cell.seed for cell in cells if cell.variant == row.variant)
+        seeds = sorted(cell.seed for cell in cells if cell.variant == row.variant) or ["all"]
         for number, seed in enumerate(seeds):
             values = [f"{row.values[key][number]:.6f}" for key in keys]
             lines.writerow([data, row.variant, seed, *values])
