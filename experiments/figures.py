@@ -7,6 +7,7 @@ same in grey. Colours: Okabe and Ito, "Color universal design", 2008.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import matplotlib
 
@@ -369,11 +370,11 @@ def _path(axes: Axes, name: str, path: Path) -> None:
             ends = [x, group.mean[0]], [y, group.mean[1]]
             axes.plot(*ends, color=group.colour, linewidth=0.8, alpha=0.4)
     first = path.points[0] if path.points else path.beside[0]
-    look = {"color": first.colour, "marker": first.shape, "markersize": 6}
+    look: dict[str, Any] = {"color": first.colour, "marker": first.shape}
     means = np.array([group.mean for group in path.points]).reshape(-1, 2)
-    axes.plot(*means.T, **look, linewidth=1.4, label=name)
+    axes.plot(*means.T, **look, markersize=6, linewidth=1.4, label=name)
     means = np.array([group.mean for group in path.beside]).reshape(-1, 2)
-    axes.plot(*means.T, **look | {"markersize": 9}, linestyle="none", markerfacecolor="none")
+    axes.plot(*means.T, **look, markersize=9, linestyle="none", markerfacecolor="none")
 
 
 def sweep(

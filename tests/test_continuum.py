@@ -30,8 +30,8 @@ WINDOWS[:, :5] = 0  # ReLU gives such ones
 CONFIG = continuum.cells("smoke")[0]
 
 
-def fabricated(variant: str, seed: int = 0, right: int = 4, **changed) -> store.Cell:
-    """A cell of four images, `right` of which are called right, at all of four shifts."""
+def fabricated(variant: str, seed: int = 0, right: int = 4, moved: int = 0, **changed):
+    """A cell of four images, `right` of which are called right, and `moved` not when shifted."""
     place = PLACES.get(variant)
     value = place.value if place else 0.0
     low, high = WINDOWS.mean(-1), WINDOWS.max(-1)
@@ -40,6 +40,7 @@ def fabricated(variant: str, seed: int = 0, right: int = 4, **changed) -> store.
         pooled = FAMILIES[place.family].law(WINDOWS.astype(np.float64), value)
     labels = np.array([0, 1, 2, 3], np.uint8)
     predictions = np.tile(np.where(np.arange(4) < right, labels, 9), (4, 1)).astype(np.uint8)
+    predictions[1:, :moved] = 8
     arrays = {
         "shifts": shifts.exhaustive(2),
         "logits": np.eye(10, dtype=np.float32)[predictions[0]],
@@ -130,6 +131,9 @@ def test_a_report_judges_what_is_stored(narrow):
     exact, inner, mixed, falls, learned = section.claims
     assert exact.holds and inner.holds and mixed.holds
     assert not falls.holds  # all are as consistent
+    fixed = [fabricated("avg"), fabricated("mixed-0.4", moved=1), fabricated("max", moved=2)]
+    assert continuum._rank(fixed) == pytest.approx(-1)
+    assert continuum._rank(fixed[:2] + fixed[:1]) < 0 == continuum._rank(fixed[:1])
     assert not learned.holds and learned.observed.startswith("at 1.20 to 1.20")
     assert section.sheets[0].rows[0].variant == "avg"
     assert [row.variant for row in section.sheets[1].rows] == ["lp-from-1.2"]
