@@ -643,7 +643,7 @@ def _map(border: str, names: Sequence[str], found: Sequence[Cell], n: str) -> Pi
         return figures.maps(
             titles,
             squares,
-            label="how far the shift moves the logits (% of the distance of two images)",
+            label="sensitivity (% of the distance of two images)",
             first=int(lines[0]),
             step=int(lines[1] - lines[0]),
             narrow=narrow,
@@ -693,18 +693,24 @@ def _claims(found: Sequence[Cell], explained: dict[str, dict[str, stats.Share]])
 
 
 def _beyond(found: Sequence[Cell]) -> list[Claim]:
-    """Whether nets trained on shifts are less consistent at larger ones."""
-    rows = [numbers(cell) for cell in found if ARMS[cell.variant].shifted]
-    pairs = [(row["inside"], row["outside"]) for row in rows if np.isfinite(row["outside"])]
-    if not pairs:
+    """Whether shifts in training add less beyond them, over nets with zero borders."""
+    each = {
+        (ARMS[c.variant], c.seed): numbers(c) for c in found if ARMS[c.variant].border == "zero"
+    }
+    gains = []
+    for (arm, seed), shifted in each.items():
+        plain = each.get((Arm(arm.pooling, arm.border, "plain"), seed))
+        if arm.shifted and plain and np.isfinite(shifted["outside"]):
+            gains.append([shifted[key] - plain[key] for key in ("inside", "outside")])
+    if not gains:
         return []
-    inside, outside = 100 * np.mean(pairs, axis=0)
-    near = found[0].config["near"]
+    inside, outside = 100 * np.mean(gains, axis=0)
     return [
         Claim(
-            f"Trained on shifts of up to {near} pixels, nets are less consistent beyond them",
-            f"{outside:.1f} % beyond, {inside:.1f} % within; less in "
-            f"{sum(o < i for i, o in pairs)} of {len(pairs)} nets with zero borders.",
+            f"Shifts of up to {found[0].config['near']} pixels in training add less consistency "
+            "beyond them than within",
+            f"{outside:+.1f} points beyond, {inside:+.1f} within; less in "
+            f"{sum(o < i for i, o in gains)} of {len(gains)} pairs of nets with zero borders.",
             bool(outside < inside),
             "Azulay and Weiss 2019",
         )
