@@ -1,7 +1,7 @@
 """Where between average and max should one pool?
 
 Command:  python -m experiments run continuum --preset quick
-Time:     about 15 minutes on 2 cores (57 nets)
+Time:     about 15 minutes on 2 cores (54 nets)
 Result:   accuracy and consistency of four families of poolings along their way from average to
           max; where their parameters end, if they are learned from near the one or the other
 
@@ -181,7 +181,7 @@ VARIANTS = {name: nets.VARIANTS[name] for name in ENDS} | {
 SMALL = tuple(
     name
     for name, place in PLACES.items()
-    if place.learned or place.value in FAMILIES[place.family].values[:3]
+    if place.learned or place.value in FAMILIES[place.family].values[:3:2]
 )
 
 
@@ -236,10 +236,10 @@ PRESETS = {
         variants=("avg", "mixed-from-0.1"),
     ),
     "quick": Preset(
-        about="about 15 minutes on 2 cores: 3 values of each family, 3 seeds",
+        about="about 15 minutes on 2 cores: 2 values of each family, 3 seeds",
         data="mnist5k",
         seeds=3,
-        train_images=2000,
+        train_images=4000,
         test_images=128,
         epochs=6,
         variants=(*ENDS, *SMALL),
@@ -452,8 +452,9 @@ METHOD = (
     "average over the sum of max minus average, for each layer, then the mean of the layers. A net "
     "may scale its features and so move along a family whose parameter is a temperature.",
     "A learned parameter is one number for each layer, trained with the weights, at the same rate, "
-    "from two starts. Where both end far from each other, training was too short or the loss too "
-    "flat to say where the best is.",
+    "from two starts. Adam moves a number by no more than about the learning rate in a step. So "
+    "where both end near their starts, training was too short to say where the best is, and it "
+    "is no evidence against a value between.",
 )
 
 
@@ -614,7 +615,7 @@ def _inner(rows: Sequence[Row], found: Sequence[Cell]) -> list[Claim]:
             Claim(
                 "Mixed pooling is more accurate than either end",
                 f"with {better} of {len(mixed)} values of alpha.",
-                better == len(mixed),
+                bool(better == len(mixed)),
                 "Lee, Gallagher, Tu 2016",
             )
         )
