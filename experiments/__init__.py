@@ -23,10 +23,12 @@ to do, the experiment measures one (`nets`, `train`, `shifts`), `store` keeps ra
 EXPERIMENTS = {
     "consistency": "experiments.consistency",
     "equivariance": "experiments.equivariance",
-    "leakage": "experiments.leakage",
-    "separability": "experiments.separability",
-    "speed": "experiments.speed",
-    "transfer": "experiments.transfer",
     "stability": "experiments.stability",
+    "augmentation": "experiments.augmentation",
+    "leakage": "experiments.leakage",
+    "continuum": "experiments.continuum",
+    "separability": "experiments.separability",
+    "transfer": "experiments.transfer",
+    "speed": "experiments.speed",
 }
 """Name -> module. The modules are imported when they are asked for: they load JAX."""

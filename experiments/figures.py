@@ -7,6 +7,7 @@ same in grey. Colours: Okabe and Ito, "Color universal design", 2008.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import matplotlib
 
@@ -196,9 +197,10 @@ def maps(
     y: str = "shift down (pixels)",
     label: str = "images with the same answer as unshifted (%)",
     step: int = 1,
+    first: int = 0,
     narrow: bool = False,
 ) -> Figure:
-    """A share at every shift, `step` pixels apart: one square per variant.
+    """A share at every shift, from `first` on, `step` pixels apart: one square per variant.
 
     Args:
       titles: what stands above each square.
@@ -227,7 +229,7 @@ def maps(
             image = axes.imshow(100 * value, vmin=low, vmax=100, cmap="cividis", origin="upper")
             axes.set_title(f"{title}\n{100 * value.mean():.1f} % on average", fontsize="medium")
             ticks = range(0, len(value), 2)
-            pixels = [step * tick for tick in ticks]
+            pixels = [first + step * tick for tick in ticks]
             axes.set_xticks(ticks, pixels)
             axes.set_yticks(ticks, pixels)
             axes.spines[:].set_visible(False)
@@ -329,6 +331,50 @@ def _names(figure: Figure, columns: int) -> None:
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
             named.setdefault(name, handle)
     figure.legend(named.values(), named, loc="outside upper center", ncols=columns, frameon=False)
+
+
+@dataclass(frozen=True)
+class Path:
+    """What a line leads through, from left to right, and what lies beside it."""
+
+    points: Sequence[Group]
+    beside: Sequence[Group]
+
+
+def paths(panels: Mapping[str, Mapping[str, Path]], x: str, *, narrow: bool = False) -> Figure:
+    """Lines through means, each panel with a y of its own.
+
+    Args:
+      panels: what y shows -> name -> path.
+      x: what the axes show.
+      narrow: drawn for a phone.
+    """
+    shape, size = _grid(len(panels), 3.6, narrow)
+    with plt.rc_context(STYLE | {"font.size": 8 if narrow else 10}):
+        figure, grid = plt.subplots(*shape, figsize=size, layout="constrained", squeeze=False)
+        for axes, (y, lines) in zip(grid.flat, panels.items(), strict=True):
+            axes.grid(color="#E6E6E6", linewidth=0.8)
+            axes.set_axisbelow(True)
+            for name, path in lines.items():
+                _path(axes, name, path)
+            axes.set_ylabel(y)
+        figure.supxlabel(x, fontsize="medium")
+        _names(figure, 2 if narrow else 4)
+    return figure
+
+
+def _path(axes: Axes, name: str, path: Path) -> None:
+    """The line, its means and their seeds or intervals; hollow what lies beside it."""
+    for group in [*path.points, *path.beside]:
+        for x, y in group.ends:
+            ends = [x, group.mean[0]], [y, group.mean[1]]
+            axes.plot(*ends, color=group.colour, linewidth=0.8, alpha=0.4)
+    first = path.points[0] if path.points else path.beside[0]
+    look: dict[str, Any] = {"color": first.colour, "marker": first.shape}
+    means = np.array([group.mean for group in path.points]).reshape(-1, 2)
+    axes.plot(*means.T, **look, markersize=6, linewidth=1.4, label=name)
+    means = np.array([group.mean for group in path.beside]).reshape(-1, 2)
+    axes.plot(*means.T, **look, markersize=9, linestyle="none", markerfacecolor="none")
 
 
 def sweep(

@@ -238,14 +238,14 @@ def show(study: Study, out: Path) -> tuple[Shown, dict[Path, bytes]]:
 
 
 def _csv(sheet: Sheet, cells: Sequence[store.Cell]) -> bytes:
-    """One line per cell, with every metric."""
+    """One line per cell, with every metric; rows that are of no variant have one line for all."""
     text = io.StringIO()
     keys = list(sheet.rows[0].values)
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(["data", "variant", "seed", *keys])
     data = cells[0].config["data"]
     for row in sheet.rows:
-        seeds = sorted(cell.seed for cell in cells if cell.variant == row.variant)
+        seeds = sorted(cell.seed for cell in cells if cell.variant == row.variant) or ["all"]
         for number, seed in enumerate(seeds):
             values = [f"{row.values[key][number]:.6f}" for key in keys]
             lines.writerow([data, row.variant, seed, *values])

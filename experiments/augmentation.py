@@ -1,0 +1,726 @@
+"""Is augmentation worth more than architecture?
+
+Command:  python -m experiments run augmentation --preset quick
+Time:     about 15 minutes on 2 cores (48 nets)
+Result:   accuracy and consistency at shifts of every pooling, with circular and with zero borders,
+          trained with and without random shifts; the share of the variance that each explains
+
+A factorial design: every pooling with every border, and each of these architectures trained on the
+images as they are and on images shifted at random, anew in every step. Otherwise the nets of one
+seed are alike: same parameters, images and order.
+
+Border and shift go together. With circular borders a shift is a roll, in training and in testing,
+and those of one period stand for all (`experiments.shifts`). With zero borders black comes in, and
+nets are tested beyond the shifts they were trained on.
+
+How far a net moves is its sensitivity: the distance of the logits of a shifted image from those of
+the unshifted one, as a share of the median distance between two images.
+
+Expected:
+
+- Augmentation explains more of the invariance than the architecture does: Kauderer-Abrams,
+  "Quantifying translation-invariance in convolutional neural networks", 2017.
+- It helps on images like those of training only, so less beyond its shifts: Azulay and Weiss, "Why
+  do deep convolutional networks generalize so poorly to small image transformations?", 2019.
+- Exactly: with circular borders shifts by multiples of 2^L change no answer, and with adaptive
+  polyphase sampling no shift does. `check` holds stored results to it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments import config as configs
+from experiments import data, metrics, shifts, stats, train
+from experiments.config import UserError
+from experiments.nets import VARIANTS, Net
+from experiments.report import Claim, Column, Picture, Row, Section, Sheet, spread, thin
+from experiments.store import Cell
+
+NAME = "augmentation"
+QUESTION = "Is augmentation worth more than architecture?"
+
+
+@dataclass(frozen=True)
+class Border:
+    """What the convolutions see beyond the border, and what a shift brings in there."""
+
+    padding: str
+    family: str
+
+
+BORDERS = {"circular": Border("CIRCULAR", "roll"), "zero": Border("SAME", "zero_fill")}
+TRAINING = ("plain", "shifted")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One combination of the design."""
+
+    pooling: str
+    border: str
+    training: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.pooling}-{self.border}-{self.training}"
+
+    @property
+    def architecture(self) -> str:
+        return f"{VARIANTS[self.pooling].title}, {self.border}"
+
+    @property
+    def shifted(self) -> bool:
+        return self.training == "shifted"
+
+
+def design(poolings: Sequence[str], borders: Sequence[str] = tuple(BORDERS)) -> tuple[str, ...]:
+    """The names of all combinations."""
+    return tuple(Arm(*levels).name for levels in product(poolings, borders, TRAINING))
+
+
+ARMS = {arm.name: arm for arm in (Arm(*each) for each in product(VARIANTS, BORDERS, TRAINING))}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(configs.Config):
+    """All that one net and its measurement depend on.
+
+    In training, shifts go up to `near` pixels along each axis. With zero borders they are measured
+    up to `far` pixels, in steps of `step`. Training takes `epochs`, or less where there is a
+    `target_loss` (see `train.fit`).
+    """
+
+    experiment: str = NAME
+    size: int
+    train_images: int
+    test_images: int
+    probe_images: int = 512
+    epochs: int
+    target_loss: float = 0.0
+    batch: int = 128
+    learning_rate: float = 3e-3
+    widths: tuple[int, ...] = (16, 32, 64)
+    near: int = 4
+    far: int = 9
+    step: int = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """How large a study is: everything but the variant and the seed."""
+
+    about: str
+    data: str
+    seeds: int
+    train_images: int
+    test_images: int
+    epochs: int
+    target_loss: float = 0.0
+    batch: int = 128
+    widths: tuple[int, ...] = (16, 32, 64)
+    near: int = 4
+    far: int = 9
+    step: int = 3
+    variants: tuple[str, ...]
+
+
+PRESETS = {
+    "smoke": Preset(
+        about="seconds: does everything run?",
+        data="digits",
+        seeds=1,
+        train_images=256,
+        test_images=40,
+        epochs=2,
+        batch=32,
+        widths=(4, 4, 4),
+        near=2,
+        far=3,
+        variants=design(["avg"], ["zero"]),
+    ),
+    "quick": Preset(
+        about="about 15 minutes on 2 cores: 4 poolings, 3 seeds",
+        data="mnist5k",
+        seeds=3,
+        train_images=4000,
+        test_images=128,
+        epochs=6,
+        variants=design(["stride", "max", "avg", "maxblur3"]),
+    ),
+    "full": Preset(
+        about="hours on 2 cores: 7 poolings, 10 seeds, trained to the same loss, all shifts",
+        data="mnist5k",
+        seeds=10,
+        train_images=4000,
+        test_images=256,
+        epochs=24,
+        target_loss=0.4,
+        far=8,
+        step=1,
+        variants=design(["stride", "max", "max_wide", "avg", "l3", "maxblur3", "max_aps"]),
+    ),
+}
+
+
+def cells(
+    preset: str,
+    data_name: str | None = None,
+    seeds: int | None = None,
+    variants: Sequence[str] = (),
+) -> list[Config]:
+    """The cells of a preset, all combinations of one seed before the next seed."""
+    chosen = PRESETS[configs.choose("preset", preset, PRESETS)]
+    name = data_name or chosen.data
+    size = data.known(name).size
+    if size <= 2 * chosen.far:
+        raise UserError(
+            f"The images of {name!r} have {size} pixels a side, so shifts by {chosen.far} leave "
+            f"nothing of them: write --preset smoke, whose shifts are smaller."
+        )
+    pairs = configs.pairs(variants or chosen.variants, ARMS, seeds, chosen.seeds)
+    return [
+        Config(
+            data=name,
+            variant=variant,
+            seed=seed,
+            size=size,
+            train_images=chosen.train_images,
+            test_images=chosen.test_images,
+            epochs=chosen.epochs,
+            target_loss=chosen.target_loss,
+            batch=chosen.batch,
+            widths=chosen.widths,
+            near=chosen.near,
+            far=chosen.far,
+            step=chosen.step,
+        )
+        for seed, variant in pairs
+    ]
+
+
+# ---- training and measuring ----
+
+
+def grid(far: int, step: int) -> np.ndarray:
+    """The shifts up to `far` pixels along each axis, int32 [K, 2]; the first one is (0, 0)."""
+    line = np.arange(-(far // step), far // step + 1, dtype=np.int32) * np.int32(step)
+    square = np.stack(np.meshgrid(line, line, indexing="ij"), -1).reshape(-1, 2)
+    return np.concatenate([np.zeros((1, 2), np.int32), square[square.any(axis=1)]])
+
+
+def _protocol(config: Config) -> tuple[np.ndarray, np.ndarray]:
+    """The shifts to measure, and those at which no answer may change."""
+    period = 2 ** len(config.widths)
+    if ARMS[config.variant].border == "zero":
+        return grid(config.far, config.step), np.zeros((0, 2), np.int32)
+    return shifts.exhaustive(period), shifts.multiples(period, config.size)
+
+
+def work(config: Config) -> int:
+    """How long a cell takes, in images passed through the net; training counts three times."""
+    measured = sum(map(len, _protocol(config))) * config.test_images
+    return 3 * config.epochs * (config.train_images // config.batch) * config.batch + measured
+
+
+@cache
+def jitter(family: str, near: int) -> train.Change:
+    """Shifts of each image by up to `near` pixels; the same function again for the same words."""
+    move = shifts.FAMILIES[family]
+
+    def change(key: jax.Array, images: jax.Array) -> jax.Array:
+        by = jax.random.randint(key, (len(images), 2), -near, near + 1)
+        return jax.vmap(lambda image, shift: move(image[None], shift)[0])(images, by)
+
+    return change
+
+
+def run(
+    config: Config, tick: Callable[[int, float | None], None]
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Train and measure one net: arrays to store, and facts about them."""
+    split = data.split(
+        config.data,
+        size=config.size,
+        train=config.train_images,
+        test=config.test_images,
+        seed=config.seed,
+    )
+    arm = ARMS[config.variant]
+    border = BORDERS[arm.border]
+    net = Net(VARIANTS[arm.pooling], config.widths, split.classes, border.padding)
+    params, losses = train.fit(
+        net,
+        split.train_images,
+        split.train_labels,
+        epochs=config.epochs,
+        batch=config.batch,
+        learning_rate=config.learning_rate,
+        seed=config.seed,
+        target=config.target_loss,
+        change=jitter(border.family, config.near) if arm.shifted else None,
+        tick=lambda images, loss: tick(3 * images, loss),
+    )
+    measured, periods = _protocol(config)
+    seen, probe = lambda count: tick(count, None), slice(config.probe_images)
+    images, still = split.test_images, np.zeros((1, 2), np.int32)
+
+    def measure(images: np.ndarray, by: np.ndarray, seen: Callable[[int], None]) -> dict:
+        return shifts.measure(net, params, images, by, seen, family=border.family)
+
+    known = measure(split.train_images[probe], still, lambda count: None)
+    arrays = {
+        "shifts": measured,
+        **measure(images, measured, seen),
+        "period_shifts": periods,
+        "period_predictions": measure(images, periods, seen)["predictions"],
+        "labels": split.test_labels.astype(np.uint8),
+        "images": split.test_index.astype(np.int32),
+        "train_predictions": known["predictions"][0],
+        "train_labels": split.train_labels[probe].astype(np.uint8),
+    }
+    return arrays, {"losses": losses}
+
+
+# ---- the numbers ----
+
+
+def around(cell: Cell) -> np.ndarray:
+    """The shifts, each the shortest way: of circular borders they are known modulo the period."""
+    by = cell.arrays["shifts"]
+    if ARMS[cell.variant].border == "zero":
+        return by
+    return shifts.signed(by, 2 ** len(cell.config["widths"]))
+
+
+def sensitivity(cell: Cell) -> np.ndarray:
+    """How far each shift moves an image: 0 not at all, 1 as far as to another image, [K]."""
+    return metrics.sensitivity(cell.arrays["distances"], cell.arrays["logits"])
+
+
+def numbers(cell: Cell) -> dict[str, float]:
+    """What a stored cell says, from its raw predictions.
+
+    `inside` and `outside` are reference consistency at shifts, of zero borders, that are no larger
+    than those of training, and at larger ones; NaN where there are none.
+    """
+    names = ("predictions", "labels", "train_predictions", "train_labels")
+    found = metrics.measure(*(cell.arrays[name] for name in names), top=cell.arrays["top"])
+    length = np.abs(around(cell)).max(axis=1)
+    agreement = metrics.agreement(cell.arrays["predictions"])
+    near = cell.config["near"]
+    return found.row() | {
+        "sensitivity": float(sensitivity(cell)[1:].mean()),
+        "inside": _mean(agreement[(length > 0) & (length <= near)]),
+        "outside": _mean(agreement[length > near]),
+    }
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if values.size else float("nan")
+
+
+def check(cell: Cell) -> list[str]:
+    """The exact statements that a stored cell breaks, as sentences; none if all is well."""
+    arrays, broken = cell.arrays, []
+    config = {key: value for key, value in cell.config.items() if key != "widths"}
+    measured, periods = _protocol(Config(**config, widths=tuple(cell.config["widths"])))
+    if not np.array_equal(arrays["shifts"], measured):
+        broken.append("its shifts are not those of its settings")
+    if not np.array_equal(arrays["period_shifts"], periods):
+        broken.append("its test shifts are not all the multiples of the period")
+    changed = (arrays["period_predictions"] != arrays["predictions"][0]).sum()
+    if changed:
+        broken.append(f"{changed} answers change at shifts by multiples of the period")
+    moved = (arrays["predictions"] != arrays["predictions"][0]).sum()
+    arm = ARMS[cell.variant]
+    if moved and VARIANTS[arm.pooling].exact and arm.border == "circular":
+        broken.append(f"{moved} answers change with the shift, though none may")
+    if not np.isfinite(arrays["logits"]).all():
+        broken.append("its logits are not finite")
+    if not np.array_equal(arrays["logits"].argmax(-1), arrays["predictions"][0]):
+        broken.append("its unshifted answers are not the largest logits")
+    if arrays["distances"][0].any():
+        broken.append("an image that is not shifted is moved")
+    return broken
+
+
+# ---- the variance ----
+
+OUTCOMES = {
+    "shifted_accuracy": "accuracy at shifts",
+    "reference": "reference consistency",
+    "accuracy": "accuracy, unshifted",
+}
+MAIN = ("augmentation", "architecture", "architecture x augmentation")
+
+
+def table(found: Sequence[Cell], key: str) -> np.ndarray | None:
+    """A number of all combinations, [pooling, border, training, seed].
+
+    Only poolings, borders and seeds that are in every combination count. None where nothing could
+    be compared: with less than two architectures, or without both kinds of training.
+    """
+    values = {(ARMS[c.variant], c.seed): numbers(c)[key] for c in found}
+    arms = {arm for arm, _ in values}
+    borders = [b for b in BORDERS if any(arm.border == b for arm in arms)]
+
+    def whole(pooling: str) -> bool:
+        return all(Arm(pooling, *each) in arms for each in product(borders, TRAINING))
+
+    poolings = [name for name in VARIANTS if whole(name)]
+    levels = [Arm(*each) for each in product(poolings, borders, TRAINING)]
+    seeds = sorted({seed for _, seed in values})
+    seeds = [seed for seed in seeds if all((arm, seed) in values for arm in levels)]
+    if len(poolings) * len(borders) < 2 or not seeds:
+        return None
+    flat = np.array([[values[arm, seed] for seed in seeds] for arm in levels])
+    return flat.reshape(len(poolings), len(borders), len(TRAINING), len(seeds))
+
+
+def shares(values: np.ndarray) -> dict[str, stats.Share]:
+    """Eta squared: of training and architecture, then of the factors the latter is made of."""
+    whole = values.reshape(-1, *values.shape[2:])
+    coarse = stats.variance_shares(whole, ("architecture", "augmentation"))
+    fine = stats.variance_shares(values, ("pooling", "border", "augmentation"))
+    parts = ("pooling", "border", "pooling x border")
+    rest = {name: coarse[name] for name in ("seed", "rest")}
+    return {name: coarse[name] for name in MAIN} | {name: fine[name] for name in parts} | rest
+
+
+# ---- the report ----
+
+
+def _share(values: np.ndarray) -> str:
+    share, low, high = 100 * values
+    return f"{share:.1f}" + ("" if np.isnan(low) else f" [{low:.1f}, {high:.1f}]")
+
+
+def _p(values: np.ndarray) -> str:
+    return "too few seeds" if np.isnan(values[0]) else f"{values[0]:.2g}"
+
+
+COLUMNS = [
+    Column(key, title, meaning, show=spread(100))
+    for key, title, meaning in (
+        ("accuracy", "accuracy", "Test images, unshifted, that are called right."),
+        ("train_accuracy", "train", "Training images (the first 512), unshifted, called right."),
+        ("shifted_accuracy", "at shifts", "Shifted test images that are called right."),
+        ("reference", "consistency", "Shifted images that are called the same as unshifted."),
+        ("worst_case", "worst case", "Images that are called right at every shift."),
+        (
+            "sensitivity",
+            "sensitivity",
+            "Distance of the logits from the unshifted ones, in % of that between two images.",
+        ),
+    )
+]
+SHARES = [
+    Column(key, title, f"Eta squared: the share of the variance of the {title}.", show=_share)
+    for key, title in OUTCOMES.items()
+]
+GAINS = [
+    Column("shifted_accuracy", "at shifts", "More accuracy at shifts.", show=spread(100)),
+    Column("reference", "consistency", "More reference consistency.", show=spread(100)),
+    Column("p", "p", "Of consistency: sign flips, corrected by Holm's method.", show=_p),
+]
+
+METHOD = (
+    "Each net has three blocks of convolution 3x3, ReLU and a reduction by 2, then a global "
+    "average and one dense layer. The nets of one seed start from the same parameters and see the "
+    "same images in the same order; with augmentation, each image is shifted anew in every step.",
+    "With circular borders a shift rolls the image, and the 64 shifts measured stand for all. With "
+    "zero borders black comes in, and what leaves is lost; the shifts are a grid, on which (0, 0) "
+    "is included. So the two borders are not measured at the same shifts, and what separates them "
+    "is due to that, too.",
+    "Eta squared is the share of the variance over all nets that the means of a factor explain. An "
+    "architecture is a pooling with a border; it has more levels than augmentation, which is in "
+    "its favour. The choice of the levels decides, too: a range of worse poolings explains more.",
+    "Shifted images are harder to learn. Where nets are under-trained (low accuracy on the "
+    "training images), augmentation costs accuracy that a longer training would give back, and "
+    "what is said of it holds for a training as short as this one.",
+    "Sensitivity is how far a shift moves the logits, over the median distance between the logits "
+    "of two test images.",
+)
+
+
+def section(found: Sequence[Cell]) -> Section:
+    """What a study shows."""
+    rows, config = _rows(found), found[0].config
+    seeds = len({cell.seed for cell in found})
+    n = f"{config['test_images']} test images, {seeds} seed{'s' * (seeds != 1)}"
+    sheets = [Sheet("", "The numbers", COLUMNS, rows)]
+    variance = {key: table(found, key) for key in OUTCOMES}
+    explained = {key: shares(each) for key, each in variance.items() if each is not None}
+    if explained:
+        title = "The share of the variance that each factor explains"
+        sheets.append(Sheet("variance", title, SHARES, _share_rows(explained)))
+    if gains := _gains(found):
+        title = "What shifts in training add, by architecture"
+        sheets.append(Sheet("gains", title, GAINS, gains, unit="percentage points"))
+    return Section(
+        question=QUESTION,
+        answer=_answer(explained, rows, data.SOURCES[config["data"]].name, n),
+        pictures=[_bars(rows, n), _profiles(found, n), *_maps(found, n)],
+        sheets=sheets,
+        size=f"{n}; up to {config['epochs']} epochs of {config['train_images']:,} training images, "
+        f"shifted by up to {config['near']} pixels or not. Mean ± standard deviation over seeds, "
+        f"and from {stats.FEWEST} seeds on a 95 % bootstrap interval.",
+        claims=_claims(found, explained),
+        method=METHOD,
+    )
+
+
+def _of(found: Sequence[Cell], name: str) -> list[Cell]:
+    """The cells of a combination, seed by seed."""
+    return sorted((c for c in found if c.variant == name), key=lambda cell: cell.seed)
+
+
+def _names(found: Sequence[Cell]) -> list[str]:
+    """The combinations that there are, those of one border together."""
+    there = [ARMS[name] for name in ARMS if any(cell.variant == name for cell in found)]
+    return [arm.name for arm in sorted(there, key=lambda arm: list(BORDERS).index(arm.border))]
+
+
+def _rows(found: Sequence[Cell]) -> list[Row]:
+    rows = []
+    for name in _names(found):
+        each = [numbers(cell) for cell in _of(found, name)]
+        values = {key: np.array([row[key] for row in each]) for key in each[0]}
+        rows.append(Row(name, f"{ARMS[name].architecture}, {ARMS[name].training}", values))
+    return rows
+
+
+def _share_rows(explained: dict[str, dict[str, stats.Share]]) -> list[Row]:
+    """One row for each factor: the share, and the ends of its interval."""
+
+    def values(share: stats.Share) -> np.ndarray:
+        return np.array([share.share, *(share.interval or (np.nan, np.nan))])
+
+    names = next(iter(explained.values()))
+    return [
+        Row(name, name, {key: values(each[name]) for key, each in explained.items()})
+        for name in names
+    ]
+
+
+def _gains(found: Sequence[Cell]) -> list[Row]:
+    """Shifted minus plain of each architecture, over the seeds that have both."""
+    each = {ARMS[name]: {c.seed: numbers(c) for c in _of(found, name)} for name in _names(found)}
+    rows, p = {}, {}
+    for arm, shifted in each.items():
+        plain = each.get(Arm(arm.pooling, arm.border, "plain"), {})
+        seeds = [seed for seed in shifted if seed in plain]
+        if arm.shifted and seeds:
+            rows[arm] = {
+                key: np.array([shifted[seed][key] - plain[seed][key] for seed in seeds])
+                for key in ("shifted_accuracy", "reference")
+            }
+            many = len(seeds) >= stats.FEWEST
+            p[arm.name] = stats.sign_flip(rows[arm]["reference"]) if many else None
+    adjusted = stats.holm(p)
+    return [
+        Row(arm.name, arm.architecture, values | {"p": _repeated(adjusted[arm.name], values)})
+        for arm, values in rows.items()
+    ]
+
+
+def _repeated(p: float | None, values: dict[str, np.ndarray]) -> np.ndarray:
+    return np.full(len(values["reference"]), np.nan if p is None else p)
+
+
+def _answer(
+    explained: dict[str, dict[str, stats.Share]], rows: Sequence[Row], name: str, n: str
+) -> str:
+    """Two sentences, from the numbers: what explains more."""
+    if not explained:
+        return (
+            "The cells do not make a factorial design: at least two architectures must be there, "
+            "with and without shifts in training."
+        )
+    keys = ("shifted_accuracy", "reference")
+    parts = []
+    for key in keys:
+        ours, theirs = (100 * explained[key][factor].share for factor in MAIN[:2])
+        parts.append(
+            f"of the variance of {OUTCOMES[key]} augmentation explains {ours:.0f} % and the "
+            f"architecture {theirs:.0f} %"
+        )
+    accuracy, consistency = (_more(explained[key]) for key in keys)
+    verdict = (
+        f"{accuracy} explains more of both"
+        if accuracy == consistency
+        else f"{accuracy} explains more of the accuracy, {consistency} more of the consistency"
+    )
+    trained = [100 * row.values["train_accuracy"].mean() for row in rows]
+    return (
+        f"On {name}, {'; '.join(parts)} ({n}). So {verdict}, of nets that are right on "
+        f"{min(trained):.0f} to {max(trained):.0f} % of their training images."
+    )
+
+
+def _more(explained: dict[str, stats.Share]) -> str:
+    """Which of the two factors explains more."""
+    return max(MAIN[:2], key=lambda factor: explained[factor].share)
+
+
+def _bars(rows: Sequence[Row], n: str) -> Picture:
+    def draw(narrow: bool) -> Any:
+        from experiments import figures
+
+        values: dict[str, dict[str, np.ndarray]] = {}
+        for row in rows:
+            arm = ARMS[row.variant]
+            series = dict.fromkeys(TRAINING, np.array([]))
+            found = values.setdefault(arm.architecture, series)
+            found[arm.training] = 100 * row.values["reference"]
+        return figures.dots(values, "reference consistency (%)", narrow=narrow)
+
+    return Picture(
+        "consistency",
+        "Consistency of every architecture, with and without shifts in training",
+        "Shifted images that are called the same as unshifted, by nets trained on the images as "
+        f"they are (plain) or shifted at random. Large: the mean; thin: "
+        f"{thin(len(rows[0].values['reference']))}. {n}.",
+        draw,
+    )
+
+
+def _profiles(found: Sequence[Cell], n: str) -> Picture:
+    def draw(narrow: bool) -> Any:
+        from experiments import figures
+
+        panels: dict[str, dict[str, figures.Curve]] = {}
+        styles = list(dict.fromkeys(ARMS[name].pooling for name in _names(found)))
+        for name in _names(found):
+            ours, arm = _of(found, name), ARMS[name]
+            mean = np.mean([sensitivity(cell) for cell in ours], axis=0)
+            at, values = (each[1:] for each in metrics.radial(around(ours[0]), 100 * mean))
+            curve = figures.Curve((at, values), (at, values), styles.index(arm.pooling))
+            title = f"{arm.border} border, {arm.training}"
+            panels.setdefault(title, {})[VARIANTS[arm.pooling].title] = curve
+        x, y = "length of the shift (pixels)", "sensitivity (% of the distance of two images)"
+        return figures.curves(
+            panels, x, y, least=0, log_y=False, mark=found[0].config["near"], narrow=narrow
+        )
+
+    return Picture(
+        "profiles",
+        "Sensitivity over the length of the shift",
+        "How far a shift moves the logits, averaged over shifts of about the same length; the "
+        f"grey line is as far as one axis is shifted in training. Mean over {n}.",
+        draw,
+    )
+
+
+def _maps(found: Sequence[Cell], n: str) -> list[Picture]:
+    """The maps of each border."""
+    return [
+        _map(border, [name for name in _names(found) if ARMS[name].border == border], found, n)
+        for border in BORDERS
+        if any(ARMS[cell.variant].border == border for cell in found)
+    ]
+
+
+def _map(border: str, names: Sequence[str], found: Sequence[Cell], n: str) -> Picture:
+    def draw(narrow: bool) -> Any:
+        from experiments import figures
+
+        titles = [f"{VARIANTS[ARMS[name].pooling].title}, {ARMS[name].training}" for name in names]
+        by = around(_of(found, names[0])[0])
+        lines = np.unique(by)
+        at = tuple(((by - lines[0]) // (lines[1] - lines[0])).T)
+        squares = []
+        for name in names:
+            square = np.empty((len(lines), len(lines)))
+            square[at] = np.mean([sensitivity(cell) for cell in _of(found, name)], axis=0)
+            squares.append(square)
+        return figures.maps(
+            titles,
+            squares,
+            label="sensitivity (% of the distance of two images)",
+            first=int(lines[0]),
+            step=int(lines[1] - lines[0]),
+            narrow=narrow,
+        )
+
+    return Picture(
+        f"maps-{border}",
+        f"Sensitivity to every shift, {border} borders",
+        f"The sensitivity to every shift with {border} borders; dark shifts change little, those "
+        f"above 100 % look like 100 %. Averages include (0, 0). Mean over {n}.",
+        draw,
+    )
+
+
+def _claims(found: Sequence[Cell], explained: dict[str, dict[str, stats.Share]]) -> list[Claim]:
+    """What the header expects, and what is stored."""
+    claims = []
+    for key, each in explained.items():
+        if key != "accuracy":
+            ours, theirs = (100 * each[factor].share for factor in MAIN[:2])
+            claims.append(
+                Claim(
+                    f"Augmentation explains more of the {OUTCOMES[key]} than the architecture",
+                    f"{ours:.1f} % of the variance against {theirs:.1f} %.",
+                    ours > theirs,
+                    "Kauderer-Abrams 2017",
+                )
+            )
+    circular = [cell for cell in found if ARMS[cell.variant].border == "circular"]
+    adaptive = [cell for cell in circular if VARIANTS[ARMS[cell.variant].pooling].exact]
+    return [
+        *claims,
+        *_beyond(found),
+        *_never(
+            circular,
+            "period_predictions",
+            "Shifts by multiples of the period never change an answer with circular borders",
+            "exact for circular borders",
+        ),
+        *_never(
+            adaptive,
+            "predictions",
+            "No shift ever changes an answer of APS with circular borders",
+            "Chaman and Dokmanic 2021",
+        ),
+    ]
+
+
+def _beyond(found: Sequence[Cell]) -> list[Claim]:
+    """Whether shifts in training add less beyond them, over nets with zero borders."""
+    each = {
+        (ARMS[c.variant], c.seed): numbers(c) for c in found if ARMS[c.variant].border == "zero"
+    }
+    gains = []
+    for (arm, seed), shifted in each.items():
+        plain = each.get((Arm(arm.pooling, arm.border, "plain"), seed))
+        if arm.shifted and plain and np.isfinite(shifted["outside"]):
+            gains.append([shifted[key] - plain[key] for key in ("inside", "outside")])
+    if not gains:
+        return []
+    inside, outside = 100 * np.mean(gains, axis=0)
+    return [
+        Claim(
+            f"Shifts of up to {found[0].config['near']} pixels in training add less consistency "
+            "beyond them than within",
+            f"{outside:+.1f} points beyond, {inside:+.1f} within; less in "
+            f"{sum(o < i for i, o in gains)} of {len(gains)} pairs of nets with zero borders.",
+            bool(outside < inside),
+            "Azulay and Weiss 2019",
+        )
+    ]
+
+
+def _never(cells: Sequence[Cell], name: str, expected: str, source: str) -> list[Claim]:
+    """Whether the answers of that name are those of the unshifted images."""
+    if not cells:
+        return []
+    changed = sum(int((c.arrays[name] != c.arrays["predictions"][0]).sum()) for c in cells)
+    asked = sum(c.arrays[name].size for c in cells)
+    return [Claim(expected, f"{changed:,} of {asked:,} answers changed.", changed == 0, source)]

@@ -1,0 +1,186 @@
+"""The factorial design: its numbers by hand, its exact statements by damage, and a small run."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import augmentation, shifts, store
+from experiments.__main__ import main
+from experiments.augmentation import ARMS, Arm
+from experiments.config import UserError
+
+
+def command(monkeypatch, *words):
+    monkeypatch.setattr("sys.argv", ["experiments", *map(str, words)])
+    main()
+
+
+@pytest.fixture
+def usual_promotion():
+    """What users have: not all of optax is strict."""
+    jax.config.update("jax_numpy_dtype_promotion", "standard")
+    yield
+    jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+SMALL = replace(augmentation.cells("smoke")[0], widths=(4,), size=4, near=1, far=2, step=1)
+
+
+def fabricated(variant: str, seed: int = 0, wrong: int = 0) -> store.Cell:
+    """A cell of four images, of which the last `wrong` ones change at every shift but (0, 0)."""
+    config = replace(SMALL, variant=variant, seed=seed)
+    by, periods = augmentation._protocol(config)
+    logits = np.eye(4, dtype=np.float32)
+    predictions = np.tile(np.arange(4, dtype=np.uint8), (len(by), 1))
+    predictions[1:, 4 - wrong :] = 9
+    moved = by.any(axis=1)[:, None]
+    arrays = {
+        "shifts": by,
+        "logits": logits,
+        "predictions": predictions,
+        "top": np.full((len(by), 4), 0.5, np.float32),
+        "distances": np.where(moved, wrong, 0) * np.ones((1, 4), np.float32),
+        "period_shifts": periods,
+        "period_predictions": np.tile(predictions[0], (len(periods), 1)),
+        "labels": np.arange(4, dtype=np.uint8),
+        "train_predictions": np.zeros(2, np.uint8),
+        "train_labels": np.zeros(2, np.uint8),
+    }
+    return store.Cell(Path(f"{variant}-{seed}"), vars(config), {}, arrays)
+
+
+def all_cells(seeds: int, wrong: dict[str, int]) -> list[store.Cell]:
+    names = augmentation.design(["max", "avg"])
+    return [
+        fabricated(name, seed, wrong[ARMS[name].training])
+        for name in names
+        for seed in range(seeds)
+    ]
+
+
+def test_the_grid_holds_the_unshifted_image_first():
+    assert augmentation.grid(1, 1).tolist()[0] == [0, 0]
+    by = augmentation.grid(9, 3)
+    assert by.shape == (49, 2) and not (by % 3).any() and np.abs(by).max() == 9
+    assert len({tuple(shift) for shift in by}) == 49
+
+
+@pytest.mark.parametrize("family", ["roll", "zero_fill"])
+def test_each_image_is_shifted_by_its_own(family):
+    images = np.random.default_rng(0).random((40, 6, 6, 1), np.float32)
+    change = augmentation.jitter(family, 1)
+    assert change is augmentation.jitter(family, 1)  # or each cell would be compiled anew
+    key = jax.random.key(0)
+    moved = np.asarray(change(key, jax.numpy.asarray(images)))
+    by = [
+        next(
+            (y, x)
+            for y in (-1, 0, 1)
+            for x in (-1, 0, 1)
+            if np.array_equal(
+                there, shifts.FAMILIES[family](here[None], jax.numpy.array([y, x]))[0]
+            )
+        )
+        for here, there in zip(images, moved, strict=True)
+    ]
+    assert len(set(by)) > 4
+
+
+def test_numbers_by_hand():
+    cell = fabricated("max-zero-plain", wrong=1)
+    got = augmentation.numbers(cell)
+    assert got["accuracy"] == 1 and got["shifted_accuracy"] == pytest.approx(1 - 24 / 25 / 4)
+    assert got["reference"] == got["shifted_accuracy"]
+    assert got["inside"] == got["outside"] == 0.75
+    assert got["sensitivity"] == pytest.approx(1 / np.sqrt(2))
+    cell.arrays["predictions"][1:, 3] = np.where(np.abs(cell.arrays["shifts"][1:]).max(1) > 1, 9, 3)
+    got = augmentation.numbers(cell)
+    assert (got["inside"], got["outside"]) == (1, 0.75)
+    assert np.isnan(augmentation.numbers(fabricated("max-circular-plain"))["outside"])
+
+
+def test_what_explains_the_variance():
+    shares = augmentation.shares(
+        augmentation.table(all_cells(2, {"plain": 2, "shifted": 0}), "reference")
+    )
+    # Circular and zero borders have 4 and 25 shifts, so there is a little for them.
+    values = np.array([[1 - 3 / 8, 1], [1 - 24 / 50, 1]])  # [border, training]
+    total = ((values - values.mean()) ** 2).mean()
+    trained = ((values.mean(0) - values.mean()) ** 2).mean()
+    border = ((values.mean(1) - values.mean()) ** 2).mean()
+    assert shares["augmentation"].share == pytest.approx(trained / total)
+    assert shares["border"].share == shares["architecture"].share == pytest.approx(border / total)
+    assert shares["pooling"].share == pytest.approx(0, abs=1e-12)
+    assert augmentation.table([fabricated("max-zero-plain")], "reference") is None
+
+
+def test_check_sees_damage():
+    plain, adaptive = (
+        fabricated("max-circular-plain"),
+        fabricated("max_aps-circular-plain", wrong=1),
+    )
+    assert augmentation.check(plain) == augmentation.check(fabricated("max_aps-zero-plain")) == []
+    assert augmentation.check(adaptive) == ["3 answers change with the shift, though none may"]
+
+    def damaged(name: str, value: float) -> list[str]:
+        array = plain.arrays[name].copy()
+        array[0] = value
+        return augmentation.check(replace(plain, arrays=plain.arrays | {name: array}))
+
+    assert damaged("shifts", 1) == ["its shifts are not those of its settings"]
+    assert damaged("period_shifts", 1) == [
+        "its test shifts are not all the multiples of the period"
+    ]
+    (broken,) = damaged("period_predictions", 9)
+    assert broken == "4 answers change at shifts by multiples of the period"
+    assert damaged("distances", 1) == ["an image that is not shifted is moved"]
+    assert damaged("logits", np.nan)[0] == "its logits are not finite"
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_a_report_judges_what_is_stored(narrow):
+    import matplotlib.pyplot as plt
+
+    found = all_cells(6, {"plain": 2, "shifted": 0})
+    section = augmentation.section(found)
+    assert "So augmentation explains more of both, of nets" in section.answer
+    variance, gains = section.sheets[1:]
+    (row,) = [row for row in variance.rows if row.title == "augmentation"]
+    assert augmentation._share(row.values["reference"]).startswith("97.1 [97.1, ")
+    assert len(gains.rows) == 4
+    assert gains.rows[0].values["reference"][0] == pytest.approx(3 / 8)
+    assert augmentation._p(gains.rows[0].values["p"]) == "0.12"  # 4 tests at 2^-5
+    held = [claim.holds for claim in section.claims]
+    assert held == [True, True, False, True]  # shifts beyond the trained ones change nothing here
+    for picture in section.pictures:
+        figure = picture.draw(narrow)
+        figure.canvas.draw()
+        plt.close(figure)
+    few = augmentation.section(all_cells(1, {"plain": 0, "shifted": 2}))
+    assert augmentation._p(few.sheets[2].rows[0].values["p"]) == "too few seeds"
+
+
+def test_shifts_must_leave_something():
+    with pytest.raises(UserError, match="'digits' have 16 pixels a side, so shifts by 9 leave"):
+        augmentation.cells("quick", "digits")
+    with pytest.raises(UserError, match="Did you mean 'max-zero-plain'"):
+        augmentation.cells("quick", variants=["max-zero-plane"])
+
+
+def test_names_are_unique():
+    assert all(Arm(*name.split("-")) == arm for name, arm in ARMS.items())
+
+
+@pytest.mark.usefixtures("usual_promotion")
+def test_augmentation_runs_and_is_drawn(monkeypatch, capsys, tmp_path):
+    smoke = ["--preset", "smoke", "--results", tmp_path]
+    command(monkeypatch, "run", "augmentation", *smoke)
+    command(monkeypatch, "check", "augmentation", "--results", tmp_path)
+    assert "hold in all 2 stored cells" in capsys.readouterr().out
+    command(monkeypatch, "report", "augmentation", *smoke)
+    assert "do not make a factorial design" in capsys.readouterr().out
+    for picture in ("consistency", "profiles", "maps-zero"):
+        assert (tmp_path / "report" / f"augmentation-{picture}.png").stat().st_size > 10_000
