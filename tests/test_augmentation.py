@@ -18,14 +18,6 @@ def command(monkeypatch, *words):
     main()
 
 
-@pytest.fixture
-def usual_promotion():
-    """What users have: not all of optax is strict."""
-    jax.config.update("jax_numpy_dtype_promotion", "standard")
-    yield
-    jax.config.update("jax_numpy_dtype_promotion", "strict")
-
-
 SMALL = replace(augmentation.cells("smoke")[0], widths=(4,), size=4, near=1, far=2, step=1)
 
 

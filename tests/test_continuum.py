@@ -3,7 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
@@ -15,14 +14,6 @@ from experiments.continuum import FAMILIES, PLACES
 def command(monkeypatch, *words):
     monkeypatch.setattr("sys.argv", ["experiments", *map(str, words)])
     main()
-
-
-@pytest.fixture
-def usual_promotion():
-    """What users have: not all of optax is strict."""
-    jax.config.update("jax_numpy_dtype_promotion", "standard")
-    yield
-    jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
 WINDOWS = np.random.default_rng(0).random((3, 50, 4)).astype(np.float32)
