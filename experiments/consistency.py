@@ -30,11 +30,11 @@ from typing import Any
 import numpy as np
 
 from experiments import config as configs
-from experiments import data, shifts, stats, train
+from experiments import data, shifts, train
 from experiments.config import UserError
 from experiments.metrics import Metrics, agreement, measure
 from experiments.nets import VARIANTS, Net
-from experiments.report import Claim, Column, Picture, Row, Section, Sheet
+from experiments.report import Claim, Column, Picture, Row, Section, Sheet, thin
 from experiments.store import Cell
 
 NAME = "consistency"
@@ -363,9 +363,6 @@ def _answer(rows: Sequence[Row], name: str, seeds: int) -> str:
 
 
 def _pareto(rows: Sequence[Row], n: str) -> Picture:
-    few = len(rows[0].values["accuracy"]) < stats.FEWEST
-    what = "one dot for each seed" if few else "thin, its 95 % bootstrap interval over seeds"
-
     def draw(narrow: bool) -> Any:
         from experiments import figures
 
@@ -384,8 +381,8 @@ def _pareto(rows: Sequence[Row], n: str) -> Picture:
     return Picture(
         name="pareto",
         alt="Accuracy against consistency under shifts",
-        caption=f"The mean, and {what}. Along the grey line, no other variant is better in "
-        f"both. {n}.",
+        caption=f"Large: the mean; thin: {thin(len(rows[0].values['accuracy']))}. Along the grey "
+        f"line, no other variant is better in both. {n}.",
         draw=draw,
     )
 
