@@ -10,6 +10,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+WIDE_TESTS := tests/test_contract.py tests/test_textbook.py
 
 .DELETE_ON_ERROR:
 .PHONY: run reference reference-speed test test64 check format clean python
@@ -36,7 +37,7 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -n 2
 
 test64: $(VENV)/.core
-	JAX_ENABLE_X64=1 JAXPOOL_EXAMPLES=3 $(BIN)/python -m pytest -q -n 2 -m "wide and not optimized and not alike" tests
+	JAX_ENABLE_X64=1 JAXPOOL_EXAMPLES=3 $(BIN)/python -m pytest -q -n 2 -m "wide and not optimized and not alike" $(WIDE_TESTS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
