@@ -192,14 +192,14 @@ OPS = [
     Op("global-lp", jaxpool.global_lp_pool, r.norm, FOUR, whole=False, power=True, twin=True),
     Op("global-gem", jaxpool.global_gem_pool, r.gem, TWO, whole=False, power=True, twin=True),
     Op("adaptive-max", jaxpool.adaptive_max_pool, r.maximum, empty=-INF, selects=True),
-    Op("adaptive-min", jaxpool.adaptive_min_pool, r.minimum, empty=INF, selects=True, twin=True),
-    Op("adaptive-sum", jaxpool.adaptive_sum_pool, r.total, linear=True, twin=True),
+    Op("adaptive-min", jaxpool.adaptive_min_pool, r.minimum, empty=INF, selects=True, alike=True),
+    Op("adaptive-sum", jaxpool.adaptive_sum_pool, r.total, linear=True, alike=True),
     Op("adaptive-avg", jaxpool.adaptive_avg_pool, r.mean, mean=True, linear=True),
     Op("adaptive-lse", jaxpool.adaptive_lse_pool, r.lse, EXP, empty=-INF, whole=False, soft=True),
     Op("adaptive-softmax", jaxpool.adaptive_softmax_pool, r.softmax, ONE, whole=False, soft=True),
     Op("adaptive-lp", jaxpool.adaptive_lp_pool, r.norm, POWER, whole=False, power=True, twin=True),
     located("located-max", jaxpool.max_pool_with_indices, r.maximum, empty=-INF),
-    located("located-min", jaxpool.min_pool_with_indices, r.minimum, empty=INF, twin=True),
+    located("located-min", jaxpool.min_pool_with_indices, r.minimum, empty=INF, alike=True),
     located("adaptive-located-max", jaxpool.adaptive_max_pool_with_indices, r.maximum, empty=-INF),
     Op("fractional-max", fractional_max, r.maximum, empty=-INF, selects=True),
     Op("blur", jaxpool.blur_pool, r.mean, mean=True, linear=True),
@@ -228,7 +228,7 @@ def masked(op: Op) -> bool:
 
 
 def own(op: Op) -> bool:
-    """Whether it has derivatives that no other row has."""
+    """Whether it has code that no other row has."""
     return not op.alike
 
 
@@ -1129,7 +1129,7 @@ def test_jit_equals_eager(op: Op, padding):
     )
 
 
-@each(own)
+@each()
 def test_vmap_equals_a_loop(op: Op):
     call = op.call()
     x = jnp.asarray(distinct((4, *call.shape)), FLOAT)
@@ -1210,8 +1210,8 @@ def check_derivatives(f: Callable, *args) -> None:
 SMOOTH = [
     (op, call)
     for op in OPS
-    if own(op) and not op.twin
-    for call in op.kind.smooth[: 2 if op.soft or op.located else None]
+    if not op.twin
+    for call in op.kind.smooth[: 1 if op.alike else 2 if op.soft or op.located else None]
 ]
 
 
