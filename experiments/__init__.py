@@ -15,9 +15,9 @@ One table per kind of thing, so that a further one is a row or a file:
 - a preset: a row in the experiment's `PRESETS`.
 
 From a configuration to a page: `config` says what a cell is, `runner` decides which cells are still
-to do, the experiment measures one (`nets`, `train`, `shifts`), `store` keeps raw predictions,
-`metrics` turns them into numbers, `stats` compares these, `report` and `figures` show them, and
-`joint` puts all on one page.
+to do, the experiment measures one (`trained` has what nets need: `nets`, `train`, `shifts`),
+`store` keeps raw predictions, `metrics` turns them into numbers, `stats` compares these, `report`
+and `figures` show them, and `joint` puts all on one page.
 """
 
 EXPERIMENTS = {

@@ -12,7 +12,7 @@ import tyro
 from rich.console import Console
 
 from experiments import EXPERIMENTS
-from experiments.config import Config, UserError, at_least, choose
+from experiments.config import Config, UserError, at_least, choose, preset_of_all
 from experiments.hosts import ALONE, Hosts
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def _run_all(
 def _all_cells(preset: str, seeds: int | None) -> dict[str, Sequence[Config]]:
     """What there is to run, found before anything runs: a mistake is answered at once."""
     experiments = {name: _experiment(name) for name in EXPERIMENTS}
-    choose("preset", preset, dict.fromkeys(p for e in experiments.values() for p in e.PRESETS))
+    preset_of_all(preset, [experiment.PRESETS for experiment in experiments.values()])
     found = {}
     for name, experiment in experiments.items():
         own = preset if preset in experiment.PRESETS else list(experiment.PRESETS)[-1]
@@ -169,14 +169,14 @@ def report(
       out: the folder to write to; by default `report` in the folder of the results.
       skip_damaged, image_size: as for the run.
     """
-    choose("experiment", name, [*EXPERIMENTS, "all"])
+    experiments = [_experiment(each) for each in _names(name)]
     data, out = _named(data, skip_damaged, image_size), out or results / "report"
     from experiments import joint
     from experiments.report import report
 
-    if name != "all":
-        report(_experiment(name), preset or "quick", data, root=results, out=out)
-    elif joint.report([*map(_experiment, EXPERIMENTS)], preset, data, root=results, out=out):
+    if name != ALL:
+        report(experiments[0], preset or "quick", data, root=results, out=out)
+    elif joint.report(experiments, preset, data, root=results, out=out):
         sys.exit(1)
 
 

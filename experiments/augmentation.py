@@ -36,10 +36,23 @@ import jax
 import numpy as np
 
 from experiments import config as configs
-from experiments import data, metrics, shifts, stats, train
+from experiments import data, metrics, shifts, stats, train, trained
 from experiments.config import UserError
 from experiments.nets import VARIANTS, Net
-from experiments.report import Claim, Column, Picture, Row, Section, Sheet, spread, thin
+from experiments.report import (
+    SPREAD,
+    Claim,
+    Column,
+    Picture,
+    Row,
+    Section,
+    Sheet,
+    by_variant,
+    counted,
+    of_variant,
+    spread,
+    thin,
+)
 from experiments.store import Cell
 
 NAME = "augmentation"
@@ -88,46 +101,28 @@ ARMS = {arm.name: arm for arm in (Arm(*each) for each in product(VARIANTS, BORDE
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(configs.Config):
+class Config(trained.Config):
     """All that one net and its measurement depend on.
 
     In training, shifts go up to `near` pixels along each axis. With zero borders they are measured
-    up to `far` pixels, in steps of `step`. Training takes `epochs`, or less where there is a
-    `target_loss` (see `train.fit`).
+    up to `far` pixels, in steps of `step`.
     """
 
     experiment: str = NAME
     size: int
-    train_images: int
-    test_images: int
     probe_images: int = 512
-    epochs: int
-    target_loss: float = 0.0
-    batch: int = 128
-    learning_rate: float = 3e-3
-    widths: tuple[int, ...] = (16, 32, 64)
     near: int = 4
     far: int = 9
     step: int = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preset:
+class Preset(trained.Preset):
     """How large a study is: everything but the variant and the seed."""
 
-    about: str
-    data: str
-    seeds: int
-    train_images: int
-    test_images: int
-    epochs: int
-    target_loss: float = 0.0
-    batch: int = 128
-    widths: tuple[int, ...] = (16, 32, 64)
     near: int = 4
     far: int = 9
     step: int = 3
-    variants: tuple[str, ...]
 
 
 PRESETS = {
@@ -183,25 +178,7 @@ def cells(
             f"The images of {name!r} have {size} pixels a side, so shifts by {chosen.far} leave "
             f"nothing of them: write --preset smoke, whose shifts are smaller."
         )
-    pairs = configs.pairs(variants or chosen.variants, ARMS, seeds, chosen.seeds)
-    return [
-        Config(
-            data=name,
-            variant=variant,
-            seed=seed,
-            size=size,
-            train_images=chosen.train_images,
-            test_images=chosen.test_images,
-            epochs=chosen.epochs,
-            target_loss=chosen.target_loss,
-            batch=chosen.batch,
-            widths=chosen.widths,
-            near=chosen.near,
-            far=chosen.far,
-            step=chosen.step,
-        )
-        for seed, variant in pairs
-    ]
+    return configs.cells(Config, chosen, ARMS, data=name, seeds=seeds, variants=variants, size=size)
 
 
 # ---- training and measuring ----
@@ -225,7 +202,7 @@ def _protocol(config: Config) -> tuple[np.ndarray, np.ndarray]:
 def work(config: Config) -> int:
     """How long a cell takes, in images passed through the net; training counts three times."""
     measured = sum(map(len, _protocol(config))) * config.test_images
-    return 3 * config.epochs * (config.train_images // config.batch) * config.batch + measured
+    return trained.work(config) + measured
 
 
 @cache
@@ -240,32 +217,15 @@ def jitter(family: str, near: int) -> train.Change:
     return change
 
 
-def run(
-    config: Config, tick: Callable[[int, float | None], None]
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def run(config: Config, tick: trained.Tick) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Train and measure one net: arrays to store, and facts about them."""
-    split = data.split(
-        config.data,
-        size=config.size,
-        train=config.train_images,
-        test=config.test_images,
-        seed=config.seed,
-    )
+    split = trained.split(config, config.size)
     arm = ARMS[config.variant]
     border = BORDERS[arm.border]
     net = Net(VARIANTS[arm.pooling], config.widths, split.classes, border.padding)
-    params, losses = train.fit(
-        net,
-        split.train_images,
-        split.train_labels,
-        epochs=config.epochs,
-        batch=config.batch,
-        learning_rate=config.learning_rate,
-        seed=config.seed,
-        target=config.target_loss,
-        change=jitter(border.family, config.near) if arm.shifted else None,
-        tick=lambda images, loss: tick(3 * images, loss),
-    )
+    change = jitter(border.family, config.near) if arm.shifted else None
+    images, labels = split.train_images, split.train_labels
+    params, losses = trained.fit(config, net, images, labels, tick, change=change)
     measured, periods = _protocol(config)
     seen, probe = lambda count: tick(count, None), slice(config.probe_images)
     images, still = split.test_images, np.zeros((1, 2), np.int32)
@@ -309,12 +269,10 @@ def numbers(cell: Cell) -> dict[str, float]:
     `inside` and `outside` are reference consistency at shifts, of zero borders, that are no larger
     than those of training, and at larger ones; NaN where there are none.
     """
-    names = ("predictions", "labels", "train_predictions", "train_labels")
-    found = metrics.measure(*(cell.arrays[name] for name in names), top=cell.arrays["top"])
     length = np.abs(around(cell)).max(axis=1)
     agreement = metrics.agreement(cell.arrays["predictions"])
     near = cell.config["near"]
-    return found.row() | {
+    return trained.measured(cell).row() | {
         "sensitivity": float(sensitivity(cell)[1:].mean()),
         "inside": _mean(agreement[(length > 0) & (length <= near)]),
         "outside": _mean(agreement[length > near]),
@@ -327,25 +285,13 @@ def _mean(values: np.ndarray) -> float:
 
 def check(cell: Cell) -> list[str]:
     """The exact statements that a stored cell breaks, as sentences; none if all is well."""
-    arrays, broken = cell.arrays, []
-    config = {key: value for key, value in cell.config.items() if key != "widths"}
-    measured, periods = _protocol(Config(**config, widths=tuple(cell.config["widths"])))
-    if not np.array_equal(arrays["shifts"], measured):
+    arm, broken = ARMS[cell.variant], []
+    measured, periods = _protocol(configs.restored(Config, cell.config))
+    if not np.array_equal(cell.arrays["shifts"], measured):
         broken.append("its shifts are not those of its settings")
-    if not np.array_equal(arrays["period_shifts"], periods):
-        broken.append("its test shifts are not all the multiples of the period")
-    changed = (arrays["period_predictions"] != arrays["predictions"][0]).sum()
-    if changed:
-        broken.append(f"{changed} answers change at shifts by multiples of the period")
-    moved = (arrays["predictions"] != arrays["predictions"][0]).sum()
-    arm = ARMS[cell.variant]
-    if moved and VARIANTS[arm.pooling].exact and arm.border == "circular":
-        broken.append(f"{moved} answers change with the shift, though none may")
-    if not np.isfinite(arrays["logits"]).all():
-        broken.append("its logits are not finite")
-    if not np.array_equal(arrays["logits"].argmax(-1), arrays["predictions"][0]):
-        broken.append("its unshifted answers are not the largest logits")
-    if arrays["distances"][0].any():
+    exact = VARIANTS[arm.pooling].exact and arm.border == "circular"
+    broken += trained.moved(cell.arrays, periods, exact=exact) + trained.unsound(cell.arrays)
+    if cell.arrays["distances"][0].any():
         broken.append("an image that is not shifted is moved")
     return broken
 
@@ -451,10 +397,9 @@ METHOD = (
 
 def section(found: Sequence[Cell]) -> Section:
     """What a study shows."""
-    rows, config = _rows(found), found[0].config
-    seeds = len({cell.seed for cell in found})
-    n = f"{config['test_images']} test images, {seeds} seed{'s' * (seeds != 1)}"
-    sheets = [Sheet("", "The numbers", COLUMNS, rows)]
+    shown, config = _rows(found), found[0].config
+    n = f"{config['test_images']} test images, {counted(len({c.seed for c in found}), 'seed')}"
+    sheets = [Sheet("", "The numbers", COLUMNS, shown)]
     variance = {key: table(found, key) for key in OUTCOMES}
     explained = {key: shares(each) for key, each in variance.items() if each is not None}
     if explained:
@@ -465,20 +410,14 @@ def section(found: Sequence[Cell]) -> Section:
         sheets.append(Sheet("gains", title, GAINS, gains, unit="percentage points"))
     return Section(
         question=QUESTION,
-        answer=_answer(explained, rows, data.SOURCES[config["data"]].name, n),
-        pictures=[_bars(rows, n), _profiles(found, n), *_maps(found, n)],
+        answer=_answer(explained, shown, data.SOURCES[config["data"]].name, n),
+        pictures=[_bars(shown, n), _profiles(found, n), *_maps(found, n)],
         sheets=sheets,
         size=f"{n}; up to {config['epochs']} epochs of {config['train_images']:,} training images, "
-        f"shifted by up to {config['near']} pixels or not. Mean ± standard deviation over seeds, "
-        f"and from {stats.FEWEST} seeds on a 95 % bootstrap interval.",
+        f"shifted by up to {config['near']} pixels or not. {SPREAD}",
         claims=_claims(found, explained),
         method=METHOD,
     )
-
-
-def _of(found: Sequence[Cell], name: str) -> list[Cell]:
-    """The cells of a combination, seed by seed."""
-    return sorted((c for c in found if c.variant == name), key=lambda cell: cell.seed)
 
 
 def _names(found: Sequence[Cell]) -> list[str]:
@@ -488,12 +427,8 @@ def _names(found: Sequence[Cell]) -> list[str]:
 
 
 def _rows(found: Sequence[Cell]) -> list[Row]:
-    rows = []
-    for name in _names(found):
-        each = [numbers(cell) for cell in _of(found, name)]
-        values = {key: np.array([row[key] for row in each]) for key in each[0]}
-        rows.append(Row(name, f"{ARMS[name].architecture}, {ARMS[name].training}", values))
-    return rows
+    names = {name: f"{ARMS[name].architecture}, {ARMS[name].training}" for name in _names(found)}
+    return by_variant(found, names, numbers)
 
 
 def _share_rows(explained: dict[str, dict[str, stats.Share]]) -> list[Row]:
@@ -511,22 +446,24 @@ def _share_rows(explained: dict[str, dict[str, stats.Share]]) -> list[Row]:
 
 def _gains(found: Sequence[Cell]) -> list[Row]:
     """Shifted minus plain of each architecture, over the seeds that have both."""
-    each = {ARMS[name]: {c.seed: numbers(c) for c in _of(found, name)} for name in _names(found)}
-    rows, p = {}, {}
+    each = {
+        ARMS[name]: {c.seed: numbers(c) for c in of_variant(found, name)} for name in _names(found)
+    }
+    gained, p = {}, {}
     for arm, shifted in each.items():
         plain = each.get(Arm(arm.pooling, arm.border, "plain"), {})
         seeds = [seed for seed in shifted if seed in plain]
         if arm.shifted and seeds:
-            rows[arm] = {
+            gained[arm] = {
                 key: np.array([shifted[seed][key] - plain[seed][key] for seed in seeds])
                 for key in ("shifted_accuracy", "reference")
             }
             many = len(seeds) >= stats.FEWEST
-            p[arm.name] = stats.sign_flip(rows[arm]["reference"]) if many else None
+            p[arm.name] = stats.sign_flip(gained[arm]["reference"]) if many else None
     adjusted = stats.holm(p)
     return [
         Row(arm.name, arm.architecture, values | {"p": _repeated(adjusted[arm.name], values)})
-        for arm, values in rows.items()
+        for arm, values in gained.items()
     ]
 
 
@@ -598,7 +535,7 @@ def _profiles(found: Sequence[Cell], n: str) -> Picture:
         panels: dict[str, dict[str, figures.Curve]] = {}
         styles = list(dict.fromkeys(ARMS[name].pooling for name in _names(found)))
         for name in _names(found):
-            ours, arm = _of(found, name), ARMS[name]
+            ours, arm = of_variant(found, name), ARMS[name]
             mean = np.mean([sensitivity(cell) for cell in ours], axis=0)
             at, values = (each[1:] for each in metrics.radial(around(ours[0]), 100 * mean))
             curve = figures.Curve((at, values), (at, values), styles.index(arm.pooling))
@@ -632,13 +569,13 @@ def _map(border: str, names: Sequence[str], found: Sequence[Cell], n: str) -> Pi
         from experiments import figures
 
         titles = [f"{VARIANTS[ARMS[name].pooling].title}, {ARMS[name].training}" for name in names]
-        by = around(_of(found, names[0])[0])
+        by = around(of_variant(found, names[0])[0])
         lines = np.unique(by)
         at = tuple(((by - lines[0]) // (lines[1] - lines[0])).T)
         squares = []
         for name in names:
             square = np.empty((len(lines), len(lines)))
-            square[at] = np.mean([sensitivity(cell) for cell in _of(found, name)], axis=0)
+            square[at] = np.mean([sensitivity(cell) for cell in of_variant(found, name)], axis=0)
             squares.append(square)
         return figures.maps(
             titles,
@@ -677,13 +614,13 @@ def _claims(found: Sequence[Cell], explained: dict[str, dict[str, stats.Share]])
     return [
         *claims,
         *_beyond(found),
-        *_never(
+        *trained.never(
             circular,
             "period_predictions",
             "Shifts by multiples of the period never change an answer with circular borders",
             "exact for circular borders",
         ),
-        *_never(
+        *trained.never(
             adaptive,
             "predictions",
             "No shift ever changes an answer of APS with circular borders",
@@ -715,12 +652,3 @@ def _beyond(found: Sequence[Cell]) -> list[Claim]:
             "Azulay and Weiss 2019",
         )
     ]
-
-
-def _never(cells: Sequence[Cell], name: str, expected: str, source: str) -> list[Claim]:
-    """Whether the answers of that name are those of the unshifted images."""
-    if not cells:
-        return []
-    changed = sum(int((c.arrays[name] != c.arrays["predictions"][0]).sum()) for c in cells)
-    asked = sum(c.arrays[name].size for c in cells)
-    return [Claim(expected, f"{changed:,} of {asked:,} answers changed.", changed == 0, source)]

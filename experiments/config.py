@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TypeVar
 
 
 class UserError(ValueError):
@@ -29,6 +29,9 @@ class Config:
     data: str
     variant: str
     seed: int
+
+
+C = TypeVar("C", bound=Config)
 
 
 def canonical(config: Config) -> str:
@@ -61,6 +64,11 @@ def choose(kind: str, name: str, names: Iterable[str], others: str = "") -> str:
     raise UserError(f"Unknown {kind} {name!r}: write one of {', '.join(names)}{others}.{hint}")
 
 
+def preset_of_all(preset: str, presets: Iterable[Iterable[str]]) -> str:
+    """Return `preset` if one of the experiments has it, by the presets of each."""
+    return choose("preset", preset, dict.fromkeys(name for each in presets for name in each))
+
+
 def pairs(
     variants: Iterable[str], known: Iterable[str], seeds: int | None, usual: int
 ) -> list[tuple[int, str]]:
@@ -69,6 +77,41 @@ def pairs(
     names = dict.fromkeys(choose("variant", name, known) for name in list(variants) or known)
     count = at_least("--seeds", usual if seeds is None else seeds, 1)
     return [(seed, name) for seed in range(count) for name in names]
+
+
+def cells(
+    kind: type[C],
+    chosen: Any,
+    known: Iterable[str],
+    *,
+    data: str,
+    seeds: int | None,
+    variants: Iterable[str],
+    **more: Any,
+) -> list[C]:
+    """The cells of a preset, all variants of one seed before the next seed.
+
+    Args:
+      kind: the configuration. What it calls the same as the preset does comes from there.
+      chosen: the preset, with its `seeds` and `variants`.
+      known: the variants that there are.
+      data: the data set.
+      seeds, variants: others than those of the preset.
+      more: the other fields.
+    """
+    names = {field.name for field in dataclasses.fields(kind)} - {"data"}
+    ours = [field.name for field in dataclasses.fields(chosen) if field.name in names]
+    shared = {name: getattr(chosen, name) for name in ours} | more
+    return [
+        kind(data=data, variant=variant, seed=seed, **shared)
+        for seed, variant in pairs(variants or chosen.variants, known, seeds, chosen.seeds)
+    ]
+
+
+def restored(kind: type[C], stored: Mapping[str, Any]) -> C:
+    """The configuration of a stored cell: JSON has lists where it had tuples."""
+    fields: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
+    return kind(**fields)
 
 
 def at_least(name: str, value: int, least: int) -> int:

@@ -23,18 +23,28 @@ Expected:
 - Exactly: shifts by multiples of 2^L never change an answer. `check` holds stored results to it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from experiments import config as configs
-from experiments import data, shifts, train
+from experiments import data, shifts, trained
 from experiments.config import UserError
-from experiments.metrics import Metrics, agreement, measure
-from experiments.nets import VARIANTS, Net
-from experiments.report import Claim, Column, Picture, Row, Section, Sheet, thin
+from experiments.metrics import agreement
+from experiments.nets import TITLES, VARIANTS, Net, titles
+from experiments.report import (
+    Claim,
+    Column,
+    Picture,
+    Row,
+    Section,
+    Sheet,
+    by_variant,
+    counted,
+    thin,
+)
 from experiments.store import Cell
 
 NAME = "consistency"
@@ -42,23 +52,15 @@ QUESTION = "What does pooling do to translation invariance, and what does it cos
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(configs.Config):
+class Config(trained.Config):
     """All that one net and its measurement depend on.
 
-    The accuracy on the training images is measured on the first `probe_images` of them. Training
-    takes `epochs`, or less where there is a `target_loss` (see `train.fit`).
+    The accuracy on the training images is measured on the first `probe_images` of them.
     """
 
     experiment: str = NAME
     size: int
-    train_images: int
-    test_images: int
     probe_images: int = 512
-    epochs: int
-    target_loss: float = 0.0
-    batch: int = 128
-    learning_rate: float = 3e-3
-    widths: tuple[int, ...] = (16, 32, 64)
     shifts: str = "exhaustive"
 
 
@@ -67,18 +69,9 @@ FEW = ("stride", "max", "avg", "min", "softmax", "lse", "maxblur3", "max_aps")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preset:
+class Preset(trained.Preset):
     """How large a study is: everything but the variant and the seed."""
 
-    about: str
-    data: str
-    seeds: int
-    train_images: int
-    test_images: int
-    epochs: int
-    target_loss: float = 0.0
-    batch: int = 128
-    widths: tuple[int, ...] = (16, 32, 64)
     variants: tuple[str, ...] = FEW
 
 
@@ -128,22 +121,9 @@ def cells(
     chosen = PRESETS[configs.choose("preset", preset, PRESETS)]
     name = data_name or chosen.data
     size = data.known(name).size
-    pairs = configs.pairs(variants or chosen.variants, VARIANTS, seeds, chosen.seeds)
-    return [
-        Config(
-            data=name,
-            variant=variant,
-            seed=seed,
-            size=size,
-            train_images=chosen.train_images,
-            test_images=chosen.test_images,
-            epochs=chosen.epochs,
-            target_loss=chosen.target_loss,
-            batch=chosen.batch,
-            widths=chosen.widths,
-        )
-        for seed, variant in pairs
-    ]
+    return configs.cells(
+        Config, chosen, VARIANTS, data=name, seeds=seeds, variants=variants, size=size
+    )
 
 
 def _net(config: Config, classes: int = 10) -> Net:
@@ -165,35 +145,17 @@ def _protocol(config: Config) -> tuple[np.ndarray, np.ndarray]:
 def work(config: Config) -> int:
     """How long a cell takes, in images passed through the net; training counts three times."""
     measured = sum(map(len, _protocol(config))) * config.test_images
-    return 3 * config.epochs * (config.train_images // config.batch) * config.batch + measured
+    return trained.work(config) + measured
 
 
-def run(
-    config: Config, tick: Callable[[int, float | None], None]
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def run(config: Config, tick: trained.Tick) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Train and measure one net: arrays to store, and facts about them.
 
     `tick` is called with the work done since the last call, and with the loss if it is known.
     """
-    split = data.split(
-        config.data,
-        size=config.size,
-        train=config.train_images,
-        test=config.test_images,
-        seed=config.seed,
-    )
+    split = trained.split(config, config.size)
     net = _net(config, split.classes)
-    params, losses = train.fit(
-        net,
-        split.train_images,
-        split.train_labels,
-        epochs=config.epochs,
-        batch=config.batch,
-        learning_rate=config.learning_rate,
-        seed=config.seed,
-        target=config.target_loss,
-        tick=lambda images, loss: tick(3 * images, loss),
-    )
+    params, losses = trained.fit(config, net, split.train_images, split.train_labels, tick)
     grid, periods = _protocol(config)
     images, seen = split.test_images, lambda count: tick(count, None)
     probe = slice(config.probe_images)
@@ -212,12 +174,6 @@ def run(
     return arrays, {"losses": losses}
 
 
-def metrics(cell: Cell) -> Metrics:
-    """All metrics of a stored cell, from its raw predictions."""
-    names = ("predictions", "labels", "train_predictions", "train_labels")
-    return measure(*(cell.arrays[name] for name in names), top=cell.arrays.get("top"))
-
-
 def shift_map(cell: Cell) -> np.ndarray:
     """C(s), the share of the images called the same at shift s as unshifted, [down, right]."""
     period = int(np.sqrt(len(cell.arrays["shifts"])))
@@ -226,24 +182,12 @@ def shift_map(cell: Cell) -> np.ndarray:
 
 def check(cell: Cell) -> list[str]:
     """The exact statements that a stored cell breaks, as sentences; none if all is well."""
-    arrays, broken = cell.arrays, []
-    config = {key: value for key, value in cell.config.items() if key != "widths"}
-    grid, periods = _protocol(Config(**config, widths=tuple(cell.config["widths"])))
-    if not np.array_equal(arrays["shifts"], grid):
+    grid, periods = _protocol(configs.restored(Config, cell.config))
+    broken = []
+    if not np.array_equal(cell.arrays["shifts"], grid):
         broken.append("its shifts are not all the shifts of one period")
-    if not np.array_equal(arrays["period_shifts"], periods):
-        broken.append("its test shifts are not all the multiples of the period")
-    changed = (arrays["period_predictions"] != arrays["predictions"][0]).sum()
-    if changed:
-        broken.append(f"{changed} answers change at shifts by multiples of the period")
-    moved = (arrays["predictions"] != arrays["predictions"][0]).sum()
-    if moved and VARIANTS[cell.variant].exact:
-        broken.append(f"{moved} answers change with the shift, though none may")
-    if not np.isfinite(arrays["logits"]).all():
-        broken.append("its logits are not finite")
-    if not np.array_equal(arrays["logits"].argmax(-1), arrays["predictions"][0]):
-        broken.append("its unshifted answers are not the largest logits")
-    return broken
+    broken += trained.moved(cell.arrays, periods, exact=VARIANTS[cell.variant].exact)
+    return broken + trained.unsound(cell.arrays)
 
 
 COLUMNS = (
@@ -297,39 +241,29 @@ METHOD = (
 
 def section(cells: Sequence[Cell]) -> Section:
     """What a study shows, the most consistent variant first."""
-    rows = _rows(cells)
-    seeds, config = len({cell.seed for cell in cells}), cells[0].config
-    count = len(cells[0].arrays["shifts"])
-    n = f"{_count(seeds, 'seed')}, {config['test_images']} test images, {count} shifts of each"
+    shown, seeds, config = _rows(cells), len({cell.seed for cell in cells}), cells[0].config
+    grid = len(cells[0].arrays["shifts"])
+    n = f"{counted(seeds, 'seed')}, {config['test_images']} test images, {grid} shifts of each"
     return Section(
         question=QUESTION,
-        answer=_answer(rows, data.SOURCES[config["data"]].name, seeds),
-        pictures=[_pareto(rows, n), _maps(rows, cells, n)],
-        sheets=[Sheet("", "The numbers", COLUMNS, rows)],
+        answer=_answer(shown, data.SOURCES[config["data"]].name, seeds),
+        pictures=[_pareto(shown, n), _maps(shown, cells, n)],
+        sheets=[Sheet("", "The numbers", COLUMNS, shown)],
         size=_size(config, n),
         claims=_claims(cells),
         method=METHOD,
     )
 
 
-def _count(number: int, thing: str) -> str:
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
-
-
 def _rows(cells: Sequence[Cell]) -> list[Row]:
-    rows = []
-    for variant in dict.fromkeys(cell.variant for cell in cells):
-        ours = sorted((c for c in cells if c.variant == variant), key=lambda cell: cell.seed)
-        each = [metrics(cell).row() for cell in ours]
-        values = {key: np.array([row[key] for row in each]) for key in each[0]}
-        rows.append(Row(variant, VARIANTS[variant].title, values))
-    return sorted(rows, key=lambda row: -row.values["reference"].mean())
+    found = by_variant(cells, TITLES, lambda cell: trained.measured(cell).row())
+    return sorted(found, key=lambda row: -row.values["reference"].mean())
 
 
 def _size(config: dict[str, Any], n: str) -> str:
     """How much was trained and measured: to be read beside every table."""
     return (
-        f"{n}; {_count(config['epochs'], 'epoch')} of {config['train_images']:,} training images "
+        f"{n}; {counted(config['epochs'], 'epoch')} of {config['train_images']:,} training images "
         f"in batches of {config['batch']}. Mean ± standard deviation over seeds."
     )
 
@@ -350,7 +284,7 @@ def _answer(rows: Sequence[Row], name: str, seeds: int) -> str:
     best = max(rows, key=lambda row: row.values["accuracy"].mean())
     start = (
         f"On {name}, a shifted image gets the answer of the unshifted one in {ranking} (mean of "
-        f"{_count(seeds, 'seed')}). "
+        f"{counted(seeds, 'seed')}). "
     )
     if best is first:
         return start + f"The most consistent is the most accurate, too: {share(best, 'accuracy')}."
@@ -414,19 +348,22 @@ X_LABEL = "reference consistency: same answer after a shift as before (%)"
 
 def _claims(cells: Sequence[Cell]) -> list[Claim]:
     """What the header expects, and what is stored."""
-    consistency = {(c.variant, c.seed): metrics(c).reference for c in cells}
+    consistency = {(c.variant, c.seed): trained.measured(c).reference for c in cells}
+    adaptive = [cell for cell in cells if VARIANTS[cell.variant].exact]
     exact = [
-        _never(
+        *trained.never(
             cells,
             "period_predictions",
             "Shifts by multiples of 8 pixels never change an answer",
             "exact for circular borders and three reductions by 2",
-        )
+        ),
+        *trained.never(
+            adaptive,
+            "predictions",
+            f"No shift ever changes an answer: {titles(cell.variant for cell in adaptive)}",
+            "Chaman and Dokmanic 2021",
+        ),
     ]
-    if adaptive := [cell for cell in cells if VARIANTS[cell.variant].exact]:
-        titles = ", ".join(dict.fromkeys(VARIANTS[cell.variant].title for cell in adaptive))
-        expected = f"No shift ever changes an answer: {titles}"
-        exact.append(_never(adaptive, "predictions", expected, "Chaman and Dokmanic 2021"))
     orders = [
         ("stride", "max", "avg", "Azulay and Weiss 2019; Zhang 2019"),
         ("max", "softmax", "avg", "so do the poolings themselves"),
@@ -434,13 +371,6 @@ def _claims(cells: Sequence[Cell]) -> list[Claim]:
         ("max", "maxblur3", "max_aps", "Zhang 2019; Chaman and Dokmanic 2021"),
     ]
     return [claim for order in orders for claim in _ordered(consistency, *order)] + exact
-
-
-def _never(cells: Sequence[Cell], name: str, expected: str, source: str) -> Claim:
-    """Whether the answers of that name are those of the unshifted images."""
-    changed = sum(int((c.arrays[name] != c.arrays["predictions"][0]).sum()) for c in cells)
-    asked = sum(c.arrays[name].size for c in cells)
-    return Claim(expected, f"{changed:,} of {asked:,} answers changed.", changed == 0, source)
 
 
 def _ordered(
@@ -458,7 +388,7 @@ def _ordered(
     return [
         Claim(
             f"Reference consistency: {expected}, on every seed",
-            f"on {held} of {_count(len(seeds), 'seed')}.",
+            f"on {held} of {counted(len(seeds), 'seed')}.",
             held == len(seeds),
             source,
         )

@@ -43,8 +43,20 @@ from scipy.stats import spearmanr
 import jaxpool
 import jaxpool.linen as jpl
 from experiments import config as configs
-from experiments import data, metrics, nets, shifts, stats, train
-from experiments.report import Claim, Column, Picture, Row, Section, Sheet, spread, thin
+from experiments import data, nets, shifts, trained
+from experiments.report import (
+    SPREAD,
+    Claim,
+    Column,
+    Picture,
+    Row,
+    Section,
+    Sheet,
+    by_variant,
+    counted,
+    spread,
+    thin,
+)
 from experiments.store import Cell
 
 NAME = "continuum"
@@ -186,40 +198,23 @@ SMALL = tuple(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(configs.Config):
+class Config(trained.Config):
     """All that one net and its measurement depend on.
 
     Positions are measured on `windows` windows of every layer, of the first `probe_images` of the
-    training images. Training takes `epochs`, or less where there is a `target_loss` (see
-    `train.fit`).
+    training images.
     """
 
     experiment: str = NAME
     size: int
-    train_images: int
-    test_images: int
     probe_images: int = 128
     windows: int = 1024
-    epochs: int
-    target_loss: float = 0.0
-    batch: int = 128
-    learning_rate: float = 3e-3
-    widths: tuple[int, ...] = (16, 32, 64)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preset:
+class Preset(trained.Preset):
     """How large a study is: everything but the variant and the seed."""
 
-    about: str
-    data: str
-    seeds: int
-    train_images: int
-    test_images: int
-    epochs: int
-    target_loss: float = 0.0
-    batch: int = 128
-    widths: tuple[int, ...] = (16, 32, 64)
     variants: tuple[str, ...] = tuple(VARIANTS)
 
 
@@ -266,22 +261,9 @@ def cells(
     chosen = PRESETS[configs.choose("preset", preset, PRESETS)]
     name = data_name or chosen.data
     size = data.known(name).size
-    pairs = configs.pairs(variants or chosen.variants, VARIANTS, seeds, chosen.seeds)
-    return [
-        Config(
-            data=name,
-            variant=variant,
-            seed=seed,
-            size=size,
-            train_images=chosen.train_images,
-            test_images=chosen.test_images,
-            epochs=chosen.epochs,
-            target_loss=chosen.target_loss,
-            batch=chosen.batch,
-            widths=chosen.widths,
-        )
-        for seed, variant in pairs
-    ]
+    return configs.cells(
+        Config, chosen, VARIANTS, data=name, seeds=seeds, variants=variants, size=size
+    )
 
 
 # ---- training and measuring ----
@@ -290,32 +272,14 @@ def cells(
 def work(config: Config) -> int:
     """How long a cell takes, in images passed through the net; training counts three times."""
     measured = len(shifts.exhaustive(2 ** len(config.widths))) * config.test_images
-    return 3 * config.epochs * (config.train_images // config.batch) * config.batch + measured
+    return trained.work(config) + measured
 
 
-def run(
-    config: Config, tick: Callable[[int, float | None], None]
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def run(config: Config, tick: trained.Tick) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Train and measure one net: arrays to store, and facts about them."""
-    split = data.split(
-        config.data,
-        size=config.size,
-        train=config.train_images,
-        test=config.test_images,
-        seed=config.seed,
-    )
+    split = trained.split(config, config.size)
     net = nets.Net(VARIANTS[config.variant], config.widths, split.classes)
-    params, losses = train.fit(
-        net,
-        split.train_images,
-        split.train_labels,
-        epochs=config.epochs,
-        batch=config.batch,
-        learning_rate=config.learning_rate,
-        seed=config.seed,
-        target=config.target_loss,
-        tick=lambda images, loss: tick(3 * images, loss),
-    )
+    params, losses = trained.fit(config, net, split.train_images, split.train_labels, tick)
     grid, probe = shifts.exhaustive(net.period), split.train_images[: config.probe_images]
     windows, pooled = features(net, params, probe, config.windows, config.seed)
     none = np.zeros((1, 2), np.int32)
@@ -384,8 +348,7 @@ def positions(cell: Cell) -> np.ndarray:
 
 def numbers(cell: Cell) -> dict[str, float]:
     """What a stored cell says, from its raw predictions and features."""
-    names = ("predictions", "labels", "train_predictions", "train_labels")
-    found = metrics.measure(*(cell.arrays[name] for name in names), top=cell.arrays["top"]).row()
+    found = trained.measured(cell).row()
     each = positions(cell)
     values = cell.arrays.get("values", np.full(len(each), np.nan))
     found |= {f"position_{layer + 1}": float(at) for layer, at in enumerate(each)}
@@ -415,9 +378,7 @@ def check(cell: Cell) -> list[str]:
         expected = dict(zip(ENDS, (low, high), strict=True))[cell.variant]
     if not (np.abs(pooled - expected) <= slack).all():
         broken.append("a pooled value is not that of its formula")
-    if not np.array_equal(arrays["logits"].argmax(-1), arrays["predictions"][0]):
-        broken.append("its unshifted answers are not the largest logits")
-    return broken
+    return broken + trained.unsound(arrays)
 
 
 # ---- the report ----
@@ -460,22 +421,20 @@ METHOD = (
 
 def section(found: Sequence[Cell]) -> Section:
     """What a study shows."""
-    rows, config = _rows(found), found[0].config
-    seeds = len({cell.seed for cell in found})
-    n = f"{config['test_images']} test images, {seeds} seed{'s' * (seeds != 1)}"
-    sheets = [Sheet("", "The numbers, from average to max", COLUMNS, rows)]
-    if learned := [row for row in rows if _is_learned(row.variant)]:
+    shown, config = _rows(found), found[0].config
+    n = f"{config['test_images']} test images, {counted(len({c.seed for c in found}), 'seed')}"
+    sheets = [Sheet("", "The numbers, from average to max", COLUMNS, shown)]
+    if learned := [row for row in shown if _is_learned(row.variant)]:
         title = "Learned values at the end of training"
         sheets.append(Sheet("learned", title, LEARNED, learned, unit="value; position in %"))
     return Section(
         question=QUESTION,
-        answer=_answer(rows, data.SOURCES[config["data"]].name, n),
-        pictures=[_paths(rows, n)],
+        answer=_answer(shown, data.SOURCES[config["data"]].name, n),
+        pictures=[_paths(shown, n)],
         sheets=sheets,
         size=f"{n}; up to {config['epochs']} epochs of {config['train_images']:,} training images. "
-        f"Mean ± standard deviation over seeds, and from {stats.FEWEST} seeds on a 95 % bootstrap "
-        "interval.",
-        claims=_claims(rows, found),
+        f"{SPREAD}",
+        claims=_claims(shown, found),
         method=METHOD,
     )
 
@@ -486,13 +445,8 @@ def _is_learned(variant: str) -> bool:
 
 def _rows(found: Sequence[Cell]) -> list[Row]:
     """From average to max."""
-    rows = []
-    for variant in dict.fromkeys(cell.variant for cell in found):
-        ours = sorted((c for c in found if c.variant == variant), key=lambda cell: cell.seed)
-        each = [numbers(cell) for cell in ours]
-        values = {key: np.array([row[key] for row in each]) for key in each[0]}
-        rows.append(Row(variant, VARIANTS[variant].title, values))
-    return sorted(rows, key=lambda row: row.values["position"].mean())
+    titles = {name: variant.title for name, variant in VARIANTS.items()}
+    return sorted(by_variant(found, titles, numbers), key=lambda row: row.values["position"].mean())
 
 
 def _answer(rows: Sequence[Row], name: str, n: str) -> str:

@@ -48,7 +48,7 @@ from experiments import data, shifts
 from experiments.config import UserError
 from experiments.periodic import best_whole, distance, low_pass, moved, normal, rolled
 from experiments.poolings import FAMILIES, POOLINGS
-from experiments.report import Claim, Column, Picture, Row, Section, Sheet
+from experiments.report import Claim, Column, Picture, Row, Section, Sheet, by_variant
 from experiments.store import Cell
 
 NAME = "equivariance"
@@ -149,20 +149,7 @@ def cells(
             f"The images of {name!r} have {size} pixels a side, but the preset {preset!r} takes "
             f"{chosen.size}: choose other data, or --preset smoke."
         )
-    return [
-        Config(
-            data=name,
-            variant=variant,
-            seed=seed,
-            size=chosen.size,
-            images=chosen.images,
-            strides=chosen.strides,
-            bands=chosen.bands,
-        )
-        for seed, variant in configs.pairs(
-            variants or chosen.variants, POOLINGS, seeds, chosen.seeds
-        )
-    ]
+    return configs.cells(Config, chosen, POOLINGS, data=name, seeds=seeds, variants=variants)
 
 
 # ---- the maps ----
@@ -569,13 +556,8 @@ def section(found: Sequence[Cell]) -> Section:
 
 
 def _rows(found: Sequence[Cell]) -> list[Row]:
-    rows = []
-    for variant in POOLINGS:
-        of = [metrics(cell) for cell in found if cell.variant == variant]
-        if of:
-            values = {key: np.array([each[key] for each in of]) for key in of[0]}
-            rows.append(Row(variant, POOLINGS[variant].title, values))
-    return sorted(rows, key=lambda row: row.values["error"].mean())
+    titles = {name: pooling.title for name, pooling in POOLINGS.items()}
+    return sorted(by_variant(found, titles, metrics), key=lambda row: row.values["error"].mean())
 
 
 def _answer(rows: Sequence[Row]) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 from experiments import store
-from experiments.config import UserError, choose
+from experiments.config import UserError, preset_of_all
 from experiments.report import Shown, Study, render, show, study_of
 
 
@@ -61,7 +61,7 @@ def report(
     Returns the names of the experiments whose report failed.
     """
     if preset:
-        choose("preset", preset, dict.fromkeys(p for e in experiments for p in e.PRESETS))
+        preset_of_all(preset, [experiment.PRESETS for experiment in experiments])
     entries, files = [], {}
     for experiment in experiments:
         entry, of = _entry(experiment, preset, data, root=root, out=out)

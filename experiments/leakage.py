@@ -21,16 +21,29 @@ Expected:
   location", 2020.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from experiments import config as configs
-from experiments import data, shifts, stats, train
-from experiments.nets import VARIANTS, Net, titles
-from experiments.report import Claim, Column, Picture, Row, Section, Sheet, spread, thin
+from experiments import data, shifts, stats, trained
+from experiments.nets import TITLES, VARIANTS, Net, titles
+from experiments.report import (
+    SPREAD,
+    Claim,
+    Column,
+    Picture,
+    Row,
+    Section,
+    Sheet,
+    by_variant,
+    counted,
+    spread,
+    thin,
+)
 from experiments.store import Cell
 
 NAME = "leakage"
@@ -44,33 +57,21 @@ Setting = tuple[str, int]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(configs.Config):
-    """All that the nets of one cell, one for each setting, and their measurement depend on.
-
-    Training takes `epochs`, or less where there is a `target_loss` (see `train.fit`).
-    """
+class Config(trained.Config):
+    """All that the nets of one cell, one for each setting, and their measurement depend on."""
 
     experiment: str = NAME
     canvas: int
-    train_images: int
-    test_images: int
-    epochs: int
     target_loss: float = 0.005
-    batch: int = 128
-    learning_rate: float = 3e-3
-    widths: tuple[int, ...]
     settings: tuple[Setting, ...] = (("CIRCULAR", 16), ("CIRCULAR", 13), ("SAME", 16))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preset:
+class Preset(trained.Preset):
     """How large a study is: everything but the variant and the seed."""
 
-    about: str
-    seeds: int
-    train_images: int
-    test_images: int
-    epochs: int
+    data: str = "digits"
+    target_loss: float = Config.target_loss
     widths: tuple[int, ...] = (8, 16, 32)
     variants: tuple[str, ...] = ("stride", "max", "avg", "maxblur3", "max_aps")
 
@@ -111,24 +112,12 @@ def cells(
 ) -> list[Config]:
     """The cells of a preset, all variants of one seed before the next seed."""
     chosen = PRESETS[configs.choose("preset", preset, PRESETS)]
-    name = data_name or "digits"
+    name = data_name or chosen.data
     # Room for both places: no setting moves a digit by more than 8 pixels from the centre.
     canvas = max(2 * data.known(name).size, 32)
-    return [
-        Config(
-            data=name,
-            variant=variant,
-            seed=seed,
-            canvas=canvas,
-            train_images=chosen.train_images,
-            test_images=chosen.test_images,
-            epochs=chosen.epochs,
-            widths=chosen.widths,
-        )
-        for seed, variant in configs.pairs(
-            variants or chosen.variants, VARIANTS, seeds, chosen.seeds
-        )
-    ]
+    return configs.cells(
+        Config, chosen, VARIANTS, data=name, seeds=seeds, variants=variants, canvas=canvas
+    )
 
 
 # ---- training and measuring ----
@@ -136,35 +125,22 @@ def cells(
 
 def work(config: Config) -> int:
     """How long a cell takes, in images passed through the nets; training counts three times."""
-    steps = 2 * config.train_images // config.batch
-    each = 3 * config.epochs * steps * config.batch + 2 * config.test_images
+    each = trained.work(config, 2 * config.train_images) + 2 * config.test_images
     return len(config.settings) * each
 
 
-def run(
-    config: Config, tick: Callable[[int, float | None], None]
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def run(config: Config, tick: trained.Tick) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Train and measure one net for each setting: logits [place, image, class], and losses."""
-    split = data.split(
-        config.data,
-        size=config.canvas,
-        train=config.train_images,
-        test=config.test_images,
-        seed=config.seed,
-    )
+    split = trained.split(config, config.canvas)
     arrays, facts = {"images": split.test_index.astype(np.int32)}, {}
     for padding, distance in config.settings:
         net = Net(VARIANTS[config.variant], config.widths, classes=2, padding=padding)
-        params, facts[name("losses", padding, distance)] = train.fit(
+        params, facts[name("losses", padding, distance)] = trained.fit(
+            config,
             net,
             np.concatenate(places(split.train_images, distance)),
             np.repeat(np.arange(2, dtype=np.int32), config.train_images),
-            epochs=config.epochs,
-            batch=config.batch,
-            learning_rate=config.learning_rate,
-            seed=config.seed,
-            target=config.target_loss,
-            tick=lambda images, loss: tick(3 * images, loss),
+            tick,
         )
         both = [shifts.logits(net, params, x) for x in places(split.test_images, distance)]
         arrays[name("logits", padding, distance)] = np.stack(both)
@@ -250,44 +226,40 @@ def section(cells: Sequence[Cell]) -> Section:
     """What a study shows: accuracy and failures for each setting."""
     config = cells[0].config
     settings = [(padding, distance) for padding, distance in config["settings"]]
-    rows = _rows(cells, settings)
-    seeds = len({cell.seed for cell in cells})
-    n = f"{config['test_images']} test images at both places, {seeds} seed{'s' * (seeds != 1)}"
+    shown = by_variant(cells, TITLES, partial(numbers, settings=settings))
+    seeds = counted(len({cell.seed for cell in cells}), "seed")
+    n = f"{config['test_images']} test images at both places, {seeds}"
     return Section(
         question=QUESTION,
-        answer=_answer(rows, settings),
-        pictures=[_picture(rows, settings, n)],
+        answer=_answer(shown, settings),
+        pictures=[_picture(shown, settings, n)],
         sheets=[
-            Sheet("", "How often the place is told", _accuracies(settings), rows),
+            Sheet("", "How often the place is told", _accuracies(settings), shown),
             Sheet(
                 "failures",
                 "Images whose place is not told right at both places",
                 _failures(settings, config["test_images"]),
-                rows,
+                shown,
                 unit="images",
                 on_terminal=False,
             ),
         ],
         size=f"{n}; up to {config['epochs']} epochs of {2 * config['train_images']:,} training "
         f"images of {config['canvas']}x{config['canvas']} pixels, widths "
-        f"{', '.join(map(str, config['widths']))}. Mean ± standard deviation over seeds, and "
-        f"from {stats.FEWEST} seeds on a 95 % bootstrap interval.",
+        f"{', '.join(map(str, config['widths']))}. {SPREAD}",
         claims=_claims(cells, settings),
         method=METHOD,
     )
 
 
-def _rows(cells: Sequence[Cell], settings: Sequence[Setting]) -> list[Row]:
-    rows = []
-    for variant in dict.fromkeys(cell.variant for cell in cells):
-        ours = sorted((c for c in cells if c.variant == variant), key=lambda cell: cell.seed)
-        values = {}
-        for setting in settings:
-            told = [right(cell.arrays[name("logits", *setting)]) for cell in ours]
-            values[name("accuracy", *setting)] = np.array([each.mean() for each in told])
-            values[name("failures", *setting)] = np.array([_failed(each) for each in told])
-        rows.append(Row(variant, VARIANTS[variant].title, values))
-    return sorted(rows, key=lambda row: list(VARIANTS).index(row.variant))
+def numbers(cell: Cell, settings: Sequence[Setting]) -> dict[str, float]:
+    """What a stored cell says: for each setting the share of right answers, and the failures."""
+    found = {}
+    for setting in settings:
+        told = right(cell.arrays[name("logits", *setting)])
+        found[name("accuracy", *setting)] = float(told.mean())
+        found[name("failures", *setting)] = _failed(told)
+    return found
 
 
 def _failed(told: np.ndarray) -> int:

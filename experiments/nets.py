@@ -85,9 +85,12 @@ VARIANTS = {
 }
 
 
+TITLES = {name: variant.title for name, variant in VARIANTS.items()}
+
+
 def titles(variants: Iterable[str]) -> str:
     """Each of them once, in words."""
-    return ", ".join(dict.fromkeys(VARIANTS[variant].title for variant in variants))
+    return ", ".join(dict.fromkeys(TITLES[variant] for variant in variants))
 
 
 class Net(nn.Module):

@@ -122,6 +122,36 @@ def thin(seeds: int) -> str:
     return "one dot for each seed" if few else "its 95 % bootstrap interval over seeds"
 
 
+SPREAD = (
+    f"Mean ± standard deviation over seeds, and from {FEWEST} seeds on a 95 % bootstrap interval."
+)
+"""What `spread` writes."""
+
+
+def counted(number: int, thing: str) -> str:
+    """1 seed, 3 seeds."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def of_variant(cells: Iterable[store.Cell], variant: str) -> list[store.Cell]:
+    """The cells of a variant, seed by seed."""
+    return sorted((c for c in cells if c.variant == variant), key=lambda cell: cell.seed)
+
+
+def by_variant(
+    cells: Sequence[store.Cell],
+    titles: Mapping[str, str],
+    numbers: Callable[[store.Cell], Mapping[str, float]],
+) -> list[Row]:
+    """One row for each variant that there is, in the order of the titles."""
+    found = []
+    for variant, title in titles.items():
+        if each := [numbers(cell) for cell in of_variant(cells, variant)]:
+            values = {key: np.array([row[key] for row in each]) for key in each[0]}
+            found.append(Row(variant, title, values))
+    return found
+
+
 class Inline(NamedTuple):
     """A picture inside a page: its bytes as text, and its size in pixels."""
 

@@ -128,12 +128,7 @@ def cells(
     """One cell for each pooling and seed; one seed draws the same features for all poolings."""
     chosen = PRESETS[configs.choose("preset", preset, PRESETS)]
     name = configs.choose("data", data_name or "bernoulli", ["bernoulli"])
-    return [
-        Config(data=name, variant=variant, seed=seed, elements=chosen.elements, sides=chosen.sides)
-        for seed, variant in configs.pairs(
-            variants or chosen.variants, VARIANTS, seeds, chosen.seeds
-        )
-    ]
+    return configs.cells(Config, chosen, VARIANTS, data=name, seeds=seeds, variants=variants)
 
 
 # ---- what is drawn ----

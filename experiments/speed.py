@@ -79,6 +79,7 @@ class Preset:
     about: str
     blocks: int
     seconds: float
+    seeds: int = 1
     variants: Sequence[str] = tuple(VARIANTS)
 
 
@@ -102,17 +103,10 @@ def cells(
     """One cell for each case and op. More seeds measure again."""
     chosen = PRESETS[configs.choose("preset", preset, PRESETS)]
     name = configs.choose("data", data_name or "random", ["random"])
-    return [
-        Config(
-            data=name,
-            variant=variant,
-            seed=seed,
-            one_example=preset == "smoke",
-            blocks=chosen.blocks,
-            seconds=chosen.seconds,
-        )
-        for seed, variant in configs.pairs(variants or chosen.variants, VARIANTS, seeds, usual=1)
-    ]
+    once = {"one_example": preset == "smoke"}
+    return configs.cells(
+        Config, chosen, VARIANTS, data=name, seeds=seeds, variants=variants, **once
+    )
 
 
 def _parts(variant: str) -> tuple[str, Case]:

@@ -20,7 +20,7 @@ Expected:
 - Exactly: p(t + 8) = p(t). `check` holds stored results to both.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,10 +28,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import config as configs
-from experiments import data, shifts, stats, train
+from experiments import data, shifts, stats, trained
 from experiments.data import glyphs
-from experiments.nets import VARIANTS, Net, titles
-from experiments.report import Claim, Column, Picture, Row, Section, Sheet, spread, thin
+from experiments.nets import TITLES, VARIANTS, Net, titles
+from experiments.report import (
+    SPREAD,
+    Claim,
+    Column,
+    Picture,
+    Row,
+    Section,
+    Sheet,
+    by_variant,
+    counted,
+    of_variant,
+    spread,
+    thin,
+)
 from experiments.store import Cell
 
 NAME = "stability"
@@ -43,38 +56,18 @@ ROUNDING = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(configs.Config):
-    """All that one net and its measurement depend on.
-
-    A pixel is made in so many `parts`. Training takes `epochs`, or less where there is a
-    `target_loss` (see `train.fit`).
-    """
+class Config(trained.Config):
+    """All that one net and its measurement depend on. A pixel is made in so many `parts`."""
 
     experiment: str = NAME
     size: int
-    train_images: int
-    test_images: int
-    epochs: int
-    target_loss: float = 0.0
-    batch: int = 128
-    learning_rate: float = 3e-3
-    widths: tuple[int, ...] = (16, 32, 64)
     parts: int = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preset:
+class Preset(trained.Preset):
     """How large a study is: everything but the variant and the seed."""
 
-    about: str
-    data: str
-    seeds: int
-    train_images: int
-    test_images: int
-    epochs: int
-    target_loss: float = 0.0
-    batch: int = 128
-    widths: tuple[int, ...] = (16, 32, 64)
     variants: tuple[str, ...] = ("stride", "max", "avg", "maxblur3", "max_aps")
 
 
@@ -121,23 +114,9 @@ def cells(
     chosen = PRESETS[configs.choose("preset", preset, PRESETS)]
     name = data_name or chosen.data
     size = data.known(name).size
-    return [
-        Config(
-            data=name,
-            variant=variant,
-            seed=seed,
-            size=size,
-            train_images=chosen.train_images,
-            test_images=chosen.test_images,
-            epochs=chosen.epochs,
-            target_loss=chosen.target_loss,
-            batch=chosen.batch,
-            widths=chosen.widths,
-        )
-        for seed, variant in configs.pairs(
-            variants or chosen.variants, VARIANTS, seeds, chosen.seeds
-        )
-    ]
+    return configs.cells(
+        Config, chosen, VARIANTS, data=name, seeds=seeds, variants=variants, size=size
+    )
 
 
 # ---- training and measuring ----
@@ -150,34 +129,14 @@ def pixels(widths: Sequence[int]) -> int:
 
 def work(config: Config) -> int:
     """How long a cell takes, in images passed through the net; training counts three times."""
-    steps = config.train_images // config.batch
-    measured = pixels(config.widths) * config.parts * config.test_images
-    return 3 * config.epochs * steps * config.batch + measured
+    return trained.work(config) + pixels(config.widths) * config.parts * config.test_images
 
 
-def run(
-    config: Config, tick: Callable[[int, float | None], None]
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def run(config: Config, tick: trained.Tick) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Train a net and slide its test images: probabilities and answers [pixel, part, image]."""
-    split = data.split(
-        config.data,
-        size=config.size,
-        train=config.train_images,
-        test=config.test_images,
-        seed=config.seed,
-    )
+    split = trained.split(config, config.size)
     net = Net(VARIANTS[config.variant], config.widths, split.classes)
-    params, losses = train.fit(
-        net,
-        split.train_images,
-        split.train_labels,
-        epochs=config.epochs,
-        batch=config.batch,
-        learning_rate=config.learning_rate,
-        seed=config.seed,
-        target=config.target_loss,
-        tick=lambda images, loss: tick(3 * images, loss),
-    )
+    params, losses = trained.fit(config, net, split.train_images, split.train_labels, tick)
     rolls = np.array([(0, right) for right in range(pixels(config.widths))], np.int32)
     found = [
         shifts.measure(
@@ -305,37 +264,21 @@ METHOD = (
 
 def section(cells: Sequence[Cell]) -> Section:
     """What a study shows: two traces for each variant, and how steady the probability is."""
-    rows = _rows(cells)
-    config, seeds = cells[0].config, len({cell.seed for cell in cells})
-    n = f"{config['test_images']} test images, {seeds} seed{'s' * (seeds != 1)}"
+    config, shown = cells[0].config, by_variant(cells, TITLES, numbers)
+    n = f"{config['test_images']} test images, {counted(len({c.seed for c in cells}), 'seed')}"
     return Section(
         question=QUESTION,
-        answer=_answer(rows, data.SOURCES[config["data"]].name),
-        pictures=[_traces(cells), _dots(rows, n)],
+        answer=_answer(shown, data.SOURCES[config["data"]].name),
+        pictures=[_traces(cells), _dots(shown, n)],
         sheets=[
-            Sheet("", "The probability of the true class", PROBABILITY, rows),
-            Sheet("flips", "How often the answer flips", FLIPS, rows, unit="a slide"),
+            Sheet("", "The probability of the true class", PROBABILITY, shown),
+            Sheet("flips", "How often the answer flips", FLIPS, shown, unit="a slide"),
         ],
         size=f"{n}; up to {config['epochs']} epochs of {config['train_images']:,} training images. "
-        f"Mean ± standard deviation over seeds, and from {stats.FEWEST} seeds on a 95 % bootstrap "
-        "interval.",
+        f"{SPREAD}",
         claims=_claims(cells),
         method=METHOD,
     )
-
-
-def _rows(cells: Sequence[Cell]) -> list[Row]:
-    rows = []
-    for variant in sorted({cell.variant for cell in cells}, key=list(VARIANTS).index):
-        each = [numbers(cell) for cell in _of(cells, variant)]
-        values = {key: np.array([row[key] for row in each]) for key in each[0]}
-        rows.append(Row(variant, VARIANTS[variant].title, values))
-    return rows
-
-
-def _of(cells: Sequence[Cell], variant: str) -> list[Cell]:
-    """The cells of a variant, seed by seed."""
-    return sorted((c for c in cells if c.variant == variant), key=lambda cell: cell.seed)
 
 
 def _answer(rows: Sequence[Row], name: str) -> str:
@@ -487,7 +430,10 @@ def _exact(cells: Sequence[Cell], step: int, expected: str, source: str) -> list
 
 def _steadier(cells: Sequence[Cell], base: str, ours: str, source: str) -> list[Claim]:
     """Whether one pixel changes the probability less, on every seed that has both variants."""
-    each = {name: {c.seed: numbers(c)["pixel"] for c in _of(cells, name)} for name in (base, ours)}
+    each = {
+        name: {c.seed: numbers(c)["pixel"] for c in of_variant(cells, name)}
+        for name in (base, ours)
+    }
     found = stats.difference(each[ours], each[base])
     if not found.n:
         return []

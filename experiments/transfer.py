@@ -41,9 +41,9 @@ import numpy as np
 from scipy.ndimage import map_coordinates
 
 from experiments import config as configs
-from experiments import data, nets, shifts, stats, train
+from experiments import data, nets, shifts, stats, train, trained
 from experiments.nets import Net
-from experiments.report import Claim, Column, Picture, Row, Section, Sheet
+from experiments.report import Claim, Column, Picture, Row, Section, Sheet, by_variant, counted
 from experiments.store import Cell
 
 NAME = "transfer"
@@ -77,7 +77,7 @@ LAYERS = ("image", "block 1", "block 2", "block 3", "global average")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(configs.Config):
+class Config(trained.Config):
     """All that one net and its measurement depend on.
 
     Pictures of `side` pixels lie on a canvas of `size` pixels, and are tested at every place that
@@ -89,32 +89,17 @@ class Config(configs.Config):
     size: int
     side: int = 16
     step: int = 2
-    train_images: int
-    test_images: int
     probe_images: int = 512
-    epochs: int
-    batch: int
-    learning_rate: float = 3e-3
-    widths: tuple[int, ...] = (16, 32, 64)
     rms: float = 1.0
     modes: int = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preset:
+class Preset(trained.Preset):
     """How large a study is: everything but the variant and the seed."""
 
-    about: str
-    data: str
-    seeds: int
     size: int
     step: int
-    train_images: int
-    test_images: int
-    epochs: int
-    batch: int
-    widths: tuple[int, ...]
-    variants: tuple[str, ...]
 
 
 def _all_kinds(*poolings: str) -> tuple[str, ...]:
@@ -176,23 +161,7 @@ def cells(
     chosen = PRESETS[configs.choose("preset", preset, PRESETS)]
     name = data_name or chosen.data
     data.known(name)
-    return [
-        Config(
-            data=name,
-            variant=variant,
-            seed=seed,
-            size=chosen.size,
-            step=chosen.step,
-            train_images=chosen.train_images,
-            test_images=chosen.test_images,
-            epochs=chosen.epochs,
-            batch=chosen.batch,
-            widths=chosen.widths,
-        )
-        for seed, variant in configs.pairs(
-            variants or chosen.variants, VARIANTS, seeds, chosen.seeds
-        )
-    ]
+    return configs.cells(Config, chosen, VARIANTS, data=name, seeds=seeds, variants=variants)
 
 
 def _parts(variant: str) -> tuple[nets.Variant, Kind]:
@@ -246,13 +215,7 @@ def shrunk(images: np.ndarray, by: int) -> np.ndarray:
 def _split(config: Config) -> data.Split:
     """The images, padded to a multiple of the side of a picture."""
     by = -(-data.known(config.data).size // config.side)
-    return data.split(
-        config.data,
-        size=by * config.side,
-        train=config.train_images,
-        test=config.test_images,
-        seed=config.seed,
-    )
+    return trained.split(config, by * config.side)
 
 
 def _bent(images: np.ndarray, config: Config) -> np.ndarray:
@@ -279,13 +242,10 @@ def _measured(config: Config) -> int:
 
 def work(config: Config) -> int:
     """How long a cell takes, in images passed through the net; training counts three times."""
-    trained = config.train_images // config.batch * config.batch
-    return 3 * config.epochs * trained + _measured(config) * config.test_images
+    return trained.work(config) + _measured(config) * config.test_images
 
 
-def run(
-    config: Config, tick: Callable[[int, float | None], None]
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def run(config: Config, tick: trained.Tick) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Train one net at one place, and measure it at all, and at deformed images.
 
     Beside what `shifts.measure` returns there are cosine distances [epochs + 1, layers, images]:
@@ -303,17 +263,7 @@ def run(
         apart.append([cosine_distance(a, np.roll(a, 1, 0)) for a in here])
         tick(2 * len(images), None)
 
-    params, losses = train.fit(
-        net,
-        seen,
-        split.train_labels,
-        epochs=config.epochs,
-        batch=config.batch,
-        learning_rate=config.learning_rate,
-        seed=config.seed,
-        tick=lambda images, loss: tick(3 * images, loss),
-        watch=watch,
-    )
+    params, losses = trained.fit(config, net, seen, split.train_labels, tick, watch=watch)
     grid = places(config.size, config.side, config.step)
     probe = slice(config.probe_images)
 
@@ -408,10 +358,7 @@ def check(cell: Cell) -> list[str]:
         return ["its places are not those of the grid"]
     if count := changed(cell).sum():
         broken.append(f"{count} images are called otherwise at places where they must not be")
-    if not np.isfinite(arrays["logits"]).all():
-        broken.append("its logits are not finite")
-    if not np.array_equal(arrays["logits"].argmax(-1), arrays["predictions"][0]):
-        broken.append("its answers at home are not the largest logits")
+    broken += trained.unsound(arrays, "answers at home")
     distances = np.stack([arrays["moved"], arrays["apart"]])
     if not ((distances > -ROUNDING) & (distances < 2 + ROUNDING)).all():
         broken.append("its distances are not those of angles")
@@ -473,47 +420,34 @@ METHOD = (
 )
 
 
-def _count(number: int, thing: str) -> str:
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
-
-
 def section(found: Sequence[Cell]) -> Section:
     """Maps of accuracy over places, and the effect of deformations layer by layer."""
-    rows, config = _rows(found), found[0].config
-    seeds = _count(len({cell.seed for cell in found}), "seed")
+    config = found[0].config
+    shown = by_variant(found, {name: _parts(name)[0].title for name in VARIANTS}, numbers)
+    seeds = counted(len({cell.seed for cell in found}), "seed")
     n = f"{seeds}, {config['test_images']} test images, {len(found[0].arrays['places'])} places"
     sheets = [
-        Sheet(kind, KINDS[kind].title, COLUMNS, of) for kind in KINDS if (of := _of(rows, kind))
+        Sheet(kind, KINDS[kind].title, COLUMNS, of) for kind in KINDS if (of := _of(shown, kind))
     ]
     sheets += [
         Sheet(f"stability-{kind}", f"Deformations. {KINDS[kind].title}", STABILITY, of, "")
         for kind in KINDS
-        if (of := _of(rows, kind))
+        if (of := _of(shown, kind))
     ]
     return Section(
         question=QUESTION,
-        answer=_answer(rows),
+        answer=_answer(shown),
         pictures=[_maps(found, n), *_lines(found, seeds)],
         sheets=sheets,
-        size=f"{n}; {_count(config['epochs'], 'epoch')} of {config['train_images']:,} training "
+        size=f"{n}; {counted(config['epochs'], 'epoch')} of {config['train_images']:,} training "
         f"images in batches of {config['batch']}. Mean ± standard deviation over seeds.",
-        claims=_claims(found, rows),
+        claims=_claims(found, shown),
         method=METHOD,
     )
 
 
-def _rows(found: Sequence[Cell]) -> list[Row]:
-    rows = []
-    for variant in VARIANTS:
-        of = [numbers(c) for c in sorted(found, key=lambda c: c.seed) if c.variant == variant]
-        if of:
-            values = {key: np.array([each[key] for each in of]) for key in of[0]}
-            rows.append(Row(variant, _parts(variant)[0].title, values))
-    return rows
-
-
-def _of(rows: Sequence[Row], kind: str) -> list[Row]:
-    return [row for row in rows if row.variant.endswith(f"@{kind}")]
+def _of(shown: Sequence[Row], kind: str) -> list[Row]:
+    return [row for row in shown if row.variant.endswith(f"@{kind}")]
 
 
 def _answer(rows: Sequence[Row]) -> str:

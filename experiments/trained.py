@@ -1,0 +1,125 @@
+"""What the experiments that train small nets share: their settings, one training, exact checks.
+
+An experiment adds the fields that it needs to `Config` and `Preset`, and measures what `fit` gives.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from experiments import config as configs
+from experiments import data, metrics, train
+from experiments.nets import Net
+from experiments.report import Claim
+from experiments.store import Cell
+
+Tick = Callable[[int, float | None], None]
+"""Called with the work done since the last call, and with the loss if it is known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(configs.Config):
+    """What every training depends on: `epochs`, or less with a `target_loss` (see `train.fit`)."""
+
+    train_images: int
+    test_images: int
+    epochs: int
+    target_loss: float = 0.0
+    batch: int = 128
+    learning_rate: float = 3e-3
+    widths: tuple[int, ...] = (16, 32, 64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """How large a study is: everything but the variant and the seed."""
+
+    about: str
+    data: str
+    seeds: int
+    train_images: int
+    test_images: int
+    epochs: int
+    target_loss: float = 0.0
+    batch: int = 128
+    widths: tuple[int, ...] = (16, 32, 64)
+    variants: tuple[str, ...]
+
+
+def split(config: Config, size: int) -> data.Split:
+    """The images of a cell, padded to this size."""
+    return data.split(
+        config.data,
+        size=size,
+        train=config.train_images,
+        test=config.test_images,
+        seed=config.seed,
+    )
+
+
+def work(config: Config, images: int = 0) -> int:
+    """How long training takes, in images passed through the net: each counts three times."""
+    images = images or config.train_images
+    return 3 * config.epochs * (images // config.batch) * config.batch
+
+
+def fit(
+    config: Config, net: Net, images: np.ndarray, labels: np.ndarray, tick: Tick, **how: Any
+) -> tuple[train.Params, list[float]]:
+    """Train a net as its cell says; `how` goes to `train.fit`."""
+    return train.fit(
+        net,
+        images,
+        labels,
+        epochs=config.epochs,
+        batch=config.batch,
+        learning_rate=config.learning_rate,
+        seed=config.seed,
+        target=config.target_loss,
+        tick=lambda images, loss: tick(3 * images, loss),
+        **how,
+    )
+
+
+def measured(cell: Cell) -> metrics.Metrics:
+    """All metrics of a stored cell, from its raw predictions."""
+    names = ("predictions", "labels", "train_predictions", "train_labels")
+    return metrics.measure(*(cell.arrays[name] for name in names), top=cell.arrays.get("top"))
+
+
+# ---- what is exact ----
+
+
+def moved(arrays: Mapping[str, np.ndarray], periods: np.ndarray, *, exact: bool) -> list[str]:
+    """What shifts change though they must not, as sentences: by `periods`, or any if `exact`."""
+    broken = []
+    if not np.array_equal(arrays["period_shifts"], periods):
+        broken.append("its test shifts are not all the multiples of the period")
+    changed = (arrays["period_predictions"] != arrays["predictions"][0]).sum()
+    if changed:
+        broken.append(f"{changed} answers change at shifts by multiples of the period")
+    changed = (arrays["predictions"] != arrays["predictions"][0]).sum()
+    if changed and exact:
+        broken.append(f"{changed} answers change with the shift, though none may")
+    return broken
+
+
+def unsound(arrays: Mapping[str, np.ndarray], answers: str = "unshifted answers") -> list[str]:
+    """What is wrong with the logits of the first predictions, as sentences."""
+    broken = []
+    if not np.isfinite(arrays["logits"]).all():
+        broken.append("its logits are not finite")
+    if not np.array_equal(arrays["logits"].argmax(-1), arrays["predictions"][0]):
+        broken.append(f"its {answers} are not the largest logits")
+    return broken
+
+
+def never(cells: Sequence[Cell], name: str, expected: str, source: str) -> list[Claim]:
+    """Whether the answers of that name are those of the unshifted images; nothing without cells."""
+    if not cells:
+        return []
+    changed = sum(int((c.arrays[name] != c.arrays["predictions"][0]).sum()) for c in cells)
+    asked = sum(c.arrays[name].size for c in cells)
+    return [Claim(expected, f"{changed:,} of {asked:,} answers changed.", changed == 0, source)]
