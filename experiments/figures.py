@@ -39,8 +39,6 @@ STYLE = {
     "text.color": INK,
     "xtick.color": INK,
     "ytick.color": INK,
-    "svg.fonttype": "path",
-    "svg.hashsalt": "jaxpool",  # the same picture, the same file
 }
 
 

@@ -290,7 +290,8 @@ def _images(figure: "Figure", *kinds: str) -> list[bytes]:
     for kind in kinds:
         content = io.BytesIO()
         metadata = {"Date": None} if kind == "svg" else {"Software": None}
-        figure.savefig(content, format=kind, dpi=200, metadata=metadata, facecolor="white")
+        with pyplot.rc_context({"svg.hashsalt": "jaxpool"}):
+            figure.savefig(content, format=kind, dpi=200, metadata=metadata, facecolor="white")
         contents.append(content.getvalue())
     pyplot.close(figure)
     return contents

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from experiments import __main__ as command_line
-from experiments import config, consistency, joint, shifts, store
+from experiments import config, consistency, figures, joint, report, shifts, store
 from experiments.report import Claim, Column, Row, Section, Sheet, percent
 from experiments.stamp import stamp
 
@@ -364,3 +364,10 @@ def test_the_browser_sees_faults(tmp_path):
     ((page,), errors) = browse(faults, tmp_path, widths=(390,))
     assert page["scroll"] > 600 and page["images"] == [0]
     assert "lost is not defined" in errors
+
+
+def test_the_same_picture_is_the_same_file():
+    def images():
+        return report._images(figures.dots({"max": {"plain": np.arange(3.0)}}, "x"), "png", "svg")
+
+    assert images() == images()
