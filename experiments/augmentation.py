@@ -1,7 +1,7 @@
 """Is augmentation worth more than architecture?
 
 Command:  python -m experiments run augmentation --preset quick
-Time:     about 15 minutes on 2 cores (48 nets)
+Time:     about 15 minutes on 2 cores (60 nets)
 Result:   accuracy and consistency at shifts of every pooling, with circular and with zero borders,
           trained with and without random shifts; the share of the variance that each explains
 
@@ -27,7 +27,7 @@ Expected:
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
 from typing import Any
@@ -48,7 +48,10 @@ from experiments.report import (
     Section,
     Sheet,
     by_variant,
+    changes,
     counted,
+    differences,
+    interval,
     of_variant,
     spread,
     thin,
@@ -140,13 +143,13 @@ PRESETS = {
         variants=design(["avg"], ["zero"]),
     ),
     "quick": Preset(
-        about="about 15 minutes on 2 cores: 4 poolings, 3 seeds",
+        about="about 15 minutes on 2 cores: 5 poolings, 3 seeds",
         data="mnist5k",
         seeds=3,
         train_images=4000,
         test_images=128,
         epochs=6,
-        variants=design(["stride", "max", "avg", "maxblur3"]),
+        variants=design(["stride", "max", "avg", "maxblur3", "max_aps"]),
     ),
     "full": Preset(
         about="hours on 2 cores: 7 poolings, 10 seeds, trained to the same loss, all shifts",
@@ -347,10 +350,6 @@ def _share(values: np.ndarray) -> str:
     return f"{share:.1f}" + ("" if np.isnan(low) else f" [{low:.1f}, {high:.1f}]")
 
 
-def _p(values: np.ndarray) -> str:
-    return "too few seeds" if np.isnan(values[0]) else f"{values[0]:.2g}"
-
-
 COLUMNS = [
     Column(key, title, meaning, show=spread(100))
     for key, title, meaning in (
@@ -370,11 +369,10 @@ SHARES = [
     Column(key, title, f"Eta squared: the share of the variance of the {title}.", show=_share)
     for key, title in OUTCOMES.items()
 ]
-GAINS = [
-    Column("shifted_accuracy", "at shifts", "More accuracy at shifts.", show=spread(100)),
-    Column("reference", "consistency", "More reference consistency.", show=spread(100)),
-    Column("p", "p", "Of consistency: sign flips, corrected by Holm's method.", show=_p),
-]
+CHANGES = changes(
+    ("shifted_accuracy", "at shifts", "Difference of the accuracy at shifts."),
+    ("reference", "consistency", "Difference of the reference consistency."),
+)
 
 METHOD = (
     "Each net has three blocks of convolution 3x3, ReLU and a reduction by 2, then a global "
@@ -383,7 +381,9 @@ METHOD = (
     "With circular borders a shift rolls the image, and the 64 shifts measured stand for all. With "
     "zero borders black comes in, and what leaves is lost; the shifts are a grid, on which (0, 0) "
     "is included. So the two borders are not measured at the same shifts, and what separates them "
-    "is due to that, too.",
+    "is due to that, too. What zero borders change is therefore computed from the shifts that both "
+    "have in common: these are small, and where the margin of an image is black, a roll and a "
+    "shift into black make the same image of it.",
     "Eta squared is the share of the variance over all nets that the means of a factor explain. An "
     "architecture is a pooling with a border; it has more levels than augmentation, which is in "
     "its favour. The choice of the levels decides, too: a range of worse poolings explains more.",
@@ -405,16 +405,20 @@ def section(found: Sequence[Cell]) -> Section:
     if explained:
         title = "The share of the variance that each factor explains"
         sheets.append(Sheet("variance", title, SHARES, _share_rows(explained)))
-    if gains := _gains(found):
-        title = "What shifts in training add, by architecture"
-        sheets.append(Sheet("gains", title, GAINS, gains, unit="percentage points"))
+    compared = {
+        "gains": ("What shifts in training add, by architecture", _gains(found)),
+        "borders": ("What zero borders change, at the same shifts", lost := _losses(found)),
+    }
+    for name, (title, rows) in compared.items():
+        if rows:
+            sheets.append(Sheet(name, title, CHANGES, rows, unit="percentage points"))
     return Section(
         question=QUESTION,
-        answer=_answer(explained, shown, data.SOURCES[config["data"]].name, n),
+        answer=_answer(explained, lost, shown, data.SOURCES[config["data"]].name, n),
         pictures=[_bars(shown, n), _profiles(found, n), *_maps(found, n)],
         sheets=sheets,
-        size=f"{n}; up to {config['epochs']} epochs of {config['train_images']:,} training images, "
-        f"shifted by up to {config['near']} pixels or not. {SPREAD}",
+        size=f"{n}; {trained.size(config)}; shifted by up to {config['near']} pixels or not. "
+        f"{SPREAD}",
         claims=_claims(found, explained),
         method=METHOD,
     )
@@ -445,36 +449,58 @@ def _share_rows(explained: dict[str, dict[str, stats.Share]]) -> list[Row]:
 
 
 def _gains(found: Sequence[Cell]) -> list[Row]:
-    """Shifted minus plain of each architecture, over the seeds that have both."""
-    each = {
-        ARMS[name]: {c.seed: numbers(c) for c in of_variant(found, name)} for name in _names(found)
+    """What shifts in training add to each architecture."""
+    each = _each(found, numbers)
+    pairs = {
+        arm.name: (arm.architecture, each[arm], each[plain])
+        for arm in each
+        if arm.shifted and (plain := replace(arm, training="plain")) in each
     }
-    gained, p = {}, {}
-    for arm, shifted in each.items():
-        plain = each.get(Arm(arm.pooling, arm.border, "plain"), {})
-        seeds = [seed for seed in shifted if seed in plain]
-        if arm.shifted and seeds:
-            gained[arm] = {
-                key: np.array([shifted[seed][key] - plain[seed][key] for seed in seeds])
-                for key in ("shifted_accuracy", "reference")
-            }
-            many = len(seeds) >= stats.FEWEST
-            p[arm.name] = stats.sign_flip(gained[arm]["reference"]) if many else None
-    adjusted = stats.holm(p)
-    return [
-        Row(arm.name, arm.architecture, values | {"p": _repeated(adjusted[arm.name], values)})
-        for arm, values in gained.items()
-    ]
+    return differences(pairs, ("shifted_accuracy", "reference"))
 
 
-def _repeated(p: float | None, values: dict[str, np.ndarray]) -> np.ndarray:
-    return np.full(len(values["reference"]), np.nan if p is None else p)
+def _losses(found: Sequence[Cell]) -> list[Row]:
+    """What zero borders take, at the shifts that nets of both borders are measured at."""
+    if len({ARMS[cell.variant].border for cell in found}) < len(BORDERS):
+        return []
+    shared = set.intersection(*({*map(tuple, around(cell))} for cell in found)) - {(0, 0)}
+
+    def measured(cell: Cell) -> dict[str, float]:
+        at = [tuple(shift) in shared for shift in around(cell)]
+        predictions = cell.arrays["predictions"]
+        right = predictions[at] == cell.arrays["labels"]
+        return {
+            "reference": float(metrics.agreement(predictions)[at].mean()),
+            "shifted_accuracy": float(right.mean()),
+        }
+
+    each = _each(found, measured)
+    pairs = {
+        arm.name: (f"{VARIANTS[arm.pooling].title}, {arm.training}", each[arm], each[rolled])
+        for arm in each
+        if arm.border == "zero" and (rolled := replace(arm, border="circular")) in each
+    }
+    return differences(pairs, ("shifted_accuracy", "reference")) if shared else []
+
+
+def _each(
+    found: Sequence[Cell], numbers: Callable[[Cell], dict[str, float]]
+) -> dict[Arm, dict[int, dict[str, float]]]:
+    """What the seeds of every combination say."""
+    return {
+        ARMS[name]: {cell.seed: numbers(cell) for cell in of_variant(found, name)}
+        for name in _names(found)
+    }
 
 
 def _answer(
-    explained: dict[str, dict[str, stats.Share]], rows: Sequence[Row], name: str, n: str
+    explained: dict[str, dict[str, stats.Share]],
+    lost: Sequence[Row],
+    rows: Sequence[Row],
+    name: str,
+    n: str,
 ) -> str:
-    """Two sentences, from the numbers: what explains more."""
+    """Sentences, from the numbers: what explains more, and what zero borders take."""
     if not explained:
         return (
             "The cells do not make a factorial design: at least two architectures must be there, "
@@ -483,10 +509,10 @@ def _answer(
     keys = ("shifted_accuracy", "reference")
     parts = []
     for key in keys:
-        ours, theirs = (100 * explained[key][factor].share for factor in MAIN[:2])
+        ours, theirs = (_part(explained[key][factor]) for factor in MAIN[:2])
         parts.append(
-            f"of the variance of {OUTCOMES[key]} augmentation explains {ours:.0f} % and the "
-            f"architecture {theirs:.0f} %"
+            f"of the variance of {OUTCOMES[key]} augmentation explains {ours} and the "
+            f"architecture {theirs}"
         )
     accuracy, consistency = (_more(explained[key]) for key in keys)
     verdict = (
@@ -497,8 +523,23 @@ def _answer(
     trained = [100 * row.values["train_accuracy"].mean() for row in rows]
     return (
         f"On {name}, {'; '.join(parts)} ({n}). So {verdict}, of nets that are right on "
-        f"{min(trained):.0f} to {max(trained):.0f} % of their training images."
+        f"{min(trained):.0f} to {max(trained):.0f} % of their training images.{_taken(lost)}"
     )
+
+
+def _part(share: stats.Share) -> str:
+    ends = [f"{100 * end:.0f}" for end in share.interval or ()]
+    return f"{100 * share.share:.0f} %" + (f" [{', '.join(ends)}]" if ends else "")
+
+
+def _taken(lost: Sequence[Row]) -> str:
+    """A sentence on what zero borders change in nets that were trained without shifts."""
+    plain = [row for row in lost if not ARMS[row.variant].shifted]
+    changes = ", ".join(
+        f"{interval(row.values['reference'])} with {VARIANTS[ARMS[row.variant].pooling].title}"
+        for row in plain
+    )
+    return f" Zero borders change consistency at the same shifts by {changes} points." * bool(plain)
 
 
 def _more(explained: dict[str, stats.Share]) -> str:

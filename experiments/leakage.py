@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from experiments import config as configs
-from experiments import data, shifts, stats, trained
+from experiments import data, shifts, trained
 from experiments.nets import TITLES, VARIANTS, Net, titles
 from experiments.report import (
     SPREAD,
@@ -284,16 +284,10 @@ def _failures(settings: Sequence[Setting], images: int) -> list[Column]:
             name("failures", *setting),
             in_words(*setting),
             "Failures of all images of all seeds, and the 95 % interval of their share.",
-            show=lambda values: _counted(int(values.sum()), images * len(values)),
+            show=lambda values: trained.failures(int(values.sum()), images * len(values)),
         )
         for setting in settings
     ]
-
-
-def _counted(k: int, n: int) -> str:
-    """3 of 768 (0.1 to 1.1 %)."""
-    low, high = stats.clopper_pearson(k, n)
-    return f"{k:,} of {n:,} ({100 * low:.1f} to {100 * high:.1f} %)"
 
 
 def _answer(rows: Sequence[Row], settings: Sequence[Setting]) -> str:
@@ -384,7 +378,8 @@ def _all(cells: Sequence[Cell], setting: Setting, expected: str, source: str) ->
     return [
         Claim(
             f"{in_words(*setting).capitalize()}: {expected}",
-            f"failures: {_counted(failed, images)}; the least is {least}, seed {worst.seed}.",
+            f"failures: {trained.failures(failed, images)}; the least is {least}, "
+            f"seed {worst.seed}.",
             failed == 0,
             source,
         )

@@ -23,7 +23,7 @@ from rich.table import Table
 from experiments import store
 from experiments.config import Config, UserError, study
 from experiments.data import flag
-from experiments.stats import FEWEST, summary
+from experiments.stats import FEWEST, holm, sign_flip, summary
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -150,6 +150,64 @@ def by_variant(
             values = {key: np.array([row[key] for row in each]) for key in each[0]}
             found.append(Row(variant, title, values))
     return found
+
+
+Numbers = Mapping[int, Mapping[str, float]]
+"""What each seed of a variant says."""
+
+
+def differences(
+    pairs: Mapping[str, tuple[str, Numbers, Numbers]], keys: Sequence[str]
+) -> list[Row]:
+    """One row for each pair (title, ours, base): ours minus base, seed by seed.
+
+    A seed that the base lacks is NaN. `p_` and a key is the p of its sign flips, corrected by
+    Holm's method over all rows; NaN where there are too few seeds.
+    """
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for name, (_, ours, base) in pairs.items():
+        unknown = dict.fromkeys(keys, np.nan)
+        found[name] = {
+            key: np.array([ours[s][key] - base.get(s, unknown)[key] for s in sorted(ours)])
+            for key in keys
+        }
+    for key in keys:
+        adjusted = holm({name: _chance(values[key]) for name, values in found.items()})
+        for name, p in adjusted.items():
+            values = found[name]
+            values[f"p_{key}"] = np.full(len(values[key]), np.nan if p is None else p)
+    return [Row(name, pairs[name][0], values) for name, values in found.items()]
+
+
+def _chance(differences: np.ndarray) -> float | None:
+    """The p of the sign flips; None with too few seeds."""
+    known = differences[np.isfinite(differences)]
+    return sign_flip(known) if len(known) >= FEWEST else None
+
+
+def chance(p: np.ndarray) -> str:
+    """How to write the p of `differences`."""
+    return "too few seeds" if np.isnan(p[0]) else f"{p[0]:.2g}"
+
+
+def changes(*columns: tuple[str, str, str]) -> tuple[Column, ...]:
+    """The columns (key, title, meaning) of `differences`, each with its p beside it."""
+    sign_flips = "Of this difference: sign flips, corrected by Holm's method over all rows."
+    return tuple(
+        column
+        for key, title, meaning in columns
+        for column in (
+            Column(key, title, meaning, show=spread(100)),
+            Column(f"p_{key}", f"p of {title}", sign_flips, show=chance),
+        )
+    )
+
+
+def interval(values: np.ndarray, scale: float = 100, digits: int = 1) -> str:
+    """A mean for a sentence, with its sign, and its interval if there are seeds enough."""
+    found = summary(scale * values)
+    ends = [f"{end:+.{digits}f}" for end in found.interval or ()]
+    return f"{found.mean:+.{digits}f}" + (f" [{', '.join(ends)}]" if ends else "")
 
 
 class Inline(NamedTuple):
@@ -292,9 +350,18 @@ def _images(figure: "Figure", *kinds: str) -> list[bytes]:
         metadata = {"Date": None} if kind == "svg" else {"Software": None}
         with pyplot.rc_context({"svg.hashsalt": "jaxpool"}):
             figure.savefig(content, format=kind, dpi=200, metadata=metadata, facecolor="white")
-        contents.append(content.getvalue())
+        contents.append(_small(content) if kind == "png" else content.getvalue())
     pyplot.close(figure)
     return contents
+
+
+def _small(png: io.BytesIO) -> bytes:
+    """The same picture with a palette of 256 colours: a third of the size."""
+    from PIL import Image
+
+    smaller = io.BytesIO()
+    Image.open(png).convert("RGB").quantize(256).save(smaller, format="png", optimize=True)
+    return smaller.getvalue()
 
 
 def _inline(png: bytes) -> Inline:

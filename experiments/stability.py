@@ -274,8 +274,7 @@ def section(cells: Sequence[Cell]) -> Section:
             Sheet("", "The probability of the true class", PROBABILITY, shown),
             Sheet("flips", "How often the answer flips", FLIPS, shown, unit="a slide"),
         ],
-        size=f"{n}; up to {config['epochs']} epochs of {config['train_images']:,} training images. "
-        f"{SPREAD}",
+        size=f"{n}; {trained.size(config)}. {SPREAD}",
         claims=_claims(cells),
         method=METHOD,
     )

@@ -46,7 +46,7 @@ def start(net: nn.Module, seed: int, shape: tuple[int, ...]) -> State:
     return State(params, ADAM.init(params), key)
 
 
-@partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
+@partial(jax.jit, static_argnums=(0, 1), static_argnames="pool_rate", donate_argnums=2)
 def step(
     net: nn.Module,
     change: Change | None,
@@ -55,6 +55,8 @@ def step(
     labels: jax.Array,
     batch: jax.Array,
     rate: jax.Array,
+    *,
+    pool_rate: float = 1.0,
 ) -> tuple[State, jax.Array]:
     """One step on the images named by `batch`; the old state is overwritten."""
     key, drawn, moved = jax.random.split(state.key, 3)
@@ -66,7 +68,12 @@ def step(
 
     value, gradient = jax.value_and_grad(loss)(state.params)
     updates, moments = ADAM.update(gradient, state.moments, state.params)
-    updates = jax.tree.map(lambda update: -rate * update, updates)
+    weights = {name for name in state.params["params"] if name.startswith(("Conv_", "Dense_"))}
+
+    def scaled(path: tuple[Any, ...], update: jax.Array) -> jax.Array:
+        return -rate * (update if path[1].key in weights else pool_rate * update)
+
+    updates = jax.tree_util.tree_map_with_path(scaled, updates)
     return State(optax.apply_updates(state.params, updates), moments, key), value
 
 
@@ -97,6 +104,7 @@ def fit(
     seed: int,
     tick: Callable[[int, float | None], None],
     target: float = 0.0,
+    pool_rate: float = 1.0,
     change: Change | None = None,
     watch: Callable[[int, Params], None] = lambda epochs, params: None,
 ) -> tuple[Params, list[float]]:
@@ -110,6 +118,7 @@ def fit(
       tick: called after every step with the number of images seen and, now and then, the loss.
       target: where it is not 0, the rate stays constant until an epoch's mean loss is as low, or
         only `DOWN` epochs are left; then come `DOWN` epochs along a cosine, and training is over.
+      pool_rate: how many times as fast the parameters of poolings learn.
       change: changes the images of every step at random.
       watch: called before the first epoch and after each, with their number and the parameters,
         which the next step overwrites.
@@ -132,7 +141,9 @@ def fit(
         for at, chosen in enumerate(epoch):
             gone = max(0.0, (number + at / len(epoch) - (end - down)) / down)
             rate = np.float32(learning_rate * (1 + np.cos(np.pi * gone)) / 2)
-            state, loss = step(net, change, state, images, labels, chosen, rate)
+            state, loss = step(
+                net, change, state, images, labels, chosen, rate, pool_rate=pool_rate
+            )
             losses.append(loss)
             # Reading a loss waits for it, so not at every step.
             tick(batch, float(loss) if at % 4 == 0 else None)

@@ -11,6 +11,7 @@ from experiments import augmentation, shifts, store
 from experiments.__main__ import main
 from experiments.augmentation import ARMS, Arm
 from experiments.config import UserError
+from experiments.report import chance
 
 
 def command(monkeypatch, *words):
@@ -109,6 +110,16 @@ def test_what_explains_the_variance():
     assert augmentation.table([fabricated("max-zero-plain")], "reference") is None
 
 
+def test_what_zero_borders_take_is_seen_at_the_same_shifts():
+    zero = fabricated("max-zero-plain")
+    far = np.abs(zero.arrays["shifts"]).max(1) > 1
+    zero.arrays["predictions"][far] = 9  # where circular borders are not measured
+    circular = fabricated("max-circular-plain", wrong=1)
+    (row,) = augmentation._losses([zero, circular])
+    assert row.values["reference"] == row.values["shifted_accuracy"] == pytest.approx([0.25])
+    assert augmentation._losses([zero]) == augmentation._losses([circular]) == []
+
+
 def test_check_sees_damage():
     plain, adaptive = (
         fabricated("max-circular-plain"),
@@ -139,12 +150,18 @@ def test_a_report_judges_what_is_stored(narrow):
     found = all_cells(6, {"plain": 2, "shifted": 0})
     section = augmentation.section(found)
     assert "So augmentation explains more of both, of nets" in section.answer
-    variance, gains = section.sheets[1:]
+    variance, gains, borders = section.sheets[1:]
     (row,) = [row for row in variance.rows if row.title == "augmentation"]
     assert augmentation._share(row.values["reference"]).startswith("97.1 [97.1, ")
     assert len(gains.rows) == 4
     assert gains.rows[0].values["reference"][0] == pytest.approx(3 / 8)
-    assert augmentation._p(gains.rows[0].values["p"]) == "0.12"  # 4 tests at 2^-5
+    assert chance(gains.rows[0].values["p_reference"]) == "0.12"  # 4 tests at 2^-5
+    # Shifts by 0 and -1 are common to both borders.
+    assert [row.title for row in borders.rows][:2] == ["max, plain", "max, shifted"]
+    assert not borders.rows[0].values["reference"].any()
+    assert "Zero borders change consistency at the same shifts by +0.0 [+0.0, +0.0] with max, " in (
+        section.answer
+    )
     held = [claim.holds for claim in section.claims]
     assert held == [True, True, False, True]  # shifts beyond the trained ones change nothing here
     for picture in section.pictures:
@@ -152,7 +169,7 @@ def test_a_report_judges_what_is_stored(narrow):
         figure.canvas.draw()
         plt.close(figure)
     few = augmentation.section(all_cells(1, {"plain": 0, "shifted": 2}))
-    assert augmentation._p(few.sheets[2].rows[0].values["p"]) == "too few seeds"
+    assert chance(few.sheets[2].rows[0].values["p_reference"]) == "too few seeds"
 
 
 def test_shifts_must_leave_something():

@@ -32,7 +32,7 @@ from experiments import (
 from experiments.__main__ import main
 from experiments.config import UserError, canonical, choose, digest, study
 from experiments.nets import VARIANTS, Net
-from experiments.report import Shown, percent, render, study_of
+from experiments.report import Shown, chance, differences, interval, percent, render, study_of
 
 ROOT = Path(__file__).parent.parent
 CONFIG = consistency.cells("smoke")[0]
@@ -603,6 +603,75 @@ def test_check_names_the_cell_that_breaks_a_statement(
     with pytest.raises(SystemExit):
         main()
     assert "answers change with the shift, though none may" in capfd.readouterr().err
+
+
+def answered(variant: str, seed: int, right: int, moved: int) -> store.Cell:
+    """A cell of eight images: so many are right, and so many are called otherwise when shifted."""
+    config = replace(consistency.cells("smoke")[0], variant=variant, seed=seed)
+    grid, periods = consistency._protocol(config)
+    labels = np.arange(8, dtype=np.uint8)
+    predictions = np.tile(np.where(labels < right, labels, 9).astype(np.uint8), (len(grid), 1))
+    arrays = {
+        "shifts": grid,
+        "logits": np.eye(10, dtype=np.float32)[predictions[0]],
+        "top": np.ones((len(grid), 8), np.float32),
+        "period_shifts": periods,
+        "period_predictions": np.tile(predictions[0], (len(periods), 1)),
+        "labels": labels,
+        "train_predictions": labels,
+        "train_labels": labels,
+    }
+    predictions[1:, :moved] = 8
+    return store.Cell(Path(variant), vars(config), {}, arrays | {"predictions": predictions})
+
+
+def test_the_most_consistent_at_no_cost_is_named_once_there_are_seeds_enough():
+    def section(seeds: int, of_blur: tuple[int, int]):
+        kinds = {"max": (6, 4), "avg": (4, 0), "maxblur3": of_blur}
+        found = [answered(name, seed, *kinds[name]) for name in kinds for seed in range(seeds)]
+        return consistency.section(found)
+
+    few, many, worse = section(5, (7, 2)), section(6, (7, 2)), section(6, (5, 2))
+    assert "max-blur 3 pooling: +24.6 [+24.6, +24.6] points of consistency and +12.5" in many.answer
+    assert "Nothing is more consistent than max" in worse.answer
+    compared = many.sheets[1]
+    assert [row.variant for row in compared.rows] == ["avg", "maxblur3"]
+    assert compared.rows[0].values["accuracy"] == pytest.approx(np.full(6, -0.25))
+    assert compared.rows[0].values["p_accuracy"][0] == 2 * 2**-5  # of two tests
+    assert len(few.sheets) == 1 and "most accurate is max-blur 3 pooling: 88 %" in few.answer
+
+
+def test_differences_know_what_the_base_lacks():
+    ours, base = {seed: {"x": 1.0 + seed} for seed in range(7)}, {0: {"x": 0.0}, 2: {"x": 5.0}}
+    (row,) = differences({"a": ("A", ours, base)}, ["x"])
+    np.testing.assert_array_equal(row.values["x"][:3], [1, np.nan, -2])
+    assert chance(row.values["p_x"]) == "too few seeds"  # two of them
+    assert interval(row.values["x"], scale=1) == "-0.5"
+
+
+@pytest.mark.usefixtures("usual_promotion")
+@pytest.mark.parametrize("pool_rate", [1.0, 10.0])
+def test_poolings_learn_at_a_rate_of_their_own(pool_rate):
+    net = Net(VARIANTS["gem"], (2,), 2)
+    images = np.random.default_rng(0).random((4, 4, 4, 1), np.float32)
+    labels = np.array([0, 1, 0, 1])
+    before = train.start(net, 0, (4, 4, 1)).params["params"]
+    after, _ = train.fit(
+        net,
+        images,
+        labels,
+        epochs=1,
+        batch=4,
+        learning_rate=0.01,
+        seed=0,
+        tick=lambda *_: None,
+        pool_rate=pool_rate,
+    )
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), after["params"], before)
+    # The first step of Adam is the rate, whatever the gradient is.
+    assert moved["Dense_0"]["bias"] == pytest.approx(0.01, rel=1e-2)
+    (pool,) = jax.tree.leaves(moved["GeMPool_0"])
+    assert pool == pytest.approx(0.01 * pool_rate, rel=1e-2)
 
 
 # --- speed ---
