@@ -375,9 +375,7 @@ CHANGES = changes(
 )
 
 METHOD = (
-    "Each net has three blocks of convolution 3x3, ReLU and a reduction by 2, then a global "
-    "average and one dense layer. The nets of one seed start from the same parameters and see the "
-    "same images in the same order; with augmentation, each image is shifted anew in every step.",
+    f"{trained.NETS} With augmentation, each image is shifted anew in every step.",
     "With circular borders a shift rolls the image, and the 64 shifts measured stand for all. With "
     "zero borders black comes in, and what leaves is lost; the shifts are a grid, on which (0, 0) "
     "is included. So the two borders are not measured at the same shifts, and what separates them "

@@ -238,9 +238,7 @@ COLUMNS = (
 )
 
 METHOD = (
-    "Each net has three blocks of convolution 3x3, ReLU and a reduction by 2, then a global "
-    "average and one dense layer. The nets of one seed start from the same parameters and see the "
-    "same images in the same order; they differ in nothing but the reduction. Seeds differ in the "
+    f"{trained.NETS} They differ in nothing but the reduction. Seeds differ in the "
     "split into training and test images, too. All borders are circular.",
     "A shift rolls the image: what leaves on one side comes back on the other. The answer of such "
     "a net depends on a shift only modulo 8 pixels, so the 64 shifts that were measured stand for "

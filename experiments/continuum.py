@@ -409,10 +409,7 @@ LEARNED = [
 ]
 
 METHOD = (
-    "Each net has three blocks of convolution 3x3, ReLU and a pooling of 2x2, then a global "
-    "average and one dense layer. The nets of one seed start from the same parameters and see the "
-    "same images in the same order. All borders are circular, and the 64 shifts measured stand for "
-    "all.",
+    f"{trained.NETS} All borders are circular, and the 64 shifts measured stand for all.",
     "A position is measured on windows of features of the trained net: the sum of pooled minus "
     "average over the sum of max minus average, for each layer, then the mean of the layers. A net "
     "may scale its features and so move along a family whose parameter is a temperature.",

@@ -56,7 +56,7 @@ def report(
     root: Path,
     out: Path,
 ) -> list[str]:
-    """Write the page of all experiments, and beside it the files of each.
+    """Write the page of all experiments, its answers as text, and beside it the files of each.
 
     Returns the names of the experiments whose report failed.
     """
@@ -70,8 +70,9 @@ def report(
         print(f"{entry.name}: {entry.said}\n", file=sys.stderr if entry.failed else sys.stdout)
     if not any(entry.shown or entry.failed for entry in entries):
         raise UserError(f"There is nothing to show in {root}. {entries[0].why}")
-    page = out / "report.html"
+    page, text = out / "report.html", out / "report.md"
     files[page] = render("joint.html.j2", entries=entries)
+    files[text] = render("joint.md.j2", entries=entries)
     for path, content in files.items():
         store.write(path, content)
     print(f"  {page}, and beside it the page, tables and pictures of each experiment")

@@ -49,9 +49,9 @@ class Fixed(nn.Module):
         return POOLINGS[self.pooling].pool(x, 2, 2, self.padding)
 
 
-def fixed(name: str, title: str, *, exact: bool = False) -> Variant:
+def fixed(name: str, *, exact: bool = False) -> Variant:
     """A row of `POOLINGS`."""
-    return Variant(title, partial(Fixed, name), exact=exact)
+    return Variant(POOLINGS[name].title, partial(Fixed, name), exact=exact)
 
 
 def learned(
@@ -63,25 +63,25 @@ def learned(
 
 VARIANTS = {
     "stride": Variant("strided convolution"),
-    "max": fixed("max", "max"),
-    "max_wide": fixed("max_wide", "max 3x3"),
-    "avg": fixed("avg", "average"),
-    "min": fixed("min", "min"),
-    "l2": fixed("l2", "L2"),
-    "l3": fixed("l3", "L3"),
+    "max": fixed("max"),
+    "max_wide": fixed("max_wide"),
+    "avg": fixed("avg"),
+    "min": fixed("min"),
+    "l2": fixed("l2"),
+    "l3": fixed("l3"),
     "gem": learned("GeM, learned p", jpl.GeMPool, learn="layer"),
-    "lse": fixed("lse", "log-sum-exp"),
-    "softmax": fixed("softmax", "softmax"),
+    "lse": fixed("lse"),
+    "softmax": fixed("softmax"),
     "mixed": learned("mixed, learned", jpl.MixedPool, learn="layer", deterministic=True),
     "gated": learned("gated", jpl.GatedPool),
     "stochastic": learned("stochastic", jpl.StochasticPool, random=True),
-    "blur3": fixed("blur3", "blur 3"),
-    "maxblur2": fixed("maxblur2", "max-blur 2"),
-    "maxblur3": fixed("maxblur3", "max-blur 3"),
-    "maxblur5": fixed("maxblur5", "max-blur 5"),
-    "aps": fixed("aps", "APS", exact=True),
-    "max_aps": fixed("max_aps", "max + APS", exact=True),
-    "maxblur3_aps": fixed("maxblur3_aps", "max-blur 3 + APS", exact=True),
+    "blur3": fixed("blur3"),
+    "maxblur2": fixed("maxblur2"),
+    "maxblur3": fixed("maxblur3"),
+    "maxblur5": fixed("maxblur5"),
+    "aps": fixed("aps", exact=True),
+    "max_aps": fixed("max_aps", exact=True),
+    "maxblur3_aps": fixed("maxblur3_aps", exact=True),
 }
 
 

@@ -73,7 +73,7 @@ FAMILIES = (WINDOW, BETWEEN, ANTIALIASED)
 POOLINGS = {
     "stride": Pooling("every s-th element", WINDOW, _every),
     "max": Pooling("max", WINDOW, _windows(jaxpool.max_pool), jaxpool.global_max_pool),
-    "max_wide": Pooling("max, overlapping", WINDOW, _windows(jaxpool.max_pool, more=1)),
+    "max_wide": Pooling("overlapping max", WINDOW, _windows(jaxpool.max_pool, more=1)),
     "avg": Pooling("average", WINDOW, _windows(jaxpool.avg_pool), jaxpool.global_avg_pool),
     "min": Pooling("min", WINDOW, _windows(jaxpool.min_pool), jaxpool.global_min_pool),
     "l2": Pooling(
@@ -112,10 +112,10 @@ POOLINGS = {
         _windows(partial(jaxpool.stochastic_pool, None, deterministic=True)),
     ),
     "blur3": Pooling("blur 3", ANTIALIASED, _blur),
-    "maxblur2": Pooling("max, blur 2", ANTIALIASED, _max_blur(2)),
-    "maxblur3": Pooling("max, blur 3", ANTIALIASED, _max_blur(3)),
-    "maxblur5": Pooling("max, blur 5", ANTIALIASED, _max_blur(5)),
-    "aps": Pooling("polyphase", ANTIALIASED, _polyphase(_every)),
-    "max_aps": Pooling("max, polyphase", ANTIALIASED, _polyphase(_windows(jaxpool.max_pool))),
-    "maxblur3_aps": Pooling("max, blur 3, polyphase", ANTIALIASED, _polyphase(_max_blur(3))),
+    "maxblur2": Pooling("max-blur 2", ANTIALIASED, _max_blur(2)),
+    "maxblur3": Pooling("max-blur 3", ANTIALIASED, _max_blur(3)),
+    "maxblur5": Pooling("max-blur 5", ANTIALIASED, _max_blur(5)),
+    "aps": Pooling("APS", ANTIALIASED, _polyphase(_every)),
+    "max_aps": Pooling("max + APS", ANTIALIASED, _polyphase(_windows(jaxpool.max_pool))),
+    "maxblur3_aps": Pooling("max-blur 3 + APS", ANTIALIASED, _polyphase(_max_blur(3))),
 }

@@ -250,9 +250,7 @@ FLIPS = [
 ]
 
 METHOD = (
-    "Each net has three blocks of convolution 3x3, ReLU and a reduction by 2, then a global "
-    "average and one dense layer. The nets of one seed start from the same parameters and see the "
-    "same images in the same order. All borders are circular.",
+    f"{trained.NETS} All borders are circular.",
     "Each test image slides to the right by 16 pixels, two periods of 2^3, in steps of a quarter "
     "of a pixel. The probability is that of the true class. A step of one pixel is taken from "
     "every place, also from those between pixels.",

@@ -83,6 +83,14 @@ def fit(
     )
 
 
+NETS = (
+    "Each net has three blocks of convolution 3x3, ReLU and a reduction by 2, then a global "
+    "average and one dense layer. The nets of one seed start from the same parameters and see the "
+    "same images in the same order."
+)
+"""What is said of the nets wherever they are shown."""
+
+
 def size(config: Mapping[str, Any]) -> str:
     """How much a stored cell was trained, in words."""
     epochs = f"{config['epochs']} epochs of {config['train_images']:,} training images"

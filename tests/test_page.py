@@ -235,6 +235,16 @@ def test_every_experiment_has_its_place_in_the_order_of_the_table(made):
     assert states["speed"] == "speed: not measured yet"
 
 
+def test_the_answers_are_there_as_text(made):
+    text = (made.out / "report.md").read_text()
+    titles = re.findall("^## (.*)$", text, re.MULTILINE)
+    assert titles[0] == consistency.QUESTION and len(titles) == 4
+    assert "gets the answer of the unshifted one in" in text
+    assert "Its report failed (KeyError: 'gone')" in text
+    for lines in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):  # every table is one
+        assert len({line.count("|") for line in lines.splitlines()}) == 1
+
+
 def test_what_is_missing_is_said_with_its_command(made):
     smoke = "cells are missing: run python -m experiments run consistency --preset smoke --data"
     assert f"3 of 6 {smoke} digits." in words(part(made.text, "consistency"))
@@ -277,7 +287,7 @@ def test_a_plain_experiment_is_shown_as_it_is(made):
 
 
 def test_files_lie_beside_the_page(made):
-    stems = {"consistency": ("html", "md", "csv"), "toy": ("html", "md"), "report": ("html",)}
+    stems = {"consistency": ("html", "md", "csv"), "toy": ("html", "md"), "report": ("html", "md")}
     names = {f"{stem}.{kind}" for stem, kinds in stems.items() for kind in kinds}
     names |= {
         f"consistency-{name}.{kind}" for name in ("pareto", "maps") for kind in ("png", "svg")

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import pytest
 
 import jaxpool
+from experiments import readme
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "jaxpool").glob("*.py"))
@@ -235,6 +236,16 @@ def test_readme_runs():
 def test_readme_would_fail_if_it_were_wrong(last):
     with pytest.raises(AssertionError):
         execute(f"```python\nx = 1\n```\ntext\n```python\n{last}\n```\n", "text.md")
+
+
+def test_readme_shows_the_numbers_that_are_kept(tmp_path):
+    """The table is made of the stored numbers: `make reference` writes it."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    kept = ROOT / readme.NUMBERS
+    assert readme.renewed(text, kept) == text
+    other = tmp_path / "other.csv"
+    other.write_text(kept.read_text().replace(",0.", ",0.0"))
+    assert readme.renewed(text, other) != text
 
 
 def test_readme_shows_what_is_there():
