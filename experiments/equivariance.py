@@ -47,7 +47,7 @@ from experiments import config as configs
 from experiments import data, shifts
 from experiments.config import UserError
 from experiments.periodic import best_whole, distance, low_pass, moved, normal, rolled
-from experiments.poolings import FAMILIES, POOLINGS
+from experiments.poolings import FAMILIES, NAMES, POOLINGS
 from experiments.report import Claim, Column, Picture, Row, Section, Sheet, by_variant
 from experiments.store import Cell
 
@@ -526,6 +526,7 @@ METHOD = (
     "The maps are images and as many maps of white noise, each scaled to 0..1 and taken as "
     "periodic: what leaves on one side comes back on the other. Windows have the stride as their "
     "side, and overlapping ones one more; at stride 1 they have 2. Nothing is trained.",
+    NAMES,
     "P is the pooling, T_t a shift of its input by t pixels. P(T_t x) is compared with P(x) "
     "shifted by t/s, which is no whole number of elements where the stride s does not divide t: "
     "then the Fourier series of P(x) is shifted. Whole shifts of x move its pixels.",

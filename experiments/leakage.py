@@ -31,6 +31,7 @@ import numpy as np
 from experiments import config as configs
 from experiments import data, shifts, trained
 from experiments.nets import TITLES, VARIANTS, Net, titles
+from experiments.poolings import NAMES
 from experiments.report import (
     SPREAD,
     Claim,
@@ -214,6 +215,7 @@ METHOD = (
     "trained for each padding and distance; the nets of one seed start from the same parameters "
     "and see the same images in the same order. Training goes on until the mean loss of an epoch "
     f"is {Config.target_loss}, or the epochs are over.",
+    NAMES,
     "Each test image is shown at both places. A net whose logits are the same at both, up to "
     f"rounding ({ROUNDING:g}), gives one answer to both, so one of the two is right: exactly 50 %.",
     "An image fails where its place is not told right at both places. Failures are counted over "

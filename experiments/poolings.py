@@ -67,6 +67,12 @@ def _polyphase(first: Pool) -> Pool:
     return pool
 
 
+NAMES = (
+    "Max-blur n is a maximum at stride 1 and then a binomial blur over n pixels, which strides; APS "
+    "is adaptive polyphase sampling, which takes the phase of the largest norm."
+)
+"""What some titles mean, for those who read a report."""
+
 WINDOW, BETWEEN, ANTIALIASED = "windows", "between average and max", "against aliasing"
 FAMILIES = (WINDOW, BETWEEN, ANTIALIASED)
 

@@ -12,6 +12,7 @@ import numpy as np
 from experiments import config as configs
 from experiments import data, metrics, stats, train
 from experiments.nets import Net
+from experiments.poolings import NAMES
 from experiments.report import Claim
 from experiments.store import Cell
 
@@ -86,7 +87,7 @@ def fit(
 NETS = (
     "Each net has three blocks of convolution 3x3, ReLU and a reduction by 2, then a global "
     "average and one dense layer. The nets of one seed start from the same parameters and see the "
-    "same images in the same order."
+    f"same images in the same order. {NAMES}"
 )
 """What is said of the nets wherever they are shown."""
 

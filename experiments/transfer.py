@@ -43,6 +43,7 @@ from scipy.ndimage import map_coordinates
 from experiments import config as configs
 from experiments import data, nets, shifts, stats, train, trained
 from experiments.nets import Net
+from experiments.poolings import NAMES
 from experiments.report import Claim, Column, Picture, Row, Section, Sheet, by_variant, counted
 from experiments.store import Cell
 
@@ -403,6 +404,7 @@ METHOD = (
     "parameters and see the same images in the same order. Pictures of 16 pixels lie on a black "
     "canvas; they are shrunk to that by averages where they are larger. Training sees them in the "
     "top left corner only.",
+    NAMES,
     "A place is how far the picture is from there. With circular borders and three reductions by 2 "
     "the answer depends on it only modulo 8 pixels; with polyphase sampling it does not at all. "
     "With zeros outside the canvas a convolution sees the border, and what it saw in the corner "
