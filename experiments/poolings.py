@@ -68,8 +68,8 @@ def _polyphase(first: Pool) -> Pool:
 
 
 NAMES = (
-    "Max-blur n is a maximum at stride 1 and then a binomial blur over n pixels, which strides; APS "
-    "is adaptive polyphase sampling, which takes the phase of the largest norm."
+    "Max-blur n is a maximum at stride 1, then a binomial blur over n pixels, which strides. APS "
+    "is adaptive polyphase sampling: it takes the phase of the largest norm."
 )
 """What some titles mean, for those who read a report."""
 

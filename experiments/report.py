@@ -23,6 +23,7 @@ from rich.table import Table
 from experiments import store
 from experiments.config import Config, UserError, study
 from experiments.data import flag
+from experiments.runner import duration
 from experiments.stats import FEWEST, holm, sign_flip, summary
 
 if TYPE_CHECKING:
@@ -404,8 +405,10 @@ def _made(cells: Sequence[store.Cell]) -> list[tuple[str, str]]:
         (package, values(lambda facts, package=package: facts["versions"].get(package)))
         for package in cells[0].facts["versions"]
     ]
+    seconds = sum(cell.facts["wall_seconds"] / cell.facts["workers"] for cell in cells)
     return [
         ("cells", str(len(cells))),
+        ("time", duration(seconds)),
         ("device", values(lambda facts: f"{facts['device']}, {facts['cores']} cores")),
         ("precision", values(lambda facts: facts["dtype"])),
         ("XLA flags", values(lambda facts: facts["xla_flags"])),

@@ -18,7 +18,7 @@ from experiments import config, consistency, figures, joint, report, shifts, sto
 from experiments.report import Claim, Column, Row, Section, Sheet, percent
 from experiments.stamp import stamp
 
-FACTS = stamp() | {"losses": [1.0]}
+FACTS = stamp() | {"losses": [1.0], "wall_seconds": 2.5, "workers": 2}
 VARIANTS = ("stride", "max", "max_aps")
 
 
@@ -241,6 +241,7 @@ def test_the_answers_are_there_as_text(made):
     assert titles[0] == consistency.QUESTION and len(titles) == 4
     assert "gets the answer of the unshifted one in" in text
     assert "Its report failed (KeyError: 'gone')" in text
+    assert "cells 3, time 4 s, device" in text  # three times 2.5 s, two at a time
     for lines in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):  # every table is one
         assert len({line.count("|") for line in lines.splitlines()}) == 1
 
