@@ -20,7 +20,7 @@ run: $(VENV)/.experiments
 	$(BIN)/python -m experiments report
 
 # Three seeds are too few for an interval (see experiments/stats.py), so two studies get more.
-reference: $(VENV)/.experiments
+reference: $(VENV)/.experiments reference-speed
 	$(BIN)/python -m experiments run consistency --preset full
 	$(BIN)/python -m experiments run all --preset quick
 	$(BIN)/python -m experiments run augmentation --preset quick --seeds 6
@@ -35,7 +35,7 @@ reference: $(VENV)/.experiments
 	$(BIN)/python -m experiments.readme
 
 # Times of earlier code would be found and kept: the folder is emptied first.
-reference-speed:
+reference-speed: $(VENV)/.experiments
 	rm -rf results/speed
 	$(BIN)/python -m experiments run speed
 	$(BIN)/python -m experiments report speed

@@ -28,7 +28,7 @@ Expected:
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from typing import Any
 
@@ -39,6 +39,7 @@ from experiments import config as configs
 from experiments import data, metrics, shifts, stats, train, trained
 from experiments.config import UserError
 from experiments.nets import VARIANTS, Net
+from experiments.poolings import NAMES
 from experiments.report import (
     SPREAD,
     Claim,
@@ -309,13 +310,31 @@ OUTCOMES = {
 MAIN = ("augmentation", "architecture", "architecture x augmentation")
 
 
+def shared(found: Sequence[Cell]) -> set[tuple[int, int]]:
+    """The shifts at which all nets were measured, without (0, 0)."""
+    return set.intersection(*({*map(tuple, around(cell))} for cell in found)) - {(0, 0)}
+
+
+def at_shared(cell: Cell, at: set[tuple[int, int]]) -> dict[str, float]:
+    """What is compared between borders: the accuracy of unshifted images, and what holds at the
+    shifts that all nets have."""
+    chosen = [tuple(shift) in at for shift in around(cell)]
+    predictions, labels = cell.arrays["predictions"], cell.arrays["labels"]
+    return {
+        "shifted_accuracy": _mean(predictions[chosen] == labels),
+        "reference": _mean(metrics.agreement(predictions)[chosen]),
+        "accuracy": _mean(predictions[0] == labels),
+    }
+
+
 def table(found: Sequence[Cell], key: str) -> np.ndarray | None:
-    """A number of all combinations, [pooling, border, training, seed].
+    """A number of all combinations, [pooling, border, training, seed], at the shared shifts.
 
     Only poolings, borders and seeds that are in every combination count. None where nothing could
     be compared: with less than two architectures, or without both kinds of training.
     """
-    values = {(ARMS[c.variant], c.seed): numbers(c)[key] for c in found}
+    at = shared(found)
+    values = {(ARMS[c.variant], c.seed): at_shared(c, at)[key] for c in found}
     arms = {arm for arm, _ in values}
     borders = [b for b in BORDERS if any(arm.border == b for arm in arms)]
 
@@ -326,7 +345,7 @@ def table(found: Sequence[Cell], key: str) -> np.ndarray | None:
     levels = [Arm(*each) for each in product(poolings, borders, TRAINING)]
     seeds = sorted({seed for _, seed in values})
     seeds = [seed for seed in seeds if all((arm, seed) in values for arm in levels)]
-    if len(poolings) * len(borders) < 2 or not seeds:
+    if len(poolings) * len(borders) < 2 or not seeds or not at:
         return None
     flat = np.array([[values[arm, seed] for seed in seeds] for arm in levels])
     return flat.reshape(len(poolings), len(borders), len(TRAINING), len(seeds))
@@ -369,25 +388,28 @@ SHARES = [
     Column(key, title, f"Eta squared: the share of the variance of the {title}.", show=_share)
     for key, title in OUTCOMES.items()
 ]
-CHANGES = changes(
-    ("shifted_accuracy", "at shifts", "Difference of the accuracy at shifts."),
-    ("reference", "consistency", "Difference of the reference consistency."),
+GAINS = changes(
+    ("shifted_accuracy", "at shifts", "Accuracy at shifts, trained with shifts minus without."),
+    ("reference", "consistency", "Reference consistency, trained with shifts minus without."),
+)
+LOSSES = changes(
+    ("shifted_accuracy", "at shifts", "Accuracy at the shared shifts, zero minus circular border."),
+    ("reference", "consistency", "Consistency at the shared shifts, zero minus circular border."),
 )
 
 METHOD = (
     f"{trained.NETS} With augmentation, each image is shifted anew in every step.",
     "With circular borders a shift rolls the image, and the 64 shifts measured stand for all. With "
-    "zero borders black comes in, and what leaves is lost; the shifts are a grid, on which (0, 0) "
-    "is included. So the two borders are not measured at the same shifts, and what separates them "
-    "is due to that, too. What zero borders change is therefore computed from the shifts that both "
-    "have in common: these are small, and where the margin of an image is black, a roll and a "
-    "shift into black make the same image of it.",
+    "zero borders black comes in, and what leaves is lost; the shifts are a grid, which includes "
+    "(0, 0). Where borders are compared, in the shares of the variance and in what zero borders "
+    "change, this is done at the shifts that both were measured at. These are small, and where the "
+    "margin of an image is black, as that of nearly every digit of MNIST, a roll and a shift into "
+    "black make the same image of it; of other images they do not.",
     "Eta squared is the share of the variance over all nets that the means of a factor explain. An "
     "architecture is a pooling with a border; it has more levels than augmentation, which is in "
     "its favour. The choice of the levels decides, too: a range of worse poolings explains more.",
-    "Shifted images are harder to learn. Where nets are under-trained (low accuracy on the "
-    "training images), augmentation costs accuracy that a longer training would give back, and "
-    "what is said of it holds for a training as short as this one.",
+    "Shifted images are harder to learn. Where nets are under-trained, augmentation costs accuracy "
+    "that a longer training would give back.",
     "Sensitivity is how far a shift moves the logits, over the median distance between the logits "
     "of two test images.",
 )
@@ -404,12 +426,12 @@ def section(found: Sequence[Cell]) -> Section:
         title = "The share of the variance that each factor explains"
         sheets.append(Sheet("variance", title, SHARES, _share_rows(explained)))
     compared = {
-        "gains": ("What shifts in training add, by architecture", _gains(found)),
-        "borders": ("What zero borders change, at the same shifts", lost := _losses(found)),
+        "gains": ("What shifts in training add, by architecture", GAINS, _gains(found)),
+        "borders": ("What zero borders change, at shared shifts", LOSSES, lost := _losses(found)),
     }
-    for name, (title, rows) in compared.items():
+    for name, (title, columns, rows) in compared.items():
         if rows:
-            sheets.append(Sheet(name, title, CHANGES, rows, unit="percentage points"))
+            sheets.append(Sheet(name, title, columns, rows, unit="percentage points"))
     return Section(
         question=QUESTION,
         answer=_answer(explained, lost, shown, data.SOURCES[config["data"]].name, n),
@@ -418,7 +440,7 @@ def section(found: Sequence[Cell]) -> Section:
         size=f"{n}; {trained.size(config)}; shifted by up to {config['near']} pixels or not. "
         f"{SPREAD}",
         claims=_claims(found, explained),
-        method=METHOD,
+        method=(*METHOD, NAMES, trained.length(found)),
     )
 
 
@@ -458,27 +480,17 @@ def _gains(found: Sequence[Cell]) -> list[Row]:
 
 
 def _losses(found: Sequence[Cell]) -> list[Row]:
-    """What zero borders take, at the shifts that nets of both borders are measured at."""
-    if len({ARMS[cell.variant].border for cell in found}) < len(BORDERS):
+    """What zero borders take, at the shifts that all nets were measured at."""
+    at = shared(found)
+    if not at:
         return []
-    shared = set.intersection(*({*map(tuple, around(cell))} for cell in found)) - {(0, 0)}
-
-    def measured(cell: Cell) -> dict[str, float]:
-        at = [tuple(shift) in shared for shift in around(cell)]
-        predictions = cell.arrays["predictions"]
-        right = predictions[at] == cell.arrays["labels"]
-        return {
-            "reference": float(metrics.agreement(predictions)[at].mean()),
-            "shifted_accuracy": float(right.mean()),
-        }
-
-    each = _each(found, measured)
+    each = _each(found, partial(at_shared, at=at))
     pairs = {
         arm.name: (f"{VARIANTS[arm.pooling].title}, {arm.training}", each[arm], each[rolled])
         for arm in each
         if arm.border == "zero" and (rolled := replace(arm, border="circular")) in each
     }
-    return differences(pairs, ("shifted_accuracy", "reference")) if shared else []
+    return differences(pairs, ("shifted_accuracy", "reference"))
 
 
 def _each(
@@ -513,14 +525,16 @@ def _answer(
             f"architecture {theirs}"
         )
     accuracy, consistency = (_more(explained[key]) for key in keys)
-    verdict = (
-        f"{accuracy} explains more of both"
-        if accuracy == consistency
-        else f"{accuracy} explains more of the accuracy, {consistency} more of the consistency"
-    )
+    if accuracy == consistency:
+        verdict = f"So {accuracy} explains more of both" if accuracy else "Which is more is open"
+    else:
+        verdict = (
+            f"So {accuracy or 'neither'} clearly explains more of the accuracy, "
+            f"{consistency or 'neither'} of the consistency"
+        )
     trained = [100 * row.values["train_accuracy"].mean() for row in rows]
     return (
-        f"On {name}, {'; '.join(parts)} ({n}). So {verdict}, of nets that are right on "
+        f"On {name}, {'; '.join(parts)} ({n}). {verdict}, of nets that are right on "
         f"{min(trained):.0f} to {max(trained):.0f} % of their training images.{_taken(lost)}"
     )
 
@@ -537,12 +551,15 @@ def _taken(lost: Sequence[Row]) -> str:
         f"{interval(row.values['reference'])} with {VARIANTS[ARMS[row.variant].pooling].title}"
         for row in plain
     )
-    return f" Zero borders change consistency at the same shifts by {changes} points." * bool(plain)
+    start = " Zero borders, with shifts into black, change consistency at the same shifts by "
+    return f"{start}{changes} points." if plain else ""
 
 
 def _more(explained: dict[str, stats.Share]) -> str:
-    """Which of the two factors explains more."""
-    return max(MAIN[:2], key=lambda factor: explained[factor].share)
+    """Which of the two factors explains more; neither where their intervals overlap."""
+    first, second = sorted(MAIN[:2], key=lambda factor: -explained[factor].share)
+    high, low = explained[second].interval, explained[first].interval
+    return "" if high and low and low[0] <= high[1] else first
 
 
 def _bars(rows: Sequence[Row], n: str) -> Picture:
@@ -639,12 +656,12 @@ def _claims(found: Sequence[Cell], explained: dict[str, dict[str, stats.Share]])
     claims = []
     for key, each in explained.items():
         if key != "accuracy":
-            ours, theirs = (100 * each[factor].share for factor in MAIN[:2])
+            ours, theirs = (_part(each[factor]) for factor in MAIN[:2])
             claims.append(
                 Claim(
                     f"Augmentation explains more of the {OUTCOMES[key]} than the architecture",
-                    f"{ours:.1f} % of the variance against {theirs:.1f} %.",
-                    ours > theirs,
+                    f"{ours} of the variance against {theirs}.",
+                    _more(each) == MAIN[0],
                     "Kauderer-Abrams 2017",
                 )
             )

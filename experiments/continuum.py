@@ -54,10 +54,11 @@ from experiments.report import (
     Sheet,
     by_variant,
     counted,
+    interval,
     spread,
     thin,
 )
-from experiments.stats import Summary, summary
+from experiments.stats import FEWEST, summary
 from experiments.store import Cell
 
 NAME = "continuum"
@@ -418,9 +419,9 @@ METHOD = (
     "this one it is given ten times the rate of the weights, as the code of Radenovic et al. does. "
     "Where both starts still end near where they were, that is no evidence against a value "
     "between.",
-    "The optimum is found seed by seed: the position of that fixed pooling, the ends included, "
-    "which is the most accurate. Chance moves it about where several are equally accurate, so its "
-    "interval is wide there.",
+    "Where the optimum lies: seeds are drawn anew from those measured, and that fixed pooling, the "
+    "ends included, is taken which is the most accurate on average. Where several are about "
+    "equally accurate, the range covers all of them.",
 )
 
 
@@ -439,7 +440,7 @@ def section(found: Sequence[Cell]) -> Section:
         sheets=sheets,
         size=f"{n}; {trained.size(config)}. {SPREAD}",
         claims=_claims(shown, found),
-        method=METHOD,
+        method=(*METHOD, trained.length(found)),
     )
 
 
@@ -463,15 +464,13 @@ def _answer(rows: Sequence[Row], name: str, n: str) -> str:
     if not fixed:
         return "Only learned poolings are measured, and there is nothing to compare them with."
     best = max(fixed, key=lambda row: row.values["accuracy"].mean())
-    found = summary(100 * optimum(fixed))
     ends = [row for row in fixed if row.variant in ENDS]
     others = ", ".join(f"{row.title} {said(row, 'accuracy')}" for row in ends if row is not best)
     first, last = fixed[0], fixed[-1]
     start = (
         f"On {name}, the most accurate fixed pooling is {best.title} with "
         f"{said(best, 'accuracy')}, {said(best, 'position')} of the way from average to max"
-        f"{f' ({others})' if others else ''}; mean over {n}. Found on each seed by itself, the "
-        f"optimum is {found.mean:.0f} % of the way{_within(found)}. "
+        f"{f' ({others})' if others else ''}; mean over {n}. {_within(fixed)}"
     )
     if first is last:
         return start + "It is the only one measured."
@@ -481,21 +480,30 @@ def _answer(rows: Sequence[Row], name: str, n: str) -> str:
     )
 
 
-def optimum(fixed: Sequence[Row]) -> np.ndarray:
-    """Where the most accurate of these poolings pools, on each seed by itself."""
-    seeds = min(len(row.values["accuracy"]) for row in fixed)
+def optimum(fixed: Sequence[Row]) -> tuple[float, float] | None:
+    """Between which positions the most accurate of these poolings lies, in 95 % of 2,000 draws of
+    the seeds; None with too few seeds, or where seeds are missing."""
+    seeds = len(fixed[0].values["accuracy"])
+    if seeds < FEWEST or any(len(row.values["accuracy"]) != seeds for row in fixed):
+        return None
     accuracy, position = (
-        np.array([row.values[key][:seeds] for row in fixed]) for key in ("accuracy", "position")
+        np.array([row.values[k] for row in fixed]) for k in ("accuracy", "position")
     )
-    return position[accuracy.argmax(0), np.arange(seeds)]
+    drawn = np.random.default_rng(0).integers(0, seeds, (2000, seeds))
+    best = accuracy[:, drawn].mean(-1).argmax(0)
+    low, high = np.quantile(position.mean(1)[best], [0.025, 0.975])
+    return float(low), float(high)
 
 
-def _within(found: Summary) -> str:
-    """The interval, or how many seeds are too few for one."""
-    if found.interval is None:
-        return f" (mean of {counted(found.n, 'seed')})"
-    low, high = found.interval
-    return f" (95 % interval {low:.0f} to {high:.0f} %)"
+def _within(fixed: Sequence[Row]) -> str:
+    """A sentence on where the optimum lies; nothing with too few seeds."""
+    if (found := optimum(fixed)) is None:
+        return ""
+    low, high = found
+    return (
+        f"Were the seeds drawn anew, the most accurate would lie {100 * low:.0f} to "
+        f"{100 * high:.0f} % of the way (95 % of 2,000 draws). "
+    )
 
 
 def _paths(rows: Sequence[Row], n: str) -> Picture:
@@ -575,24 +583,31 @@ def _inner(rows: Sequence[Row], found: Sequence[Cell]) -> list[Claim]:
     fixed = [row for row in rows if row.variant in PLACES and not _is_learned(row.variant)]
     if not fixed:
         return []
-    mean = {row.variant: row.values["accuracy"].mean() for row in rows}
-    ends = max(mean[end] for end in ENDS)
-    best = max(fixed, key=lambda row: mean[row.variant])
+    accuracy = {row.variant: row.values["accuracy"] for row in rows}
+    end = max(ENDS, key=lambda end: accuracy[end].mean())
+    best = max(fixed, key=lambda row: row.values["accuracy"].mean())
+    inner, all_fixed = len(fixed), len(fixed) + len(ENDS)
     claims = [
         Claim(
             "The most accurate fixed value is between average and max",
-            f"{best.title}: {100 * mean[best.variant]:.1f} %, the better end {100 * ends:.1f} %.",
-            bool(mean[best.variant] > ends),
+            f"{best.title}: {_gain(best, accuracy[end])[1]} points against {end}, the better end. "
+            f"(Were all alike, one of the {inner} between would win in {inner} of {all_fixed} "
+            "cases.)",
+            _gain(best, accuracy[end])[0],
             "Boureau et al. 2010",
         )
     ]
     if mixed := [row for row in fixed if row.variant.startswith("mixed-")]:
-        better = sum(mean[row.variant] > ends for row in mixed)
+        gains = [_gain(row, accuracy[end]) for row in mixed]
+        each = ", ".join(
+            f"{text} with alpha = {PLACES[row.variant].value:g}"
+            for row, (_, text) in zip(mixed, gains, strict=True)
+        )
         claims.append(
             Claim(
                 "Mixed pooling is more accurate than either end",
-                f"with {better} of {len(mixed)} values of alpha.",
-                bool(better == len(mixed)),
+                f"{each}, in points against {end}, the better end.",
+                all(holds for holds, _ in gains),
                 "Lee, Gallagher, Tu 2016",
             )
         )
@@ -607,6 +622,14 @@ def _inner(rows: Sequence[Row], found: Sequence[Cell]) -> list[Claim]:
         )
     )
     return claims
+
+
+def _gain(row: Row, end: np.ndarray) -> tuple[bool, str]:
+    """Whether it is more accurate than an end, by the interval if there is one; and by how much."""
+    seeds = min(len(end), len(row.values["accuracy"]))
+    gained = row.values["accuracy"][:seeds] - end[:seeds]
+    found = summary(gained)
+    return bool((found.interval or (found.mean,))[0] > 0), interval(gained)
 
 
 def _rank(found: Sequence[Cell]) -> float:

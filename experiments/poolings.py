@@ -68,8 +68,10 @@ def _polyphase(first: Pool) -> Pool:
 
 
 NAMES = (
-    "Max-blur n is a maximum at stride 1, then a binomial blur over n pixels, which strides. APS "
-    "is adaptive polyphase sampling: it takes the phase of the largest norm."
+    "Log-sum-exp and softmax have temperature 1 if no other is given; L2 and L3 are power means. "
+    "Windows of the overlapping max are one wider than others. Blur n is a binomial blur alone, "
+    "max-blur n a maximum at stride 1 and then that blur over n pixels, which strides. APS is "
+    "adaptive polyphase sampling: it takes the phase of the largest norm."
 )
 """What some titles mean, for those who read a report."""
 

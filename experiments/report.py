@@ -24,7 +24,7 @@ from experiments import store
 from experiments.config import Config, UserError, study
 from experiments.data import flag
 from experiments.runner import duration
-from experiments.stats import FEWEST, holm, sign_flip, summary
+from experiments.stats import FEWEST, MOST, holm, sign_flip, summary
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -124,7 +124,8 @@ def thin(seeds: int) -> str:
 
 
 SPREAD = (
-    f"Mean ± standard deviation over seeds, and from {FEWEST} seeds on a 95 % bootstrap interval."
+    f"Mean ± standard deviation over seeds, and from {FEWEST} seeds on a 95 % bootstrap interval, "
+    "which of ten seeds covers the mean in about 90 % of the cases."
 )
 """What `spread` writes."""
 
@@ -163,7 +164,7 @@ def differences(
     """One row for each pair (title, ours, base): ours minus base, seed by seed.
 
     A seed that the base lacks is NaN. `p_` and a key is the p of its sign flips, corrected by
-    Holm's method over all rows; NaN where there are too few seeds.
+    Holm's method over all rows; NaN where there are too few seeds to find anything.
     """
     found: dict[str, dict[str, np.ndarray]] = {}
     for name, (_, ours, base) in pairs.items():
@@ -173,27 +174,32 @@ def differences(
             for key in keys
         }
     for key in keys:
-        adjusted = holm({name: _chance(values[key]) for name, values in found.items()})
+        tested = {name: _chance(values[key], len(pairs)) for name, values in found.items()}
+        adjusted = holm(tested)
         for name, p in adjusted.items():
             values = found[name]
             values[f"p_{key}"] = np.full(len(values[key]), np.nan if p is None else p)
     return [Row(name, pairs[name][0], values) for name, values in found.items()]
 
 
-def _chance(differences: np.ndarray) -> float | None:
-    """The p of the sign flips; None with too few seeds."""
+def _chance(differences: np.ndarray, tests: int) -> float | None:
+    """The p of the sign flips; None where the least p possible is too large for so many tests."""
     known = differences[np.isfinite(differences)]
-    return sign_flip(known) if len(known) >= FEWEST else None
+    possible = FEWEST <= len(known) <= MOST and tests * 2.0 ** (1 - len(known)) <= 0.05
+    return sign_flip(known) if possible else None
 
 
 def chance(p: np.ndarray) -> str:
     """How to write the p of `differences`."""
-    return "too few seeds" if np.isnan(p[0]) else f"{p[0]:.2g}"
+    return "not tested" if np.isnan(p[0]) else f"{p[0]:.2g}"
 
 
 def changes(*columns: tuple[str, str, str]) -> tuple[Column, ...]:
     """The columns (key, title, meaning) of `differences`, each with its p beside it."""
-    sign_flips = "Of this difference: sign flips, corrected by Holm's method over all rows."
+    sign_flips = (
+        "Of this difference: sign flips, corrected by Holm's method over all rows. Not tested "
+        "where even the least p possible, 2^(1 - seeds) times the rows, is above 0.05."
+    )
     return tuple(
         column
         for key, title, meaning in columns
@@ -221,17 +227,22 @@ class Inline(NamedTuple):
 
 @dataclass(frozen=True)
 class Study:
-    """Cells that may share a table: those that a preset asks for, and those that are stored."""
+    """Cells that may share a table: those that a preset asks for, and those that are stored.
+
+    `seeds` is how many there are, where they are more than the preset's.
+    """
 
     experiment: ModuleType
     preset: str
     wanted: Sequence[Config]
     cells: Sequence[store.Cell]
+    seeds: int | None = None
 
     def command(self, verb: str) -> str:
         """What measures it (run), or shows it (report)."""
         name = f"{self.experiment.NAME} --preset {self.preset}"
-        return f"python -m experiments {verb} {name} {flag(self.wanted[0].data)}"
+        seeds = f" --seeds {self.seeds}" if self.seeds and verb == "run" else ""
+        return f"python -m experiments {verb} {name} {flag(self.wanted[0].data)}{seeds}"
 
     @property
     def missing(self) -> int:
@@ -265,7 +276,11 @@ def study_of(
     """The study of a preset, with those of the stored cells that belong to it."""
     wanted = experiment.cells(preset, data)
     shared = study(asdict(wanted[0]))
-    return Study(experiment, preset, wanted, [c for c in stored if study(c.config) == shared])
+    cells = [cell for cell in stored if study(cell.config) == shared]
+    seeds = 1 + max((cell.seed for cell in cells), default=0)
+    if seeds <= 1 + max(config.seed for config in wanted):
+        return Study(experiment, preset, wanted, cells)
+    return Study(experiment, preset, experiment.cells(preset, data, seeds), cells, seeds)
 
 
 def report(experiment: ModuleType, preset: str, data: str | None, *, root: Path, out: Path) -> None:

@@ -31,6 +31,7 @@ from experiments import config as configs
 from experiments import data, shifts, stats, trained
 from experiments.data import glyphs
 from experiments.nets import TITLES, VARIANTS, Net, titles
+from experiments.poolings import NAMES
 from experiments.report import (
     SPREAD,
     Claim,
@@ -274,7 +275,7 @@ def section(cells: Sequence[Cell]) -> Section:
         ],
         size=f"{n}; {trained.size(config)}. {SPREAD}",
         claims=_claims(cells),
-        method=METHOD,
+        method=(*METHOD, NAMES, trained.length(cells)),
     )
 
 

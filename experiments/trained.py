@@ -3,6 +3,7 @@
 An experiment adds the fields that it needs to `Config` and `Preset`, and measures what `fit` gives.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +13,9 @@ import numpy as np
 from experiments import config as configs
 from experiments import data, metrics, stats, train
 from experiments.nets import Net
-from experiments.poolings import NAMES
 from experiments.report import Claim
 from experiments.store import Cell
+from experiments.train import DOWN
 
 Tick = Callable[[int, float | None], None]
 """Called with the work done since the last call, and with the loss if it is known."""
@@ -87,9 +88,35 @@ def fit(
 NETS = (
     "Each net has three blocks of convolution 3x3, ReLU and a reduction by 2, then a global "
     "average and one dense layer. The nets of one seed start from the same parameters and see the "
-    f"same images in the same order. {NAMES}"
+    "same images in the same order."
 )
 """What is said of the nets wherever they are shown."""
+
+
+def length(cells: Sequence[Cell]) -> str:
+    """What is said of how long the nets were trained, and whether they have learned as much."""
+    target, known = cells[0].config["target_loss"], defaultdict(list)
+    for cell in cells:
+        if "train_labels" in cell.arrays:
+            right = cell.arrays["train_predictions"] == cell.arrays["train_labels"]
+            known[cell.variant].append(right.mean())
+    said = "Training is short and the same for all: what learns slowly has not shown its best."
+    if target:
+        late = sum(
+            min(cell.facts.get("losses", [])[:-DOWN], default=np.inf) > target for cell in cells
+        )
+        said = (
+            "Every net is trained at a constant rate until the mean loss of an epoch, of images as "
+            f"it sees them, is at most {target:g}, then down along a cosine: what learns slowly is "
+            f"trained for longer. {late} of {len(cells)} nets ran out of epochs before."
+        )
+    if not known:
+        return said
+    low, high = (100 * found(map(np.mean, known.values())) for found in (min, max))
+    return (
+        f"{said} On average over seeds, nets are right on {low:.0f} to {high:.0f} % of their "
+        "training images."
+    )
 
 
 def size(config: Mapping[str, Any]) -> str:
@@ -99,7 +126,7 @@ def size(config: Mapping[str, Any]) -> str:
         return f"{epochs} in batches of {config['batch']}"
     return (
         f"at most {epochs} in batches of {config['batch']}, until the mean loss of one is "
-        f"{config['target_loss']:g}, and {train.DOWN} more"
+        f"{config['target_loss']:g}, and {DOWN} more"
     )
 
 
@@ -140,14 +167,27 @@ def never(cells: Sequence[Cell], name: str, expected: str, source: str) -> list[
     """Whether the answers of that name are those of the unshifted images; nothing without cells."""
     if not cells:
         return []
-    changed = [cell.arrays[name] != cell.arrays["predictions"][0] for cell in cells]
-    answers, asked = sum(int(c.sum()) for c in changed), sum(c.size for c in changed)
-    images = failures(sum(int(c.any(0).sum()) for c in changed), sum(c.shape[1] for c in changed))
-    observed = f"{answers:,} of {asked:,} answers changed; images with one: {images}."
+
+    def changed(cell: Cell) -> np.ndarray:
+        return cell.arrays[name] != cell.arrays["predictions"][0]
+
+    answers = sum(int(changed(cell).sum()) for cell in cells)
+    asked = sum(cell.arrays[name].size for cell in cells)
+    images = of_images(cells, lambda cell: changed(cell).any(0))
+    observed = f"{answers:,} of {asked:,} answers changed, of {images} images."
     return [Claim(expected, observed, not answers, source)]
 
 
+def of_images(cells: Sequence[Cell], failed: Callable[[Cell], Any]) -> str:
+    """How many images fail in any cell, an image of a seed counted once: all its nets see it."""
+    seeds: dict[int, np.ndarray] = {}
+    for cell in cells:
+        now = np.asarray(failed(cell))
+        seeds[cell.seed] = now | seeds.get(cell.seed, np.zeros_like(now))
+    return failures(sum(int(each.sum()) for each in seeds.values()), sum(map(len, seeds.values())))
+
+
 def failures(k: int, n: int) -> str:
-    """3 of 768 (0.1 to 1.1 %): with the interval of Clopper and Pearson, of independent trials."""
+    """3 of 768 (0.081 to 1.1 %): with the exact interval, of trials that are independent."""
     low, high = stats.clopper_pearson(k, n)
-    return f"{k:,} of {n:,} ({100 * low:.1f} to {100 * high:.1f} %)"
+    return f"{k:,} of {n:,} ({100 * low:.2g} to {100 * high:.2g} %)"

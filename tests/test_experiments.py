@@ -28,6 +28,7 @@ from experiments import (
     steps,
     store,
     train,
+    trained,
 )
 from experiments.__main__ import main
 from experiments.config import UserError, canonical, choose, digest, study
@@ -626,26 +627,56 @@ def answered(variant: str, seed: int, right: int, moved: int) -> store.Cell:
 
 
 def test_the_most_consistent_at_no_cost_is_named_once_there_are_seeds_enough():
-    def section(seeds: int, of_blur: tuple[int, int]):
-        kinds = {"max": (6, 4), "avg": (4, 0), "maxblur3": of_blur}
+    def section(seeds: int, of_blur: tuple[int, int], of_avg: tuple[int, int] = (4, 0)):
+        kinds = {"max": (6, 4), "avg": of_avg, "maxblur3": of_blur}
         found = [answered(name, seed, *kinds[name]) for name in kinds for seed in range(seeds)]
         return consistency.section(found)
 
-    few, many, worse = section(5, (7, 2)), section(6, (7, 2)), section(6, (5, 2))
-    assert "max-blur 3 pooling: +24.6 [+24.6, +24.6] points of consistency and +12.5" in many.answer
-    assert "Nothing is more consistent than max" in worse.answer
+    few, many, worse = section(5, (7, 2)), section(7, (7, 2)), section(7, (5, 2))
+    assert "is max-blur 3 pooling: +24.6 [+24.6, +24.6] points of consistency and +12.5" in (
+        many.answer
+    )
+    assert "not excluded" not in many.answer
+    assert "All that are more consistent than max are less accurate" in worse.answer
+    assert "Nothing measured is more consistent than max" in section(7, (7, 5), (4, 4)).answer
     compared = many.sheets[1]
     assert [row.variant for row in compared.rows] == ["avg", "maxblur3"]
-    assert compared.rows[0].values["accuracy"] == pytest.approx(np.full(6, -0.25))
-    assert compared.rows[0].values["p_accuracy"][0] == 2 * 2**-5  # of two tests
+    assert compared.rows[0].values["accuracy"] == pytest.approx(np.full(7, -0.25))
+    assert compared.rows[0].values["p_accuracy"][0] == 2 * 2**-6  # of two tests
     assert len(few.sheets) == 1 and "most accurate is max-blur 3 pooling: 88 %" in few.answer
+
+
+def test_a_seed_that_is_missing_does_not_count():
+    kinds = {"max": (6, 4), "avg": (4, 0), "maxblur3": (6, 2)}
+    found = [answered(name, seed, *kinds[name]) for name in kinds for seed in range(7)]
+    section = consistency.section([*found[1:], answered("max_aps", 6, 1, 0)])  # max lacks one
+    assert "max-blur 3 pooling: +24.6" in section.answer  # and what has one seed does not count
+    assert "100 % of the cases with average pooling" in section.answer  # of two, the more accurate
+
+
+def test_an_image_of_a_seed_counts_once():
+    cells = [
+        answered(name, seed, 6, moved)
+        for name, moved in (("max", 4), ("avg", 3))
+        for seed in (0, 1)
+    ]
+    (claim,) = trained.never(cells, "predictions", "never", "nobody")
+    assert claim.observed.startswith("882 of 2,048 answers changed, of 8 of 16 (25 to 75 %) images")
+
+
+def test_more_seeds_than_those_of_the_preset_are_part_of_the_study():
+    stored = [answered("max", seed, 6, 4) for seed in (0, 4)]
+    found = study_of(consistency, "smoke", None, stored)
+    assert found.command("run").endswith(" --seeds 5") and "seeds" not in found.command("report")
+    assert (len(found.wanted), found.missing) == (15, 13)
+    assert study_of(consistency, "smoke", None, stored[:1]).seeds is None
 
 
 def test_differences_know_what_the_base_lacks():
     ours, base = {seed: {"x": 1.0 + seed} for seed in range(7)}, {0: {"x": 0.0}, 2: {"x": 5.0}}
     (row,) = differences({"a": ("A", ours, base)}, ["x"])
     np.testing.assert_array_equal(row.values["x"][:3], [1, np.nan, -2])
-    assert chance(row.values["p_x"]) == "too few seeds"  # two of them
+    assert chance(row.values["p_x"]) == "not tested"  # two seeds are too few
     assert interval(row.values["x"], scale=1) == "-0.5"
 
 

@@ -89,10 +89,10 @@ def test_a_report_counts_failures():
     assert row.values["failures_circular_16"].tolist() == [3, 3]
     assert row.values["accuracy_same_16"].tolist() == pytest.approx([4 / 6, 1])
     (column,) = [c for c in section.sheets[1].columns if c.key == "failures_same_16"]
-    assert column.show(row.values[column.key]) == "2 of 6 (4.3 to 77.7 %)"
+    assert column.show(row.values[column.key]) == "2 of 6 (4.3 to 78 %)"
     held = {claim.expected: claim.holds for claim in section.claims}
     assert list(held.values()) == [True, True, True, False]
-    assert "failures: 2 of 9" in section.claims[-1].observed
+    assert "images that are not: 2 of 6" in section.claims[-1].observed
     assert "the least is 66.7 % with max, seed 0" in section.claims[-1].observed
 
 
