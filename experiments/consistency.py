@@ -372,7 +372,8 @@ def _pareto(rows: Sequence[Row], n: str) -> Picture:
         name="pareto",
         alt="Accuracy against consistency under shifts",
         caption=f"Large: the mean; thin: {thin(len(rows[0].values['accuracy']))}. Along the grey "
-        f"line, no other variant is better in both. {n}.",
+        f"line, no other variant is better in both. The lower axis is stretched towards 100 %. "
+        f"{n}.",
         draw=draw,
     )
 

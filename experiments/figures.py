@@ -91,6 +91,8 @@ def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 def pareto(groups: Sequence[Group], x: str, y: str, *, narrow: bool = False) -> Figure:
     """Two things of which more is better: a large dot for the mean, and the seeds or intervals.
 
+    The first axis is stretched towards 100 %, where most that is worth comparing lies.
+
     Args:
       groups: the variants; values in percent.
       x, y: what the axes show.
@@ -101,16 +103,26 @@ def pareto(groups: Sequence[Group], x: str, y: str, *, narrow: bool = False) -> 
         figure, axes = plt.subplots(figsize=size, layout="constrained")
         axes.grid(color="#E6E6E6", linewidth=0.8)
         axes.set_axisbelow(True)
+        axes.set_xscale("function", functions=STRETCHED)
         edge = np.array(front([group.mean for group in groups]))
         axes.plot(*edge.T, color="#DADADA", linewidth=5, solid_capstyle="round", zorder=1)
         for group in groups:
             _dots(axes, group)
         axes.set(xlabel=x, ylabel=y)
         axes.margins(0.12, 0.12)
-        axes.set_xlim(right=min(axes.get_xlim()[1], 101))
+        left, right = axes.get_xlim()
+        right = min(right, 100.6)
+        ticks = [tick for tick in TICKS[:: 2 if narrow else 1] if left <= tick <= right]
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.set_xlim(left, right)
         axes.text(0.99, 0.985, "better \N{NORTH EAST ARROW}", **_corner(axes))
         _label(figure, axes, groups)
     return figure
+
+
+STRETCHED = (lambda x: -np.sqrt(np.maximum(101 - x, 0)), lambda t: 101 - np.square(t))
+"""A square root of what is missing to 100 %, and its inverse."""
+TICKS = (100, 99, 98, 95, 90, 85, 80, 70, 60, 50, 40, 30, 20, 10, 0)
 
 
 def _corner(axes: Axes) -> dict:
@@ -207,10 +219,10 @@ def maps(
       step: pixels from one element to the next.
       narrow: drawn for a phone.
     """
-    columns = 2 if narrow else 3
+    columns = 2 if narrow else 3 if len(titles) <= 12 else 5
     rows = -(-len(titles) // columns)
-    width, panel = (3.9, 2.1) if narrow else (8, 2.55)
-    with plt.rc_context(STYLE | {"font.size": 8 if narrow else 10}):
+    width, panel = (3.9, 2.1) if narrow else (8, 2.55 if columns == 3 else 1.65)
+    with plt.rc_context(STYLE | {"font.size": 10 if columns == 3 else 8}):
         figure, grid = plt.subplots(
             rows,
             columns,
