@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from experiments.nets import TITLES
-from experiments.report import differences, interval, spread
+from experiments.report import differences, interval, percent, spread
 
 README = Path("README.md")
 NUMBERS = Path("experiments/reference/consistency.csv")
 BLOCK = re.compile("(<!-- table -->\n).*(<!-- end of table -->)", re.DOTALL)
 KEYS = ("accuracy", "reference")
 """What is compared with max."""
-SHOWN = ("train_accuracy", *KEYS)
+SHOWN = {"train_accuracy": percent, "accuracy": spread(100), "reference": spread(100)}
 
 
 def table(numbers: Path = NUMBERS) -> str:
@@ -33,14 +33,15 @@ def table(numbers: Path = NUMBERS) -> str:
     against = {row.variant: row.values for row in differences(pairs, KEYS)}
 
     def line(name: str) -> str:
-        cells = [spread(100)(np.array([s[key] for s in seeds[name].values()])) for key in SHOWN]
+        values = {key: np.array([seed[key] for seed in seeds[name].values()]) for key in SHOWN}
+        cells = [show(values[key]) for key, show in SHOWN.items()]
         cells += [interval(against[name][key]) if name in against else "" for key in KEYS]
         return f"| {TITLES[name]} | {' | '.join(cells)} |\n"
 
     def consistency(name: str) -> float:
         return float(np.mean([seed["reference"] for seed in seeds[name].values()]))
 
-    head = "| % | training images | accuracy | consistency | against max | against max |\n"
+    head = "| % | in training | accuracy | consistency | accuracy - max | consistency - max |\n"
     ordered = sorted(seeds, key=consistency, reverse=True)
     return f"{head}|---|---:|---:|---:|---:|---:|\n{''.join(map(line, ordered))}"
 
