@@ -524,7 +524,9 @@ def _answer(
             f"of the variance of {OUTCOMES[key]} augmentation explains {ours} and the "
             f"architecture {theirs}"
         )
-    accuracy, consistency = (_more(explained[key]) for key in keys)
+    said = {"architecture": "the architecture"}
+    more = [_more(explained[key]) for key in keys]
+    accuracy, consistency = (said.get(factor, factor) for factor in more)
     if accuracy == consistency:
         verdict = f"So {accuracy} explains more of both" if accuracy else "Which is more is open"
     else:
