@@ -219,9 +219,9 @@ def maps(
       step: pixels from one element to the next.
       narrow: drawn for a phone.
     """
-    columns = 2 if narrow else 3 if len(titles) <= 12 else 5
+    columns = 2 if narrow else 3 if len(titles) < 10 else 4 if len(titles) <= 12 else 5
     rows = -(-len(titles) // columns)
-    width, panel = (3.9, 2.1) if narrow else (8, 2.55 if columns == 3 else 1.65)
+    width, panel = (3.9, 2.1) if narrow else (8, {3: 2.55, 4: 2.0}.get(columns, 1.65))
     with plt.rc_context(STYLE | {"font.size": 10 if columns == 3 else 8}):
         figure, grid = plt.subplots(
             rows,
