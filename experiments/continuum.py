@@ -234,16 +234,17 @@ PRESETS = {
         variants=("avg", "mixed-from-0.1"),
     ),
     "quick": Preset(
-        about="about 15 minutes on 2 cores: 2 values of each family, 3 seeds",
+        about="about 15 minutes on 2 cores: 2 values of each family, 3 seeds, to the same loss",
         data="mnist5k",
         seeds=3,
         train_images=4000,
-        test_images=128,
-        epochs=6,
+        test_images=256,
+        epochs=16,
+        target_loss=0.4,
         variants=(*ENDS, *SMALL),
     ),
     "full": Preset(
-        about="hours on 2 cores: 10 seeds, trained to the same loss",
+        about="hours on 2 cores: all values, 10 seeds, trained to the same loss",
         data="mnist5k",
         seeds=10,
         train_images=4000,
@@ -415,8 +416,8 @@ METHOD = (
     "average over the sum of max minus average, for each layer, then the mean of the layers. A net "
     "may scale its features and so move along a family whose parameter is a temperature.",
     "A learned parameter is one number for each layer, trained with the weights from two starts. "
-    "Adam moves a number by no more than about its rate in a step, so in a training as short as "
-    "this one it is given ten times the rate of the weights, as the code of Radenovic et al. does. "
+    "Adam moves a number by no more than about its rate in a step, so in a short training it is "
+    "given ten times the rate of the weights, as the code of Radenovic et al. does. "
     "Where both starts still end near where they were, that is no evidence against a value "
     "between.",
     "Where the optimum lies: seeds are drawn anew from those measured, and that fixed pooling, the "
