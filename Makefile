@@ -19,12 +19,14 @@ run: $(VENV)/.experiments
 	$(BIN)/python -m experiments run consistency --preset quick
 	$(BIN)/python -m experiments report
 
-# Three seeds are too few for an interval (see experiments/stats.py), so two studies get more.
+# Three seeds are too few for an interval (see experiments/stats.py), so these studies get more.
 reference: $(VENV)/.experiments reference-speed
 	$(BIN)/python -m experiments run consistency --preset full
 	$(BIN)/python -m experiments run all --preset quick
-	$(BIN)/python -m experiments run augmentation --preset quick --seeds 6
 	$(BIN)/python -m experiments run continuum --preset quick --seeds 6
+	$(BIN)/python -m experiments run augmentation --preset quick --seeds 10
+	$(BIN)/python -m experiments run stability --preset quick --seeds 10
+	$(BIN)/python -m experiments run leakage --preset quick --seeds 10
 	$(BIN)/python -m experiments check all
 	$(BIN)/python -m experiments report all
 	mkdir -p experiments/reference
