@@ -1,7 +1,7 @@
 """What does the probability of an object do as it slides, by pixels and by quarters of a pixel?
 
 Command:  python -m experiments run stability --preset quick
-Time:     about 5 minutes on 2 cores (15 nets)
+Time:     1 minute on 2 cores (15 nets)
 Result:   how much the probability of the true class changes from step to step, how far it ranges
           and how often the answer flips over a slide; the traces of two images, chosen by a rule
 
@@ -85,7 +85,7 @@ PRESETS = {
         variants=("max", "max_aps"),
     ),
     "quick": Preset(
-        about="about 5 minutes on 2 cores: a first measured answer",
+        about="1 minute on 2 cores: a first measured answer",
         data="mnist5k",
         seeds=3,
         train_images=4000,

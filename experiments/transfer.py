@@ -1,7 +1,7 @@
 """Does a net that saw digits at one place know them at others? Does pooling forgive deformations?
 
 Command:  python -m experiments run transfer --preset quick
-Time:     6 minutes on 2 cores (45 nets)
+Time:     3 minutes on 2 cores (45 nets)
 Result:   the map of accuracy over the place of test, for each pooling and kind of net; how far a
           smooth deformation moves what each layer says, before training and after each epoch
 
@@ -122,7 +122,7 @@ PRESETS = {
         variants=("max@circular", "stride@flat"),
     ),
     "quick": Preset(
-        about="6 minutes on 2 cores: 5 poolings, 3 kinds of net, 3 seeds",
+        about="3 minutes on 2 cores: 5 poolings, 3 kinds of net, 3 seeds",
         data="mnist5k",
         seeds=3,
         size=32,
