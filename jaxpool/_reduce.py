@@ -587,15 +587,18 @@ def _slide(x: jax.Array, window: Window, after: jax.Array | None = None) -> jax.
     if parts := window.split():
         return _slide(_reduce_window(x, (parts[0],)), parts[1])
     axis, size, d = window.axis, window.size, window.dilation
-    single = apart(_pad_after, x, after, axis=axis, low=window.low, high=window.overhang)
-    x, covered = single, 1  # x sums windows of as many taps as the first binary digits of k say
+    sums = apart(_pad_after, x, after, axis=axis, low=window.low, high=window.overhang)
+    # `sums` are of windows of as many taps as the first binary digits of k say.
+    length, covered = sums.shape[axis], 1
+    # To add one tap is fastest from padded x, but then three arrays of its size are alive.
+    single, low = (sums, 0) if 3 * length <= 4 * window.length else (x, window.low)
     for odd in map(int, f"{size:b}"[1:]):
         distance, covered = covered * d, 2 * covered + odd
         last = covered == size
-        n = window.out if last else single.shape[axis] - (covered - 1) * d
+        n = window.out if last else length - (covered - 1) * d
         how = {"axis": axis, "distance": distance, "n": n, "stride": window.stride if last else 1}
-        x = apart(_twice, x, single if odd else None, **how)
-    return x
+        sums = apart(_twice, sums, single if odd else None, low=low, **how)
+    return sums
 
 
 def _pad_after(x: jax.Array, _: Any, axis: int, low: int, high: int) -> jax.Array:
@@ -603,12 +606,24 @@ def _pad_after(x: jax.Array, _: Any, axis: int, low: int, high: int) -> jax.Arra
 
 
 def _twice(
-    x: jax.Array, single: jax.Array | None, axis: int, distance: int, n: int, stride: int
+    sums: jax.Array, x: jax.Array | None, axis: int, distance: int, n: int, stride: int, low: int
 ) -> jax.Array:
-    """Windows of twice the taps, and where there is `single`, of one more."""
-    at = partial(cut, axis=axis, n=n, stride=stride)
-    both = at(x, start=0) + at(x, start=distance)
-    return both if single is None else both + at(single, start=2 * distance)
+    """Windows of twice the taps, and where there is x, of one more, which its padding, `low` before
+    it, does not hold."""
+    at = partial(cut, sums, axis, n=n, stride=stride)
+    both = at(start=0) + at(start=distance)
+    if x is None:
+        return both
+    first = 2 * distance - low  # where the one more of the first window is
+    start = min(n, max(0, -(first // stride)))
+    stop = min(n, max(start, -((first - x.shape[axis]) // stride)))
+    if start == stop:
+        return both
+    part = partial(cut, both, axis)
+    more = cut(x, axis, first + start * stride, stop - start, stride)
+    pieces = [part(0, start)] if start else []
+    pieces.append(part(start, stop - start) + more)
+    return join(pieces + ([part(stop, n - stop)] if stop < n else []), axis)
 
 
 def _reduce_window(x: jax.Array, group: Group, op: Callable = lax.add, init: Any = 0) -> jax.Array:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import export
+from jax import export, lax
 
 import jaxpool
 from jaxpool import _reduce, _soft
@@ -66,6 +66,26 @@ def test_little_memory_is_used_on_the_way(pool, window: int):
     memory = both.lower(x, x).compile().memory_analysis()
     most = 1.5 if window <= 3 and pool in POOLS[:4] else 4
     assert memory.temp_size_in_bytes <= most * x.nbytes + 4096  # and a few counts
+
+
+@pytest.mark.optimized
+@pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (3, 1), (2, 2)])
+def test_a_sum_over_much_padding_needs_no_third_array(stride: int, dilation: int):
+    x = jax.random.normal(jax.random.key(0), (2, 48, 64))
+    low, high = 30 * dilation, 20 * dilation
+    how = {"window_dilation": dilation}
+
+    @jax.jit
+    def pooled(x):
+        return jaxpool.sum_pool(x, (31,), stride, [(low, high)], **how)  # 31 is 11111, all odd
+
+    memory = pooled.lower(x).compile().memory_analysis()
+    assert memory.temp_size_in_bytes <= 2.1 * (48 + low + high) / 48 * x.nbytes
+    expected = lax.reduce_window(
+        x, 0.0, lax.add, (1, 31, 1), (1, stride, 1), [(0, 0), (low, high), (0, 0)], None,
+        (1, dilation, 1),
+    )  # fmt: skip
+    np.testing.assert_allclose(pooled(x), expected, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.optimized
