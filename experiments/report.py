@@ -107,11 +107,14 @@ def percent(values: np.ndarray) -> str:
 def spread(scale: float = 1, digits: int = 1) -> Callable[[np.ndarray], str]:
     """How to write values times a scale: mean ± standard deviation, and the interval if known."""
 
+    def written(value: float) -> str:
+        return f"{round(value, digits) + 0.0:.{digits}f}"  # 0.0 where it would be -0.0
+
     def show(values: np.ndarray) -> str:
         found = summary(scale * values)
-        text = f"{found.mean:.{digits}f}" if found.n else "not known"
+        text = written(found.mean) if found.n else "not known"
         text += f" ± {found.sd:.{digits}f}" if found.n > 1 else ""
-        ends = [f"{end:.{digits}f}" for end in found.interval or ()]
+        ends = [written(end) for end in found.interval or ()]
         return f"{text} [{', '.join(ends)}]" if ends else text
 
     return show

@@ -33,7 +33,16 @@ from experiments import (
 from experiments.__main__ import main
 from experiments.config import UserError, canonical, choose, digest, study
 from experiments.nets import VARIANTS, Net
-from experiments.report import Shown, chance, differences, interval, percent, render, study_of
+from experiments.report import (
+    Shown,
+    chance,
+    differences,
+    interval,
+    percent,
+    render,
+    spread,
+    study_of,
+)
 
 ROOT = Path(__file__).parent.parent
 CONFIG = consistency.cells("smoke")[0]
@@ -644,6 +653,10 @@ def test_the_most_consistent_at_no_cost_is_named_once_there_are_seeds_enough():
     assert compared.rows[0].values["accuracy"] == pytest.approx(np.full(7, -0.25))
     assert compared.rows[0].values["p_accuracy"][0] == 2 * 2**-6  # of two tests
     assert len(few.sheets) == 1 and "most accurate is max-blur 3 pooling: 88 %" in few.answer
+
+
+def test_what_rounds_to_zero_has_no_sign():
+    assert spread(1)(np.array([-0.01, -0.02])) == "0.0 ± 0.0"
 
 
 def test_a_seed_that_is_missing_does_not_count():
