@@ -85,7 +85,7 @@ def keep(root, preset, seeds, data="dots", name="toy"):
     [
         ([("smoke", 1), ("quick", 2)], "quick --data dots", ["smoke --data dots"]),
         ([("quick", 3)], "quick --data dots", []),  # whole, though full has the same cells
-        ([("quick", 4)], "quick --data dots", []),
+        ([("quick", 4)], "quick --data dots --seeds 4", []),
         ([("full", 10), ("smoke", 1)], "full --data dots", ["smoke --data dots"]),
         ([("quick", 1, "lines"), ("smoke", 1)], "smoke --data dots", ["quick --data lines"]),
     ],

@@ -151,7 +151,7 @@ def test_claims_are_judged_by_what_is_stored():
     assert shrinks == (True, "max -0.25 to +0.50 from strided convolution.")
     assert after == (False, "strided convolution 0.50; from there max +0.50, average -0.25.")
     (exact,) = [seen for expected, seen in said.items() if "with APS at every" in expected]
-    assert exact[0] and exact[1].startswith("0 of 12 images were called otherwise; 95 %")
+    assert exact[0] and exact[1].startswith("0 of 4 (0 to 60 %) images")
 
 
 def test_poolings_that_end_less_stable_are_as_expected():
@@ -226,7 +226,7 @@ def test_transfer_runs_and_is_drawn(monkeypatch, capsys, tmp_path):
     assert moved.shape == (3, 5, 64) and (moved[0] != moved[-1])[1:].any()
     command(monkeypatch, "report", "transfer", *smoke)
     for picture in ("maps", "layers", "epochs"):
-        assert (tmp_path / "report" / f"transfer-{picture}.png").stat().st_size > 10_000
+        assert (tmp_path / "report" / f"transfer-{picture}.png").stat().st_size > 5_000
     lines = (tmp_path / "report" / "transfer-circular.csv").read_text().splitlines()
     assert lines[0].startswith("data,variant,seed,home,train,elsewhere,") and len(lines) == 2
     capsys.readouterr()
