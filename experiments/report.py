@@ -24,7 +24,7 @@ from experiments import store
 from experiments.config import Config, UserError, study
 from experiments.data import flag
 from experiments.runner import duration
-from experiments.stats import FEWEST, MOST, holm, sign_flip, summary
+from experiments.stats import FEWEST, holm, p_value, summary
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -177,19 +177,12 @@ def differences(
             for key in keys
         }
     for key in keys:
-        tested = {name: _chance(values[key], len(pairs)) for name, values in found.items()}
-        adjusted = holm(tested)
+        known = {name: values[key][np.isfinite(values[key])] for name, values in found.items()}
+        adjusted = holm({name: p_value(each, len(pairs)) for name, each in known.items()})
         for name, p in adjusted.items():
             values = found[name]
             values[f"p_{key}"] = np.full(len(values[key]), np.nan if p is None else p)
     return [Row(name, pairs[name][0], values) for name, values in found.items()]
-
-
-def _chance(differences: np.ndarray, tests: int) -> float | None:
-    """The p of the sign flips; None where the least p possible is too large for so many tests."""
-    known = differences[np.isfinite(differences)]
-    possible = FEWEST <= len(known) <= MOST and tests * 2.0 ** (1 - len(known)) <= 0.05
-    return sign_flip(known) if possible else None
 
 
 def chance(p: np.ndarray) -> str:

@@ -87,13 +87,24 @@ def sign_flip(differences: Sequence[float] | np.ndarray) -> float:
     return float(np.mean(np.abs(sums) >= abs(x.sum()) - rounding))
 
 
+def p_value(differences: np.ndarray, tests: int = 1) -> float | None:
+    """The p of the sign flips of paired differences, one of so many tests.
+
+    None where the least p that so few seeds can have, after Holm's correction, is above 0.05, and
+    where there are too few seeds for any test, or too many for this one.
+    """
+    n = len(differences)
+    possible = FEWEST <= n <= MOST and tests * 2.0 ** (1 - n) <= 0.05
+    return sign_flip(differences) if possible else None
+
+
 def difference(ours: Mapping[int, float], base: Mapping[int, float]) -> Difference:
     """Ours minus base, over the seeds that both have."""
     pairs = np.array([ours[seed] - base[seed] for seed in sorted(ours.keys() & base.keys())])
     pairs = pairs[np.isfinite(pairs)]
     found = summary(pairs)
     why = found.why or (f"{found.n} seeds: more than {MOST}" if found.n > MOST else "")
-    p = None if why else sign_flip(pairs)
+    p = p_value(pairs)
     return Difference(found.n, found.mean, found.sd, found.interval, why, p, p)
 
 

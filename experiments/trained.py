@@ -15,7 +15,6 @@ from experiments import data, metrics, stats, train
 from experiments.nets import Net
 from experiments.report import Claim
 from experiments.store import Cell
-from experiments.train import DOWN
 
 Tick = Callable[[int, float | None], None]
 """Called with the work done since the last call, and with the loss if it is known."""
@@ -103,7 +102,8 @@ def length(cells: Sequence[Cell]) -> str:
     said = "Training is short and the same for all: what learns slowly has not shown its best."
     if target:
         late = sum(
-            min(cell.facts.get("losses", [])[:-DOWN], default=np.inf) > target for cell in cells
+            min(cell.facts.get("losses", [])[: -train.DOWN], default=np.inf) > target
+            for cell in cells
         )
         said = (
             "Every net is trained at a constant rate until the mean loss of an epoch, of images as "
@@ -126,7 +126,7 @@ def size(config: Mapping[str, Any]) -> str:
         return f"{epochs} in batches of {config['batch']}"
     return (
         f"at most {epochs} in batches of {config['batch']}, until the mean loss of one is "
-        f"{config['target_loss']:g}, and {DOWN} more"
+        f"{config['target_loss']:g}, and {train.DOWN} more"
     )
 
 

@@ -76,6 +76,14 @@ def test_holm_by_hand():
     assert stats.holm({}) == {}
 
 
+def test_nothing_is_tested_that_could_not_be_found():
+    ones = np.ones(24)
+    assert stats.p_value(ones[:5]) is None and stats.p_value(ones[:6]) == 2**-5
+    assert stats.p_value(ones[:6], tests=2) is None  # at least 2/32, corrected
+    assert stats.p_value(ones[:7], tests=2) == 2**-6
+    assert stats.p_value(np.ones(25)) is None  # too many flips to look at
+
+
 def test_all_against_max():
     values = {"max": seeds(*range(6)), "avg": seeds(*range(1, 7)), "min": seeds(*range(6)),
               "few": seeds(3, 3)}  # fmt: skip
