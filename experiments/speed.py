@@ -150,11 +150,12 @@ def keep_memory() -> None:
     page, on every call: which of the contenders that hits, for 5 ms in 25 MB, is decided by what
     was allocated before.
     """
-    trim_threshold, mmap_max = -1, -4  # the names of M_TRIM_THRESHOLD and M_MMAP_MAX
+    trim_threshold, mmap_max, arena_max = -1, -4, -8  # M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX
     with suppress(AttributeError, OSError):
         tell = ctypes.CDLL(None).mallopt
         tell(trim_threshold, 2**30)
         tell(mmap_max, 0)
+        tell(arena_max, 1)  # that of a thread holds 64 MB: larger results would be mapped after all
 
 
 def _times(
