@@ -18,6 +18,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from jaxpool import _bins
+from jaxpool._exponential import exp, expm1, log1p
 from jaxpool._geometry import Bins
 from jaxpool._linear import apart, linear_pair
 from jaxpool._reduce import (
@@ -101,9 +102,12 @@ def folds(axes: _bins.Axes) -> Iterator[list[Any]]:
 
 
 def few_taps(axes: Group) -> Iterator[Group]:
-    """A large window that overlaps its neighbours as passes of few taps."""
+    """A large window as passes of few taps, or whole where it neither overlaps nor divides."""
     if len(axes) > 1 or axes[0].size <= BLOCK:
         yield axes
+    elif parts := axes[0].split(BLOCK):
+        for part in parts:
+            yield from few_taps((part,))
     else:
         yield from (p.windows for p in axes[0].passes(DIRECT, overlap=0))
 
@@ -145,7 +149,9 @@ def _means_of(cells, around, temperature, out, group, few):
         count = cell.get("count", 1)
         if few and out == "level":
             return (count * expm1(z),)
-        e = jnp.exp(z)
+        e = exp(z)
+        if out == "inverse":
+            return (count * e,)
         if out == "gap":
             return count * e, count * e * (_no_less(down) + cell.get("gap", 0))
         real = cell["top"] > floor(
@@ -154,8 +160,8 @@ def _means_of(cells, around, temperature, out, group, few):
         return count * e, count * jnp.where(real, expm1(z), 0)
 
     def of_sums(around, first, *second):
-        if out == "gap":
-            return second[0] / jnp.where(first == 0, 1, first)  # no element, no weight
+        if out in ("gap", "inverse"):  # no element, no weight
+            return (second[0] if second else 1) / jnp.where(first == 0, 1, first)
         n = jnp.maximum(around["n"], 1)
         if few:
             return log1p(jnp.where(around["n"] > 0, first, 0) / n)
@@ -168,58 +174,33 @@ def _means_of(cells, around, temperature, out, group, few):
     return sum_at_windows(terms, of_sums, cells, around, 1 / temperature, group)
 
 
-def log1p(u: jax.Array) -> jax.Array:
-    """log(1 + u) for u from -1 to 1, exact near 0 too, where it is a short series.
-
-    (XLA's own is slow where it is fused with what its argument is made of.)
-    """
-    if u.dtype != jnp.float32:
-        return jnp.log1p(u)
-    series = jnp.zeros_like(u)
-    for n in range(7, 0, -1):
-        series = 1 / n - u * series
-    return jnp.where(jnp.abs(u) < 0.05, u * series, jnp.log(1 + u))
-
-
-def expm1(z: jax.Array) -> jax.Array:
-    """exp(z) - 1, exact near 0 too, for z up to 1.
-
-    exp(z) = 2^k exp(r) with z = k log(2) + r, and exp(r) - 1 is a short series. XLA's own is a call
-    of two exponentials; this one costs as much as one.
-    """
-    if z.dtype != jnp.float32:
-        return jnp.expm1(z)
-    z = lax.max(z, jnp.full_like(z, -87.0))
-    bits = lax.bitcast_convert_type(z * 1.44269504 + 12582912.0, jnp.int32)  # 1.5 * 2^23 rounds
-    whole = bits - 0x4B400000
-    k = whole.astype(jnp.float32)
-    r = z - k * 0.693145752 - k * 1.42860677e-6  # log(2), in two parts
-    series = jnp.full_like(r, 1 / 5040)
-    for n in (720, 120, 24, 6, 2, 1):
-        series = 1 / n + r * series
-    power = lax.bitcast_convert_type((whole + 127) << 23, jnp.float32)
-    return power * (r * series) + (power - 1)
-
-
 def _means_jvp(group, outs, primals, tangents):
     """With <.> = the softmax-weighted sum of (.) over a window, mean = top + gap, shift fixed:
 
     level' = <q> - T'/T^2 <down>,                       q = top'/T + level',  down = top - shift
     gap' = <mean'> + <F q> - T'/T^2 <F down>,           F = mean - <mean>
+
+    Where no level is asked for, weights need no logarithm of their sum, but its inverse.
     """
     temperature, state, shift, n = primals
     d_temperature, d_state, *_ = tangents
     found = _means(*primals, group, outs)
-    level = found["level"] if "level" in outs else _means(*primals, group, ("level",))["level"]
     cells = {"top": state.top, "gap": state.gap if "gap" in outs else None}
     if state.level is not None:
         cells["log"] = state.level if state.count is None else state.level + _log(state.count)
     elif state.count is not None:
         cells["log"] = _log(state.count)
-    around = {"shift": shift, "level": level, "log": _log(n), "gap": found.get("gap")}
-    for w in group:  # windows are looked up along these axes
-        around["log"] = _stretched(around["log"], w.axis, w.out)
+    around = {"shift": shift, "gap": found.get("gap")}
+    if "level" in outs:
+        around |= {"level": found["level"], "log": _log(n)}
+        for w in group:  # windows are looked up along these axes
+            around["log"] = _stretched(around["log"], w.axis, w.out)
+    else:
+        inverse = found if "inverse" in outs else _means(*primals, group, ("inverse",))
+        around |= inverse
     rest = Sides(_present(cells), _present(around), temperature)
+    of_inverse = outs == ("inverse",)
+    outs = ("level",) if of_inverse else outs
     dots = dict.fromkeys(outs, jnp.zeros_like(shift))
 
     moved = {"top": d_state.top, "level": d_state.level, "gap": d_state.gap}
@@ -232,7 +213,7 @@ def _means_jvp(group, outs, primals, tangents):
         slope = d_temperature / (temperature * temperature)
         for out, moment in _one_by_one(_moment_of, *args, outs=outs, group=reached).items():
             dots[out] -= slope * moment
-    return found, dots
+    return found, {"inverse": -found["inverse"] * dots["level"]} if of_inverse else dots
 
 
 _means.defjvp(_means_jvp, symbolic_zeros=True)
@@ -258,7 +239,8 @@ def _no_less(down: jax.Array) -> jax.Array:
 def _weight(cell: Arrays, around: Arrays, rate: jax.Array) -> tuple[jax.Array, ...]:
     """The softmax weight of an element in a window; down = top - shift; F = mean - <mean>."""
     down = _no_less(cell["top"] - around["shift"])
-    weight = jnp.exp(down * rate + cell.get("log", 0) - around["level"] - around["log"])
+    z = down * rate + cell.get("log", 0) - around.get("level", 0) - around.get("log", 0)
+    weight = exp(z) * around.get("inverse", 1)
     live = weight > 0  # no factor may be infinite where there is no weight
     further = down + (cell.get("gap", 0) - around.get("gap", 0))
     return weight, jnp.where(live, down, 0), jnp.where(live, further, 0)
@@ -367,6 +349,8 @@ def sum_at_windows(
         each = terms(cells, beside, along_rows(rate, group))
         return of_sums(around, *(term.sum(term.ndim + group[0].axis) for term in each))
 
+    terms = jax.jit(terms)
+
     def of_region(taps: list, shape: tuple, at: tuple) -> jax.Array:
         here = {k: cut_all(a, at) for k, a in around.items()}
         if not taps:
@@ -412,6 +396,8 @@ def sum_at_elements(
         cells = {k: rows(a, group, _fill(k, a)) for k, a in cells.items()}
         around = {k: along_rows(a, group) for k, a in around.items()}
         return unrows(term(cells, around, along_rows(rate, group)), group)
+
+    term = jax.jit(term)
 
     def of_region(taps: list, shape: tuple, at: tuple) -> jax.Array:
         here = {k: cut_all(a, at) for k, a in cells.items()}

@@ -18,9 +18,11 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from jaxpool import _bins, _reduce, _smooth
+from jaxpool._exponential import exp, expm1, log1p
 from jaxpool._geometry import Bins, Window, shape_of
 from jaxpool._linear import apart, by_platform, linear_pair
 from jaxpool._prepare import real
+from jaxpool._slices import as_merged
 
 # In how many windows an element is, at least, for one exponential of it to be worth an array.
 OFTEN = 4
@@ -42,7 +44,12 @@ def pool(
     """Pool every window or bin. kind: "mean" or "sum" in the logarithm, or "softmax"."""
     windows = [a for a in axes if isinstance(a, Window)]
     often = prod(w.size / w.stride for w in windows) > OFTEN and x.size > 0
-    return (_either if often else _far)(x, temperature, mask, axes, kind)
+    way = _either if often else _far
+
+    def run(x: jax.Array, axes: Any, temperature: jax.Array, mask: Any) -> jax.Array:
+        return way(x, temperature, mask, axes, kind)
+
+    return as_merged(run, x, axes, temperature, mask)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(3, 4))
@@ -150,17 +157,17 @@ def _near(x, temperature, mask, span, windows, kind):
     x = real(x, mask)
     z = x / temperature
     n = _reduce.count(mask, windows, x.ndim, padding=False).astype(x.dtype)
-    e = jnp.exp(z)
+    e = exp(z)
     if kind == "softmax":
         each = jnp.stack([real(e, mask), real(e * x, mask)])
         weight, moment = _reduce.total(each, windows)
         return moment / jnp.where(n > 0, weight, 1)
     # log(mean exp) by the mean of exp - 1 where all exponents are small: exact at any temperature.
     small = span < 0.5
-    each = real(jnp.where(small, _smooth.expm1(z), e), mask)
+    each = real(jnp.where(small, expm1(z), e), mask)
     level = _reduce.total(each, windows, divisor=jnp.maximum(n, 1))
     little, much = jnp.where(small, level, 0), jnp.where(small | (n == 0), 1, level)
-    level = _smooth.log1p(little) + jnp.log(much)
+    level = log1p(little) + jnp.log(much)
     if kind == "sum":
         level += jnp.log(jnp.maximum(n, 1))
     return jnp.where(n > 0, temperature * level, -jnp.inf)

@@ -1,0 +1,67 @@
+"""exp, expm1 and log1p of float32 as loops take them: against NumPy in double precision."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxpool._exponential import exp, expm1, log1p
+
+ULP = 2.0**-23
+NEAR_ZERO = np.concatenate([s * 10.0 ** np.linspace(-12, 0, 20_001) for s in (1, -1)])
+FAR = np.linspace(-87, 88, 200_001)
+
+
+def error(f, exact, z) -> float:
+    z = np.asarray(z, np.float32)
+    expected = exact(z.astype(np.float64))
+    return float(np.max(np.abs(np.asarray(jax.jit(f)(z), np.float64) / expected - 1)))
+
+
+def test_exp_is_exact_to_rounding():
+    assert error(exp, np.exp, NEAR_ZERO) < ULP
+    assert error(exp, np.exp, FAR) < ULP
+
+
+def test_expm1_is_exact_to_rounding_near_zero_too():
+    assert error(expm1, np.expm1, NEAR_ZERO) < 1.5 * ULP
+    assert error(expm1, np.expm1, FAR[FAR != 0]) < 1.5 * ULP
+
+
+def test_log1p_is_exact_near_zero():
+    small = NEAR_ZERO[np.abs(NEAR_ZERO) < 0.04]
+    assert error(log1p, np.log1p, small) < 1.5 * ULP
+
+
+def test_log1p_elsewhere_is_as_exact_as_its_argument():
+    # log(1 + u) cannot be more exact than 1 + u is rounded, half a ULP of 1.
+    u = NEAR_ZERO[(np.abs(NEAR_ZERO) >= 0.04) & (NEAR_ZERO > -0.9)]
+    assert error(log1p, np.log1p, u) < 1.5 * ULP / 0.04
+
+
+@pytest.mark.parametrize("f", [exp, expm1])
+def test_far_below_zero_nothing_is_left(f):
+    z = jnp.array([-88.0, -100.0, -1e30, -jnp.inf])
+    assert jnp.array_equal(f(z), jnp.full(4, f(-jnp.inf)))
+    assert exp(-jnp.inf) == 0 and expm1(-jnp.inf) == -1
+
+
+@pytest.mark.parametrize("f", [exp, expm1, log1p])
+def test_zero_is_exact_and_nan_stays(f):
+    assert f(jnp.float32(0)) == (1 if f is exp else 0)
+    assert jnp.isnan(f(jnp.float32(jnp.nan)))
+
+
+@pytest.mark.parametrize("f", [exp, expm1])
+def test_derivatives_are_exponentials_in_either_mode_and_any_order(f):
+    z = jnp.linspace(-20, 3, 101)
+    first = jax.vmap(jax.grad(f))(z)
+    second = jax.vmap(jax.jacfwd(jax.grad(f)))(z)
+    assert jnp.array_equal(first, exp(z)) and jnp.array_equal(second, exp(z))
+
+
+@pytest.mark.parametrize("f", [exp, expm1, log1p])
+def test_other_dtypes_take_xlas(f):
+    of = {exp: jnp.exp, expm1: jnp.expm1, log1p: jnp.log1p}[f]
+    z = jnp.linspace(-0.9, 0.9, 7, dtype=jnp.bfloat16)
+    assert f(z).dtype == jnp.bfloat16 and jnp.array_equal(f(z), of(z))
