@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from math import gcd
+from math import gcd, prod
 from typing import Any, NamedTuple, NoReturn
 
 Padding = str | int | Sequence[int] | Sequence[tuple[int, int]]
@@ -91,6 +91,12 @@ class Window:
             return self
         return replace(self, size=stop - first, stride=stop - first, low=-first, high=0)
 
+    @property
+    def whole(self) -> bool:
+        """One window takes all of the axis."""
+        one = self.plain()
+        return one.out == 1 and one.dilation == 1 and one.low == 0 and one.size == one.length
+
     def filled(self) -> "Window":
         """The same window over a map to which its padding has been added as real elements."""
         return replace(self, length=self.low + self.length + self.high, low=0, high=0)
@@ -163,15 +169,19 @@ class Window:
             for p in at
         ]
 
-    def split(self) -> "tuple[Window, Window] | None":
-        """The same window, k = a*b and s = a*c, as one of a taps and one of b over its output."""
-        n = gcd(self.size, self.stride)
+    def split(self, most: int | None = None) -> "tuple[Window, Window] | None":
+        """The same window, k = a*b and s = a*c, as one of a taps, at `most`, and one of b over its
+        output. A single one that takes all to the end of the map may take parts of any size."""
+        shared = gcd(self.size, self.stride)
+        n = next(n for n in range(min(shared, most or shared), 0, -1) if not shared % n)
+        if most and 2 * n < most < self.size and self.out == 1 and self.overhang == 0:
+            n = most
         if n in (1, self.size) or self.dilation > 1:
             return None
         skip = self.low % n
         out = -(-(self.length + skip) // n)
         blocks = replace(self, size=n, stride=n, low=skip, high=0, out=out)
-        size, stride, low = self.size // n, self.stride // n, self.low // n
+        size, stride, low = -(-self.size // n), -(-self.stride // n), self.low // n
         return blocks, Window(self.axis, out, size, stride, 1, low, 0, self.out)
 
     def passes(self, direct: int, overlap: int) -> list[Pass]:
@@ -705,6 +715,27 @@ def shape_of(windows: Iterable[Window | Bins | Fraction], shape: Sequence[Any]) 
     for window in windows:
         result[window.axis] = window.out
     return tuple(result)
+
+
+def merged(axes: Sequence[Any], ndim: int) -> tuple[tuple[Any, ...], list[list[int]]]:
+    """Axes side by side that are pooled whole as one, which is fewer passes; and which of all axes
+    each of those that are left stands for. Elements keep their order."""
+    of = {axis.axis + ndim: axis for axis in axes}
+    whole = {i for i, axis in of.items() if type(axis) is Window and axis.whole}
+    groups: list[list[int]] = []
+    for i in range(ndim):
+        if {i, i - 1} <= whole:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    found = []
+    for at, group in enumerate(groups, -len(groups)):
+        if len(group) > 1:
+            n = prod(of[i].length for i in group)
+            found.append(Window(at, n, n, n, 1, 0, 0, 1))
+        elif group[0] in of:
+            found.append(replace(of[group[0]], axis=at))
+    return tuple(found), groups
 
 
 def output_shape(

@@ -23,9 +23,10 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from jaxpool import _bins
+from jaxpool._exponential import exp
 from jaxpool._linear import apart, linear_pair
 from jaxpool._reduce import Group
-from jaxpool._slices import cut
+from jaxpool._slices import as_merged, cut
 from jaxpool._smooth import alone, folds, reach, sum_at_elements, sum_at_windows, surround
 
 WHOLE = (1, 2, 3, 4)  # the powers that are multiplications
@@ -39,6 +40,10 @@ def norm(x: jax.Array, axes: _bins.Axes, p: jax.Array, known: Any) -> jax.Array:
     if known == inf:
         x = _bins.extremum(x * lax.sign(x), axes, largest=True)  # |x|, of slope 0 at 0
         return jnp.where(x < 0, 0, x)  # padding alone
+    return as_merged(partial(_norms, known=known), x, axes, p)
+
+
+def _norms(x: jax.Array, axes: _bins.Axes, p: jax.Array, known: Any) -> jax.Array:
     for passes in folds(axes):
         for group in passes:
             x = _norm(x, p, group, known)
@@ -61,7 +66,7 @@ def _power(r: jax.Array, p: jax.Array, whole: int | None) -> jax.Array:
     if whole is not None:
         return lax.integer_pow(r, whole)
     zero = r == 0
-    return jnp.where(zero, 0, jnp.exp(p * jnp.log(jnp.where(zero, 1, r))))
+    return jnp.where(zero, 0, exp(p * jnp.log(jnp.where(zero, 1, r))))
 
 
 def _slope(r: jax.Array, p: jax.Array, whole: int | None) -> jax.Array:

@@ -31,6 +31,7 @@ from jaxpool._geometry import Pass, Window, shape_of
 from jaxpool._linear import apart, by_platform, linear_pair, primitive
 from jaxpool._slices import (
     along_rows,
+    as_merged,
     cut,
     interleave,
     join,
@@ -112,8 +113,12 @@ def extremum(
 ) -> jax.Array:
     """The largest (or smallest) element of every window; `mask` says which elements are real."""
     x = real(x, mask, largest)
-    run = _extremum if jnp.issubdtype(x.dtype, jnp.floating) else _value
-    return run(x, mask, tuple(windows), largest)
+    of = _extremum if jnp.issubdtype(x.dtype, jnp.floating) else _value
+
+    def run(x: jax.Array, windows: Group, mask: Any) -> jax.Array:
+        return of(x, mask, windows, largest)
+
+    return as_merged(run, x, tuple(windows), mask)
 
 
 def _value(x: jax.Array, mask: Any, windows: Group, largest: bool) -> jax.Array:
@@ -262,17 +267,23 @@ def _beats(a: jax.Array, b: jax.Array, largest: bool) -> jax.Array:
 def _fold_rows(value, winner, window, largest, size):
     """Large windows side by side: an axis of their own to fold, BLOCK taps at a time."""
     at, k, apart_now = window.axis, window.size, 1
-    value = rows(value, (window,), lowest(value.dtype, largest))
+    single = window.out == 1 and not window.padded  # XLA copies x for an axis of one more
+    if single:
+        value = cut(value, at, -window.low, k)
+    else:
+        value = rows(value, (window,), lowest(value.dtype, largest))
     while k > 1:
         taps = min(k, BLOCK)
         n = -(-k // taps)
         p = Pass((Window(at, k, taps, taps, 1, 0, 0, n),), apart_now, apart_now)
         value, winner = apart(_fold, value, winner, p=p, largest=largest, size=size)
         k, apart_now = n, apart_now * taps
-    value = lax.squeeze(value, [value.ndim + at])
+    if not single:
+        value = lax.squeeze(value, [value.ndim + at])
     if size is None:
         return value, None
-    winner = lax.squeeze(winner, [winner.ndim + at])
+    if not single:
+        winner = lax.squeeze(winner, [winner.ndim + at])
     if window.padded:
         starts = np.arange(window.out) * window.stride - window.low
         first = np.where(starts < window.length, np.clip(-starts, 0, size), size)
@@ -473,7 +484,11 @@ def total(x: jax.Array, windows: Sequence[Window], divisor: jax.Array | None = N
     """The sum of every window, over the divisor if there is one: a number or one per window."""
     if x.dtype == jnp.bool_:
         return extremum(x, windows, largest=True)
-    return _add({"x": x}, (divisor, None), ("x",), windows=tuple(windows))["x"]
+
+    def run(x: jax.Array, windows: Group, divisor: Any) -> jax.Array:
+        return _add({"x": x}, (divisor, None), ("x",), windows=windows)["x"]
+
+    return as_merged(run, x, tuple(windows), divisor)
 
 
 def _wide(dtype: Any) -> Any:
@@ -506,9 +521,19 @@ def _add_of(x: dict, rest: tuple, _: Any, windows: Group) -> dict:
 def _add_pass(x: jax.Array, divisor: Any, group: Group, dtype: Any) -> jax.Array:
     if is_few(group):
         return apart(_add_slices, x, divisor, group=group, dtype=dtype)
+    if parts := _parts(group[0]):
+        x = _add_pass(x, None, (parts[0],), _wide(dtype))
+        return _add_pass(x, divisor, (parts[1],), dtype)
     wide = x.astype(_wide(x.dtype))
     y = _reduce_window(wide, group) if is_disjoint(group) else _slide(wide, group[0])
     return _over(y, divisor, dtype)
+
+
+def _parts(window: Window) -> tuple[Window, Window] | None:
+    """A large window as one of parts that do not overlap, and one over them."""
+    if window.size <= BLOCK:
+        return None
+    return window.split(BLOCK if window.disjoint else None)
 
 
 def _add_slices(x: jax.Array, divisor: Any, group: Group, dtype: Any) -> jax.Array:
@@ -549,6 +574,9 @@ def _add_pass_back(g: jax.Array, divisor: Any, group: Group, dtype: Any, after: 
     if is_few(group):
         return apart(_add_slices_back, g, divisor, group=group, dtype=dtype)
     (window,) = group
+    if parts := _parts(window):
+        g = _add_pass_back(g, None, (parts[1],), _wide(dtype), after)
+        return _add_pass_back(g, divisor, (parts[0],), dtype, after)
     g = g.astype(_wide(g.dtype))
     phases = []
     for phase in range(window.stride):
@@ -584,8 +612,6 @@ def _slide(x: jax.Array, window: Window, after: jax.Array | None = None) -> jax.
     once `after` is known."""
     if window.size <= BLOCK:
         return _reduce_window(x, (window,))
-    if parts := window.split():
-        return _slide(_reduce_window(x, (parts[0],)), parts[1])
     axis, size, d = window.axis, window.size, window.dilation
     sums = apart(_pad_after, x, after, axis=axis, low=window.low, high=window.overhang)
     # `sums` are of windows of as many taps as the first binary digits of k say.

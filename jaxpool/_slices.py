@@ -1,6 +1,7 @@
 """Arrays as windows see them: slices, rows, borders. Axes count from the end throughout."""
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxpool._geometry import Window
+from jaxpool._geometry import Window, merged
 
 
 def cut(x: jax.Array, axis: int, start: int, n: int, stride: int = 1) -> jax.Array:
@@ -34,6 +35,21 @@ def replace_axis(shape: Sequence[Any], axis: int, n: Any) -> tuple[Any, ...]:
     new = list(shape)
     new[axis] = n
     return tuple(new)
+
+
+def as_merged(run: Callable, x: jax.Array, axes: Sequence[Any], *others: Any) -> jax.Array:
+    """`run(x, axes, *others)`, axes that are pooled whole as one. The others are None, or arrays of
+    as many axes as x, of its size along all or of 1."""
+    fewer, groups = merged(axes, x.ndim)
+    if len(groups) == x.ndim:
+        return run(x, axes, *others)
+
+    def reshape(a: jax.Array) -> jax.Array:
+        return a.reshape([prod(a.shape[i] for i in group) for group in groups])
+
+    y = run(reshape(x), fewer, *jax.tree.map(reshape, others))
+    ones = [axis for group in groups for axis in group[1:]]
+    return lax.expand_dims(y, ones)
 
 
 def interleave(phases: Sequence[jax.Array], window: Window) -> jax.Array:
