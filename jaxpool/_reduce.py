@@ -618,12 +618,16 @@ def _slide(x: jax.Array, window: Window, after: jax.Array | None = None) -> jax.
     length, covered = sums.shape[axis], 1
     # To add one tap is fastest from padded x, but then three arrays of its size are alive.
     single, low = (sums, 0) if 3 * length <= 4 * window.length else (x, window.low)
+    steps = []
     for odd in map(int, f"{size:b}"[1:]):
         distance, covered = covered * d, 2 * covered + odd
         last = covered == size
         n = window.out if last else length - (covered - 1) * d
-        how = {"axis": axis, "distance": distance, "n": n, "stride": window.stride if last else 1}
-        sums = apart(_twice, sums, single if odd else None, low=low, **how)
+        steps.append((odd, distance, n, window.stride if last else 1))
+    while steps:
+        few = 1 if any(odd for odd, *_ in steps[:2]) else 2  # steps to take in one loop
+        sums = apart(_twice, sums, single, axis=axis, steps=tuple(steps[:few]), low=low)
+        del steps[:few]
     return sums
 
 
@@ -631,7 +635,13 @@ def _pad_after(x: jax.Array, _: Any, axis: int, low: int, high: int) -> jax.Arra
     return pad(x, axis, low, high)
 
 
-def _twice(
+def _twice(sums: jax.Array, x: jax.Array, axis: int, steps: tuple, low: int) -> jax.Array:
+    for odd, *how in steps:
+        sums = _doubled(sums, x if odd else None, axis, *how, low)
+    return sums
+
+
+def _doubled(
     sums: jax.Array, x: jax.Array | None, axis: int, distance: int, n: int, stride: int, low: int
 ) -> jax.Array:
     """Windows of twice the taps, and where there is x, of one more, which its padding, `low` before

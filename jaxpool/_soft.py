@@ -9,7 +9,7 @@ exponentials are cheap and choices are not.
 
 from collections.abc import Callable
 from functools import partial
-from math import prod
+from math import gcd, prod
 from typing import Any
 
 import jax
@@ -22,6 +22,7 @@ from jaxpool._exponential import exp, expm1, log1p
 from jaxpool._geometry import Bins, Window, shape_of
 from jaxpool._linear import apart, by_platform, linear_pair
 from jaxpool._prepare import real
+from jaxpool._reduce import Group
 from jaxpool._slices import as_merged
 
 # In how many windows an element is, at least, for one exponential of it to be worth an array.
@@ -29,9 +30,8 @@ OFTEN = 4
 # So large may |x/T| be: sums of exponentials keep their digits, and the fourth powers of their
 # inverses, which are in derivatives, do not overflow.
 NEAR = 20.0
-# Arrays of so many elements are pooled in parts, one after the other, where windows are large:
-# their passes need several arrays of the size of x.
-LARGE, PARTS = 2**18, 8
+# Arrays of so many elements are pooled in parts where windows are large.
+LARGE = 2**18
 
 
 def pool(
@@ -82,30 +82,35 @@ def _choose(x, temperature, mask, windows, kind, do=lambda f, x: f(x), then=()):
         return do(lambda x: way(x, temperature, mask, *more, windows, kind), x, *then)
 
     far = partial(run, _far)
+    # In how many parts, one after the other, since their passes need several arrays of the size of
+    # x: those of far keep three each for the backward pass, those of near none.
+    of_near = 4 if any(w.size > _reduce.BLOCK for w in windows) else 1
+    of_far = 1 if _reduce.is_few(windows) else 16
 
     def near_or_far(x, temperature, mask, then):
         span = _span(x, temperature, mask)
-        near = partial(run, _near)
-        return lax.cond(
-            span < NEAR,
-            lambda: near(x, temperature, mask, span, then),
-            lambda: far(x, temperature, mask, then),
-        )
 
-    cpu = near_or_far
-    large = isinstance(x.size, int) and x.size >= LARGE  # it may be symbolic
-    if large and not _reduce.is_few(windows):
-        cpu = partial(_in_parts, near_or_far, {w.axis for w in windows})
-    return by_platform(x, temperature, mask, then, cpu=cpu, other=far)
+        def near(x, temperature, mask, then):
+            return run(_near, x, temperature, mask, span, then)
+
+        args = x, temperature, mask, then
+        ways = partial(_in_parts, near, windows, of_near), partial(_in_parts, far, windows, of_far)
+        return lax.cond(span < NEAR, *ways, *args)
+
+    return by_platform(x, temperature, mask, then, cpu=near_or_far, other=far)
 
 
-def _in_parts(f: Callable, pooled: set[int], x: jax.Array, *others: Any) -> jax.Array:
-    """`f(x, *others)`, part after part along an axis that is not pooled, if one can be divided."""
-    free = [a for a in range(-x.ndim, 0) if a not in pooled and x.shape[a] % PARTS == 0]
-    if not free:
+def _in_parts(f: Callable, windows: Group, parts: int, x: jax.Array, *others: Any) -> jax.Array:
+    """`f(x, *others)`, part after part along an axis that is not pooled, if x is large and one can
+    be divided; into fewer if need be."""
+    if not isinstance(x.size, int) or x.size < LARGE:  # it may be symbolic
         return f(x, *others)
-    axis = free[0]
-    size = x.shape[axis] // PARTS
+    pooled = {w.axis for w in windows}
+    free = [a for a in range(-x.ndim, 0) if a not in pooled]
+    parts, axis = max((gcd(parts, x.shape[a]), -a) for a in free) if free else (1, 0)
+    if parts == 1:
+        return f(x, *others)
+    axis, size = -axis, x.shape[-axis] // parts
 
     def part(i: Any) -> tuple:
         def cut(a: jax.Array) -> jax.Array:
@@ -119,7 +124,7 @@ def _in_parts(f: Callable, pooled: set[int], x: jax.Array, *others: Any) -> jax.
 
     one = jax.eval_shape(lambda: f(*part(0)))
     shape = _reduce.replace_axis(one.shape, axis, x.shape[axis])
-    return lax.fori_loop(0, PARTS, add, jnp.zeros(shape, one.dtype))
+    return lax.fori_loop(0, parts, add, jnp.zeros(shape, one.dtype))
 
 
 def _move_of(t, rest, _, windows, kind):
