@@ -228,9 +228,17 @@ def instead(winner: Any, first: Any, value: jax.Array, largest: bool) -> jax.Arr
 
 
 def _fold(
-    value: jax.Array, winner: jax.Array | None, p: Pass, largest: bool, size: int | None
+    value: jax.Array,
+    winner: jax.Array | None,
+    p: Pass,
+    largest: bool,
+    size: int | None,
+    ordered: bool = True,
 ) -> tuple[jax.Array, jax.Array | None]:
-    """One pass of values and winners (of values alone where `size`, of the whole, is None)."""
+    """One pass of values and winners (of values alone where `size`, of the whole, is None).
+
+    `ordered`: no winner of a tap comes before one of the tap before it.
+    """
     window = p.windows[0]
     if len(p.windows) == 1 and window.disjoint and window.size > BLOCK:
         return _fold_rows(value, winner, window, largest, size)
@@ -250,6 +258,8 @@ def _fold(
         (best, at), *others = (numbered(tap, *part) for tap, part in taps)
         for v, w in others:
             better = _beats(v, best, largest)
+            if not ordered:
+                better |= (w < at) & ~_beats(best, v, largest)
             best, at = lax.select(better, v, best), lax.select(better, w, at)
         return unrank(best, value.dtype), at
 
@@ -272,11 +282,17 @@ def _fold_rows(value, winner, window, largest, size):
         value = cut(value, at, -window.low, k)
     else:
         value = rows(value, (window,), lowest(value.dtype, largest))
+    # With few elements behind, taps are equal parts of the axis, which are lines of elements.
+    lines = single and not _long(value, (window,))
     while k > 1:
         taps = min(k, BLOCK)
         n = -(-k // taps)
-        p = Pass((Window(at, k, taps, taps, 1, 0, 0, n),), apart_now, apart_now)
-        value, winner = apart(_fold, value, winner, p=p, largest=largest, size=size)
+        if lines:
+            p = Pass((Window(at, k, taps, 1, n, 0, 0, n),), n, 1)
+        else:
+            p = Pass((Window(at, k, taps, taps, 1, 0, 0, n),), apart_now, apart_now)
+        how = {"largest": largest, "size": size, "ordered": not lines}
+        value, winner = apart(_fold, value, winner, p=p, **how)
         k, apart_now = n, apart_now * taps
     if not single:
         value = lax.squeeze(value, [value.ndim + at])

@@ -183,8 +183,52 @@ def test_all_passes_agree_on_ties_and_nan(pool):
             np.testing.assert_array_equal(g, expected)
 
 
+@extremes
+@pytest.mark.parametrize("axis", [-1, -2])
+@pytest.mark.parametrize("length", [16, 17, 40, 256, 257, 4099])
+def test_a_whole_axis_agrees_on_ties_and_nan(pool, axis: int, length: int):
+    # The last axes are folded line by line, taps far apart; the winner by the definition.
+    rng = np.random.default_rng(length)
+    x = rng.integers(0, max(length // 3, 2), (8, length)).astype(np.float32)
+    x[4:][rng.random((4, length)) < 3 / length] = np.nan
+    best = np.nanargmax if pool is jaxpool.max_pool else np.nanargmin
+    expected = np.zeros_like(x)
+    for row, slope in zip(x, expected, strict=True):
+        nan = np.flatnonzero(np.isnan(row))
+        slope[nan[0] if len(nan) else best(row)] = 1
+    x, expected = np.moveaxis(x, 1, axis), np.moveaxis(expected, 1, axis)
+    f = functools.partial(pool, window_shape=(length,), axis=axis)
+    np.testing.assert_array_equal(jax.grad(lambda x: f(x).sum())(jnp.asarray(x)), expected)
+    np.testing.assert_array_equal(f(x), (np.max if best is np.nanargmax else np.min)(
+        x, axis, keepdims=True
+    ))  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["max", "sum", "avg", "lse", "softmax", "lp"])
+def test_axes_pooled_whole_are_one(name):
+    pool = getattr(jaxpool, f"global_{name}_pool")
+    x = jax.random.normal(jax.random.key(0), (2, 5, 7, 3))
+    mask = x > -1
+    text = jax.jit(gradient(pool)).lower(x).as_text()
+    assert "tensor<2x35x3xf32>" in text
+    flat = functools.partial(pool, where=mask.reshape(2, 35, 3))
+    expected = flat(x.reshape(2, 35, 3))
+    np.testing.assert_array_equal(pool(x, where=mask), expected)
+    # Axes apart, and one that is not pooled whole, keep to themselves.
+    assert jax.jit(functools.partial(pool, axis=(0, 2))).lower(x).as_text().count("2x35") == 0
+
+
+@pytest.mark.parametrize("pool", POOLS[2:], ids=lambda pool: pool.__name__)
+@pytest.mark.parametrize("length", [80, 197])  # 16 * 5, and a prime
+def test_a_large_window_of_its_own_is_passes_of_few_taps(pool, length: int):
+    x = jax.ShapeDtypeStruct((2, length, 64), jnp.float32)
+    text = jax.jit(lambda x: pool(x, (length,))).lower(x).as_text()
+    assert "stablehlo.reduce" not in text
+
+
 @pytest.mark.parametrize(
-    ("pool", "window"), [(jaxpool.lse_pool, (3, 3)), (jaxpool.softmax_pool, (5, 4))]
+    ("pool", "window"),
+    [(jaxpool.lse_pool, (3, 3)), (jaxpool.softmax_pool, (5, 4)), (jaxpool.softmax_pool, (17, 2))],
 )
 def test_near_far_and_parts_agree(pool, window, monkeypatch):
     # What x/T is small enough for takes another way than what is not; large arrays go in parts.
