@@ -76,7 +76,7 @@ class Case:
         return max(self.window) <= 3
 
 
-# The six cases for which there are aims against other libraries, then signals and volumes.
+# The six cases for which there are aims against other libraries, then signals, tokens and volumes.
 SIX = {
     "stem": Case("stem 3x3 s2", (8, 112, 112, 64), (3, 3), (2, 2), 1),
     "vgg": Case("VGG 2x2 s2", (8, 56, 56, 192), (2, 2), (2, 2)),
@@ -87,6 +87,7 @@ SIX = {
 }
 CASES = SIX | {
     "audio": Case("audio 400 s160", (16, 160_000, 8), (400,), (160,)),
+    "tokens": Case("197 tokens", (64, 197, 384), (197,), (197,)),
     "volume2": Case("volume 2x2x2 s2", (2, 64, 64, 64, 16), (2, 2, 2), (2, 2, 2)),
     "volume3": Case("volume 3x3x3 s2", (2, 64, 64, 64, 16), (3, 3, 3), (2, 2, 2), 1),
 }
