@@ -283,7 +283,7 @@ def _fold_rows(value, winner, window, largest, size):
     else:
         value = rows(value, (window,), lowest(value.dtype, largest))
     # With few elements behind, taps are equal parts of the axis, which are lines of elements.
-    lines = single and not _long(value, (window,))
+    lines = single and (size is None or not _long(value, (window,)))
     while k > 1:
         taps = min(k, BLOCK)
         n = -(-k // taps)
