@@ -55,7 +55,8 @@ VALUES, WINNERS = 2, 4
 JOINT = 9
 BLOCK = 16
 LONG = 16
-# Up to so many taps, GPUs and TPUs get one `reduce_window` over all axes.
+# Up to so many taps, GPUs and TPUs get one `reduce_window` over all axes; one `reduce` of axes that
+# are pooled whole.
 SMALL = 64
 
 Group = tuple[Window, ...]
@@ -76,6 +77,15 @@ def together(windows: Sequence[Window], join: Callable[[Group], bool]) -> list[G
 def is_few(group: Group) -> bool:
     """Small windows are one loop over all their axes."""
     return size_of(group) <= (BLOCK if is_disjoint(group) else JOINT)
+
+
+def is_one_call(windows: Group) -> bool:
+    """Whether GPUs and TPUs take all axes at once."""
+    return size_of(windows) <= SMALL or is_whole(windows)
+
+
+def is_whole(group: Group) -> bool:
+    return all(window.whole for window in group)
 
 
 def _long(x: jax.Array, windows: Sequence[Window]) -> bool:
@@ -128,7 +138,7 @@ def _value(x: jax.Array, mask: Any, windows: Group, largest: bool) -> jax.Array:
                 x, _ = apart(_fold, x, None, p=p, largest=largest, size=None)
         return x
 
-    if size_of(windows) > SMALL:
+    if not is_one_call(windows):
         return passes(x)
     op = lax.max if largest else lax.min
     at_once = partial(_reduce_window, group=windows, op=op, init=lowest(x.dtype, largest))
@@ -529,7 +539,7 @@ def _add_of(x: dict, rest: tuple, _: Any, windows: Group) -> dict:
     def at_once(x: jax.Array, divisor: Any) -> jax.Array:
         return _over(_reduce_window(x.astype(_wide(dtype)), windows), divisor, dtype)
 
-    if size_of(windows) > SMALL:
+    if not is_one_call(windows):
         return {"x": passes(x["x"], divisor)}
     return {"x": by_platform(x["x"], divisor, cpu=passes, other=at_once)}
 
@@ -641,8 +651,10 @@ def _slide(x: jax.Array, window: Window, after: jax.Array | None = None) -> jax.
         n = window.out if last else length - (covered - 1) * d
         steps.append((odd, distance, n, window.stride if last else 1))
     while steps:
-        few = 1 if any(odd for odd, *_ in steps[:2]) else 2  # steps to take in one loop
-        sums = apart(_twice, sums, single, axis=axis, steps=tuple(steps[:few]), low=low)
+        odd = any(step[0] for step in steps[:2])
+        few = 1 if odd else 2  # are one loop
+        more = single if odd else None
+        sums = apart(_steps, sums, more, axis=axis, steps=tuple(steps[:few]), low=low)
         del steps[:few]
     return sums
 
@@ -651,13 +663,13 @@ def _pad_after(x: jax.Array, _: Any, axis: int, low: int, high: int) -> jax.Arra
     return pad(x, axis, low, high)
 
 
-def _twice(sums: jax.Array, x: jax.Array, axis: int, steps: tuple, low: int) -> jax.Array:
-    for odd, *how in steps:
-        sums = _doubled(sums, x if odd else None, axis, *how, low)
+def _steps(sums: jax.Array, x: jax.Array | None, axis: int, steps: tuple, low: int) -> jax.Array:
+    for odd, distance, n, stride in steps:
+        sums = _twice(sums, x if odd else None, axis, distance, n, stride, low)
     return sums
 
 
-def _doubled(
+def _twice(
     sums: jax.Array, x: jax.Array | None, axis: int, distance: int, n: int, stride: int, low: int
 ) -> jax.Array:
     """Windows of twice the taps, and where there is x, of one more, which its padding, `low` before
@@ -679,13 +691,16 @@ def _doubled(
 
 
 def _reduce_window(x: jax.Array, group: Group, op: Callable = lax.add, init: Any = 0) -> jax.Array:
+    start = np.asarray(init, x.dtype)
+    if is_whole(group):
+        axes = [x.ndim + w.axis for w in group]
+        return lax.expand_dims(lax.reduce(x, start, op, axes), axes)
     size, stride, dilation = [1] * x.ndim, [1] * x.ndim, [1] * x.ndim
     padding = [(0, 0)] * x.ndim
     for w in group:
         x = pad(x, w.axis, min(w.low, 0), min(w.overhang, 0))
         size[w.axis], stride[w.axis], dilation[w.axis] = w.size, w.stride, w.dilation
         padding[w.axis] = max(w.low, 0), max(w.overhang, 0)
-    start = np.asarray(init, x.dtype)
     return lax.reduce_window(x, start, op, size, stride, padding, window_dilation=dilation)
 
 

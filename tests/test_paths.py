@@ -165,6 +165,16 @@ def test_every_platform_has_a_lowering(pool, platform: str):
         assert value.count("stablehlo.reduce_window") == (platform != "cpu")
 
 
+@pytest.mark.parametrize("pool", POOLS[:4], ids=lambda pool: pool.__name__)
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+def test_whole_axes_are_one_reduce_where_that_is_fast(pool, platform: str):
+    x = jax.ShapeDtypeStruct((2, 28, 28, 3), jnp.float32)
+    f = jax.jit(functools.partial(pool, window_shape=(28, 28)))
+    text = export.export(f, platforms=[platform])(x).mlir_module()
+    assert text.count("stablehlo.reduce(") == (platform != "cpu")
+    assert "reduce_window" not in text
+
+
 @extremes
 def test_all_passes_agree_on_ties_and_nan(pool):
     # One axis, windows of one, two and many passes: the winner by the definition.
