@@ -170,8 +170,8 @@ class Window:
         ]
 
     def split(self, most: int | None = None) -> "tuple[Window, Window] | None":
-        """The same window, k = a*b and s = a*c, as one of a taps, at `most`, and one of b over its
-        output. A single one that takes all to the end of the map may take parts of any size."""
+        """The same window, k = a*b and s = a*c, as one of a taps, no more than `most`, and one of b
+        over its output. (The parts of a single one that ends with the map need not be equal.)"""
         shared = gcd(self.size, self.stride)
         n = next(n for n in range(min(shared, most or shared), 0, -1) if not shared % n)
         if most and 2 * n < most < self.size and self.out == 1 and self.overhang == 0:

@@ -288,11 +288,9 @@ def _fold_rows(value, winner, window, largest, size):
     """Large windows side by side: an axis of their own to fold, BLOCK taps at a time."""
     at, k, apart_now = window.axis, window.size, 1
     single = window.out == 1 and not window.padded  # XLA copies x for an axis of one more
-    if single:
-        value = cut(value, at, -window.low, k)
-    else:
-        value = rows(value, (window,), lowest(value.dtype, largest))
-    # With few elements behind, taps are equal parts of the axis, which are lines of elements.
+    fill = lowest(value.dtype, largest)
+    value = cut(value, at, -window.low, k) if single else rows(value, (window,), fill)
+    # Lines: taps are equal parts of the axis, so that loops run along it. Order costs winners time.
     lines = single and (size is None or not _long(value, (window,)))
     while k > 1:
         taps = min(k, BLOCK)
@@ -305,11 +303,10 @@ def _fold_rows(value, winner, window, largest, size):
         value, winner = apart(_fold, value, winner, p=p, **how)
         k, apart_now = n, apart_now * taps
     if not single:
-        value = lax.squeeze(value, [value.ndim + at])
+        squeeze = partial(lax.squeeze, dimensions=[value.ndim + at])
+        value, winner = jax.tree.map(squeeze, (value, winner))
     if size is None:
         return value, None
-    if not single:
-        winner = lax.squeeze(winner, [winner.ndim + at])
     if window.padded:
         starts = np.arange(window.out) * window.stride - window.low
         first = np.where(starts < window.length, np.clip(-starts, 0, size), size)
@@ -444,7 +441,8 @@ def _spread(g: dict, winner: jax.Array, _: Any, group: Group) -> dict:
     """The transpose of `_pick`: dx[p] = the sum of g[i] over the windows i that p won."""
     spread, passes = g["t"], passes_of(group, WINNERS)
     dtype = last = spread.dtype
-    if any(w.stride > 1 and not _in_rows(p) for p in passes for w in p.windows):
+    narrow = _wide(dtype) != dtype
+    if narrow and any(w.stride > 1 and not _in_rows(p) for p in passes for w in p.windows):
         # XLA's CPU backend interleaves 16-bit floats one by one, and rounds to bfloat16 so too.
         spread = apart(widen, spread)
         last = _wide(dtype) if dtype == jnp.bfloat16 else dtype

@@ -196,8 +196,7 @@ def _means_jvp(group, outs, primals, tangents):
         for w in group:  # windows are looked up along these axes
             around["log"] = _stretched(around["log"], w.axis, w.out)
     else:
-        inverse = found if "inverse" in outs else _means(*primals, group, ("inverse",))
-        around |= inverse
+        around |= found if "inverse" in outs else _means(*primals, group, ("inverse",))
     rest = Sides(_present(cells), _present(around), temperature)
     of_inverse = outs == ("inverse",)
     outs = ("level",) if of_inverse else outs
@@ -349,7 +348,7 @@ def sum_at_windows(
         each = terms(cells, beside, along_rows(rate, group))
         return of_sums(around, *(term.sum(term.ndim + group[0].axis) for term in each))
 
-    terms = jax.jit(terms)
+    terms = jax.jit(terms)  # traced once, not for every tap
 
     def of_region(taps: list, shape: tuple, at: tuple) -> jax.Array:
         here = {k: cut_all(a, at) for k, a in around.items()}
@@ -397,7 +396,7 @@ def sum_at_elements(
         around = {k: along_rows(a, group) for k, a in around.items()}
         return unrows(term(cells, around, along_rows(rate, group)), group)
 
-    term = jax.jit(term)
+    term = jax.jit(term)  # traced once, not for every tap
 
     def of_region(taps: list, shape: tuple, at: tuple) -> jax.Array:
         here = {k: cut_all(a, at) for k, a in cells.items()}
