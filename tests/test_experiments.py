@@ -1,5 +1,6 @@
 """The experiments: metrics by brute force, storage that survives a kill, mistakes answered."""
 
+import ctypes
 import errno
 import json
 import os
@@ -999,3 +1000,31 @@ def test_labels_do_not_overlap(narrow, seeds):
     assert len(boxes) == len(groups)
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
     plt.close(figure)
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"), reason="is of glibc")
+@pytest.mark.parametrize("kept", [True, False])
+def test_memory_is_kept_for_the_next_result_in_every_thread(kept: bool):
+    # A result of 100 MB, made three times in a thread: are its pages fetched the third time?
+    script = """if True:
+        import resource, sys, threading
+        import numpy as np
+        from experiments import speed
+
+        if sys.argv[1] == "True":
+            speed.keep_memory()
+
+        def fetched():
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            np.ones(25_000_000, np.float32)
+            return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+        counts = []
+        thread = threading.Thread(target=lambda: counts.extend(fetched() for _ in range(3)))
+        thread.start()
+        thread.join()
+        print(counts[-1])
+    """
+    call = [sys.executable, "-c", script, str(kept)]
+    done = subprocess.run(call, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert (int(done.stdout) < 100) == kept
