@@ -18,6 +18,7 @@ Sums are linear, and the transpose of a sum over windows is sums over windows.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial, reduce
 from math import prod
 from typing import Any
@@ -204,10 +205,29 @@ def _value_and_winner(x: jax.Array, *first: jax.Array, group: Group, largest: bo
     """
     value, winner = x, None
     for p in passes_of(group, WINNERS):
-        value, winner = apart(_fold, value, winner, p=p, largest=largest, size=_most(group))
+        how = {"largest": largest, "size": _most(group)}
+        value, winner = _in_lines(_fold, value, winner, p, **how)
     if first:
         winner = instead(winner, first[0], value, largest)
     return [value, winner]
+
+
+def _in_lines(
+    function: Callable, x: jax.Array, winner: jax.Array | None, p: Pass, **how: Any
+) -> Any:
+    """A pass of winners apart, with all axes behind its windows as one: its loops are longer."""
+    behind = -p.windows[-1].axis - 1
+    sizes = x.shape[x.ndim - behind :]
+    if behind < 2:
+        return apart(function, x, winner, p=p, **how)
+
+    def as_one(a: jax.Array) -> jax.Array:
+        return a.reshape(*a.shape[: a.ndim - behind], prod(sizes))
+
+    windows = tuple(replace(w, axis=w.axis + behind - 1) for w in p.windows)
+    lines = jax.tree.map(as_one, (x, winner))
+    results = apart(function, *lines, p=p._replace(windows=windows), **how)
+    return jax.tree.map(lambda a: a.reshape(*a.shape[:-1], *sizes), results)
 
 
 def passes_of(group: Group, taps: int) -> list[Pass]:
@@ -448,7 +468,7 @@ def _spread(g: dict, winner: jax.Array, _: Any, group: Group) -> dict:
         last = _wide(dtype) if dtype == jnp.bfloat16 else dtype
     for i in reversed(range(len(passes))):
         to = spread.dtype if i else last
-        spread, winner = apart(_spread_pass, spread, winner, p=passes[i], inner=i > 0, dtype=to)
+        spread, winner = _in_lines(_spread_pass, spread, winner, passes[i], inner=i > 0, dtype=to)
     if last != dtype:
         spread = apart(lax.convert_element_type, spread, new_dtype=dtype)
     return {"t": spread}
