@@ -77,9 +77,8 @@ _either.defjvp(_either_jvp, symbolic_zeros=True)
 def _choose(x, temperature, mask, windows, kind, do=lambda f, x: f(x), then=()):
     """`do(f, x, *then)` with f the pooling as a function of x, by the way that fits the values."""
 
-    def run(way, x, *args):
-        temperature, mask, *more, then = args
-        return do(lambda x: way(x, temperature, mask, *more, windows, kind), x, *then)
+    def run(way, x, temperature, mask, then):
+        return do(lambda x: way(x, temperature, mask, windows, kind), x, *then)
 
     far = partial(run, _far)
     # In how many parts, one after the other, since their passes need several arrays of the size of
@@ -89,13 +88,9 @@ def _choose(x, temperature, mask, windows, kind, do=lambda f, x: f(x), then=()):
 
     def near_or_far(x, temperature, mask, then):
         span = _span(x, temperature, mask)
-
-        def near(x, temperature, mask, then):
-            return run(_near, x, temperature, mask, span, then)
-
-        args = x, temperature, mask, then
+        near = partial(run, partial(_near, span=span))
         ways = partial(_in_parts, near, windows, of_near), partial(_in_parts, far, windows, of_far)
-        return lax.cond(span < NEAR, *ways, *args)
+        return lax.cond(span < NEAR, *ways, x, temperature, mask, then)
 
     return by_platform(x, temperature, mask, then, cpu=near_or_far, other=far)
 
@@ -107,10 +102,13 @@ def _in_parts(f: Callable, windows: Group, parts: int, x: jax.Array, *others: An
         return f(x, *others)
     pooled = {w.axis for w in windows}
     free = [a for a in range(-x.ndim, 0) if a not in pooled]
-    parts, axis = max((gcd(parts, x.shape[a]), -a) for a in free) if free else (1, 0)
+    if not free:
+        return f(x, *others)
+    axis = max(free, key=lambda a: gcd(parts, x.shape[a]))
+    parts = gcd(parts, x.shape[axis])
     if parts == 1:
         return f(x, *others)
-    axis, size = -axis, x.shape[-axis] // parts
+    size = x.shape[axis] // parts
 
     def part(i: Any) -> tuple:
         def cut(a: jax.Array) -> jax.Array:
@@ -158,7 +156,7 @@ def _span(x, temperature, mask):
     return jnp.max(jnp.abs(x) / lax.stop_gradient(temperature))
 
 
-def _near(x, temperature, mask, span, windows, kind):
+def _near(x, temperature, mask, windows, kind, span):
     x = real(x, mask)
     z = x / temperature
     n = _reduce.count(mask, windows, x.ndim, padding=False).astype(x.dtype)
