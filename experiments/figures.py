@@ -236,7 +236,7 @@ def maps(
         for axes in grid.flat[len(titles) :]:
             axes.set_visible(False)
         for axes, title, value in zip(grid.flat, titles, values, strict=False):
-            image = axes.imshow(100 * value, vmin=low, vmax=100, cmap="cividis", origin="upper")
+            axes.imshow(100 * value, vmin=low, vmax=100, cmap="cividis", origin="upper")
             axes.set_title(f"{title}\n{100 * value.mean():.1f} % on average", fontsize="medium")
             ticks = range(0, len(value), 2)
             pixels = [first + step * tick for tick in ticks]
@@ -247,7 +247,7 @@ def maps(
         figure.supxlabel(x, fontsize="medium")
         figure.supylabel(y, fontsize="medium")
         bar = figure.colorbar(
-            image,
+            grid.flat[0].images[0],  # all have its colours
             ax=grid,
             location="top" if narrow else "right",
             shrink=0.8,
