@@ -7,10 +7,11 @@ Result:   milliseconds of value, and of value and gradient; ratios to the floor,
           training step gains
 
 All contenders of a case run in one process, by turns, in blocks: a warm call, then the best of
-three; the median over the blocks counts. So each runs with its own buffers warm, and a slow moment
-of the machine meets them all. One that has had its share of seconds sits out the blocks that are
-left; of one that needs them all for a single call, this call counts. PyTorch runs in both layouts,
-and the better one counts.
+three, or of as many as take 20 ms, since short ones need some calls until their buffers are where
+they stay; the median over the blocks counts. So each runs with its own buffers warm, and a slow
+moment of the machine meets them all. One that has had its share of seconds sits out the blocks that
+are left; of one that needs them all for a single call, this call counts. PyTorch runs in both
+layouts, and the better one counts.
 
 The *floor* is an elementwise operation that reads and writes the same bytes once: x and y for the
 value; x, y and their gradients for the gradient. It runs in pieces, so a result of more than 32 MB,
@@ -63,8 +64,9 @@ VARIANTS = [
 class Config(configs.Config):
     """All that one measurement depends on.
 
-    A contender has its `blocks`, each with a warm call and the best of `calls`, unless it has taken
-    more than `seconds`, of which a training step has `longer` times as many.
+    A contender has its `blocks`, each with a warm call and the best of `calls`, or of more until
+    they have taken `least` seconds, unless all have taken more than `seconds`, of which a training
+    step has `longer` times as many.
     """
 
     experiment: str = NAME
@@ -72,6 +74,7 @@ class Config(configs.Config):
     blocks: int
     seconds: float
     calls: int = 3
+    least: float = 0.02
     longer: int = 4
 
 
@@ -138,7 +141,7 @@ def run(config: Config, tick: Callable[[int, float | None], None]) -> tuple[dict
         runs, facts, seconds = steps.contenders(what, x), {}, config.longer * config.seconds
     else:
         (runs, facts), seconds = contenders.contenders(op, what, x), config.seconds
-    times = _times(runs, config.blocks, config.calls, seconds, tick)
+    times = _times(runs, config, seconds, tick)
     return {name.replace("/", "|"): np.array(ms) for name, ms in times.items()}, facts
 
 
@@ -153,28 +156,26 @@ def keep_memory() -> None:
     trim_threshold, mmap_max, arena_max = -1, -4, -8  # M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX
     with suppress(AttributeError, OSError):
         tell = ctypes.CDLL(None).mallopt
-        tell(trim_threshold, 2**30)
+        tell(trim_threshold, 2**31 - 1)
         tell(mmap_max, 0)
         tell(arena_max, 1)  # that of a thread holds 64 MB: larger results would be mapped after all
 
 
 def _times(
-    runs: Runs,
-    blocks: int,
-    calls: int,
-    seconds: float,
-    tick: Callable[[int, float | None], None],
+    runs: Runs, config: Config, seconds: float, tick: Callable[[int, float | None], None]
 ) -> dict[str, list[float]]:
     """The best call of every block, in milliseconds."""
     spent = {name: _clock(once) for name, once in runs.items()}
     times = {name: [1e3 * took] if took > seconds else [] for name, took in spent.items()}
-    for _ in range(blocks):
+    for _ in range(config.blocks):
         for name, once in runs.items():
             if spent[name] > seconds:
                 continue
             warm = _clock(once)
-            again = calls if warm < seconds / 8 else 1
-            took = [_clock(once) for _ in range(again)]
+            short = warm < seconds / 8
+            took = [_clock(once)]
+            while short and (len(took) < config.calls or sum(took) < config.least):
+                took.append(_clock(once))
             spent[name] += warm + sum(took)
             times[name].append(1e3 * min(took))
         tick(1, None)

@@ -909,9 +909,18 @@ def test_a_slow_contender_sits_out():
         "slow": lambda: once("slow", 0.05),
         "fast": lambda: once("fast", 0),
     }
-    times = speed._times(runs, 3, 3, 0.1, lambda *_: None)
+    config = replace(speed.cells("quick")[0], blocks=3, least=0.0)
+    times = speed._times(runs, config, 0.1, lambda *_: None)
     assert {name: len(ms) for name, ms in times.items()} == {"endless": 1, "slow": 1, "fast": 3}
     assert calls == {"endless": 1, "slow": 3, "fast": 13} and min(times["slow"]) >= 50
+
+
+def test_a_short_call_is_made_until_it_is_at_its_best(monkeypatch):
+    took = iter([9.0, 9.0, 3.0, 3.0, 3.0, 2.0, 1.0, 3.0])  # seconds: two to warm up, then a block
+    monkeypatch.setattr(speed, "_clock", lambda once: next(took))
+    config = replace(speed.cells("quick")[0], blocks=1, least=12.0)
+    times = speed._times({"late": lambda: None}, config, 100, lambda *_: None)
+    assert times == {"late": [1000.0]} and next(took) == 3.0
 
 
 @pytest.mark.parametrize("name", speed.STEPS)
