@@ -1,9 +1,9 @@
 """Reductions of bins, which need not be alike, as `_reduce` has them for windows.
 
 The first elements of all bins are one gather, the second ones another, and XLA fuses them with what
-is made of them: bins of few elements are read where they lie. Bins of many are laid side by side
-first. Since the bins that see an element follow one another, they are bins of a map of bins: sums
-over these (`Bins.transposed`) are the transposes. No scatter, so the same result every time.
+is made of them: bins are read where they lie. Bins of many elements are parts of few, and windows
+over these. Since the bins that see an element follow one another, they are bins of a map of bins:
+sums over these (`Bins.transposed`) are the transposes. No scatter, so the same result every time.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,10 +19,10 @@ from jax import lax
 
 from jaxpool import _prepare, _reduce
 from jaxpool._geometry import Bins, Window, shape_of
-from jaxpool._lay import lay, repeat
+from jaxpool._lay import lay
 from jaxpool._linear import apart, linear_pair, primitive
 from jaxpool._reduce import BLOCK, Group
-from jaxpool._slices import along_rows, rank, replace_axis, rows, unrank, widen
+from jaxpool._slices import rank, replace_axis, unrank, widen
 
 Axes = Sequence[Window | Bins]
 
@@ -90,18 +90,23 @@ def count(mask: jax.Array | None, axes: Axes, ndim: int) -> jax.Array:
 def sum_over(terms: Callable, seen: Any, beside: Any, bins: Bins) -> list[jax.Array]:
     """The sums of each of terms(seen[p], beside[i]) over the elements p of bin i."""
     at = bins.axis
-    if bins.size > BLOCK:
-        window = (bins.window,)
-        seen = jax.tree.map(lambda a: rows(repeat(a, at, bins), window), seen)
-        each = terms(seen, jax.tree.map(lambda a: along_rows(a, window), beside))
-        real = np.reshape([real for _, real in bins.places()], (bins.out, bins.size))
-        return [_only(real, term, at).sum(term.ndim + at) for term in each]
+    if parts := bins.split(BLOCK):
+        few, window = parts
+        beside = jax.tree.map(lambda a: _for_each_part(a, window), beside)
+        sums = sum_over(terms, seen, beside, few)
+        return [_reduce.total(a, (window,)) for a in sums]
+    terms = jax.jit(terms)  # traced once, not for every tap
     sums: list[jax.Array] = []
     for tap, real in bins.taps():
         each = terms(jax.tree.map(lambda a, tap=tap: lay(a, at, tap), seen), beside)
         each = [_only(real, term, at) for term in each]
         sums = [a + b for a, b in zip(sums, each, strict=True)] if sums else each
     return sums
+
+
+def _for_each_part(a: jax.Array, window: Window) -> jax.Array:
+    """What has one value per window (or one for all along its axis), beside what it sees."""
+    return a if a.shape[window.axis] == 1 else jnp.repeat(a, window.size, window.axis)
 
 
 def _only(real: Any, x: jax.Array, axis: int) -> jax.Array:
@@ -112,10 +117,12 @@ def _only(real: Any, x: jax.Array, axis: int) -> jax.Array:
     return x if real.all() else jnp.where(real.reshape(shape), x, jnp.zeros((), x.dtype))
 
 
-def _together(group: tuple[Bins, ...]) -> list[tuple[Bins, ...]]:
-    """All axes at once where bins are small, else one after the other."""
-    few = prod(bins.size for bins in group) <= BLOCK
-    return [group] if few else [(bins,) for bins in reversed(group)]
+def _together(x: jax.Array, group: tuple[Bins, ...]) -> list[tuple[Bins, ...]]:
+    """All axes at once where bins are small, else one after the other, as `_reduce.groups_of`."""
+    if prod(bins.size for bins in group) <= BLOCK:
+        return [group]
+    each: list[tuple[Bins, ...]] = [(bins,) for bins in group]
+    return each[::-1] if _reduce.is_long(x, group) else each
 
 
 # ---- max and min ----
@@ -124,10 +131,10 @@ def _together(group: tuple[Bins, ...]) -> list[tuple[Bins, ...]]:
 def _value(
     x: jax.Array, group: tuple[Bins, ...], largest: bool, _: jax.Array | None = None
 ) -> jax.Array:
-    for together in _together(group):
-        bins = together[0]
-        if bins.size > BLOCK:
-            x = _reduce.extremum(repeat(x, bins.axis, bins), (bins.window,), largest)
+    for together in _together(x, group):
+        if parts := together[0].split(BLOCK):
+            few, window = parts
+            x = _reduce.extremum(_value(x, (few,), largest), (window,), largest)
         else:
             x = apart(_best, x, group=together, largest=largest)
     return x
@@ -158,9 +165,13 @@ def _(group, largest, primals, tangents):
 
 def _winners(x: jax.Array, *first: jax.Array, bins: Bins, largest: bool) -> list[jax.Array]:
     """As `_reduce.value_and_winner`; each in a loop of its own, or the gathers would be stored."""
-    if bins.size > BLOCK:
-        x = repeat(x, bins.axis, bins)
-        value, winner = _reduce.value_and_winner(x, group=(bins.window,), largest=largest)
+    if parts := bins.split(BLOCK):
+        few, window = parts
+        value, winner = _winners(x, bins=few, largest=largest)
+        at = {"t": _positions(winner, few)[1]}
+        value, part = _reduce.value_and_winner(value, group=(window,), largest=largest)
+        won = _reduce.pick(at, part, ("t",), group=(window,))["t"]
+        winner = (won - _along(bins.starts, bins, won.ndim)).astype(_reduce.index(bins.size - 1))
     else:
         value = apart(_best, x, group=(bins,), largest=largest)
         winner = apart(_first, x, value, bins=bins)
@@ -203,9 +214,12 @@ def _where_equal(seen: tuple[jax.Array, jax.Array], other: jax.Array) -> list[ja
 
 def _positions(winner: jax.Array, bins: Bins) -> tuple[jax.Array, jax.Array]:
     """The number of each element along the axis, and of the one that won each bin."""
-    shape = replace_axis((1,) * winner.ndim, bins.axis, -1)
-    position, start = (np.reshape(n, shape) for n in (range(bins.length), bins.starts))
-    return jnp.asarray(position, jnp.int32), winner.astype(jnp.int32) + start.astype(np.int32)
+    position, start = (_along(n, bins, winner.ndim) for n in (range(bins.length), bins.starts))
+    return jnp.asarray(position), winner.astype(jnp.int32) + start
+
+
+def _along(numbers: Sequence[int], bins: Bins, ndim: int) -> np.ndarray:
+    return np.reshape(np.asarray(numbers, np.int32), replace_axis((1,) * ndim, bins.axis, -1))
 
 
 _pick, _ = linear_pair(
@@ -243,7 +257,7 @@ def _sum_back(g: dict, divisor: Any, _: Any, group: tuple[Bins, ...]) -> dict:
 
 
 def _sum_bins(x: jax.Array, group: tuple[Bins, ...]) -> jax.Array:
-    for together in _together(group):
+    for together in _together(x, group):
         x = apart(_sum_together, x, group=together)
     return x
 

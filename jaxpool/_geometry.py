@@ -332,6 +332,20 @@ class Bins:
             real = [a + tap < b for a, b in zip(self.starts, self.stops, strict=True)]
             yield replace(self, starts=tuple(at), stops=tuple(a + 1 for a in at)), real
 
+    def split(self, most: int) -> "tuple[Bins, Window] | None":
+        """Bins of more elements than `most` in parts, each a bin, and a window over the parts of
+        each. All bins have as many parts, and no part is empty."""
+        counts = self.count()
+        n = min(-(-self.size // most), min(counts))
+        if n == 1:
+            return None
+        bins = zip(self.starts, counts, strict=True)
+        cuts = [[start + count * i // n for i in range(n + 1)] for start, count in bins]
+        starts = tuple(a for cut in cuts for a in cut[:-1])
+        stops = tuple(b for cut in cuts for b in cut[1:])
+        window = Window(self.axis, n * self.out, n, n, 1, 0, 0, self.out)
+        return replace(self, starts=starts, stops=stops), window
+
     def transposed(self) -> "Bins":
         """The bins that see each element (if all elements are seen), which are bins too."""
         starts = (bisect_right(self.stops, p) for p in range(self.length))

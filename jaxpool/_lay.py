@@ -6,11 +6,14 @@ comes back from its places, in their order. No scatter, so the same result every
 """
 
 from collections.abc import Callable
+from functools import partial
+from math import prod
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jaxpool._geometry import Bins
 from jaxpool._linear import linear_pair
@@ -78,8 +81,17 @@ def _(axis, bins, primals, tangents):
     return _filled(x, found, axis, bins), tangent
 
 
+@partial(jax.jit, static_argnames="axis")
 def _gather(x: jax.Array, at: Any, axis: int) -> jax.Array:
-    return jnp.take(x, jnp.asarray(at, jnp.int32), axis=axis, mode="clip")
+    """x[..., at, ...]. As rows of one long axis, if rows are longer than an element: XLA puts the
+    axis that a gather is along first, and would copy the result to have it back."""
+    at = jnp.asarray(at, jnp.int32)
+    if axis == -1:
+        return jnp.take(x, at, axis, mode="clip")
+    before, n, behind = x.shape[:axis], x.shape[axis], x.shape[x.ndim + axis + 1 :]
+    first = n * lax.broadcasted_iota(jnp.int32, (prod(before), 1), 0)
+    rows = x.reshape(prod(before) * n, *behind)
+    return jnp.take(rows, first + at[None], 0, mode="clip").reshape(*before, len(at), *behind)
 
 
 def _lay(x: dict, found: Any, _: Any, axis: int, bins: Bins | None) -> dict:

@@ -1,16 +1,15 @@
 """How windows are reduced to their extreme or their sum, and the derivatives: the one place.
 
-A window of few taps is one loop over all its axes, a larger one is one pass per axis, last axis
-first, and a large side is several passes of few taps (`Window.passes`). Few taps are slices of the
-input; the few windows at the borders are computed by themselves, because padding inside a fused
-loop keeps XLA from vectorising it. Windows that do not overlap are rows of a reshaped array where
-they are large.
+A window of few taps is one loop over all its axes, a larger one is one pass per axis, and a large
+side is several passes of few taps (`Window.passes`). Few taps are slices of the input; the few
+windows at the borders are computed by themselves, because padding inside a fused loop keeps XLA
+from vectorising it. Windows that do not overlap are rows of a reshaped array where they are large.
 
 Max and min. Elementwise `lax.max` over slices, because XLA's CPU backend drops NaN from
 `reduce_window` and `reduce` where windows do not overlap. Their derivative is linear in the tangent
 once the *winner* of every window is known, the first tap that holds the value (or the first NaN):
-one byte per window, whatever the window's size up to 256, since which pass it came from can be
-read from it. `pick` takes each window's tangent from its winner; its transpose `spread` gives each
+one byte per window, whatever the window's size up to 256, since which pass it came from can be read
+from it. `pick` takes each window's tangent from its winner; its transpose `spread` gives each
 cotangent back there, summing over the windows that see an element: no scatter, so the same result
 every time.
 
@@ -89,10 +88,10 @@ def is_whole(group: Group) -> bool:
     return all(window.whole for window in group)
 
 
-def _long(x: jax.Array, windows: Sequence[Window]) -> bool:
+def is_long(x: jax.Array, axes: Sequence[Any]) -> bool:
     """Whether there are enough elements side by side behind the pooled axes (or who knows how many,
     where their number is symbolic)."""
-    behind = prod(x.shape[x.ndim + windows[-1].axis + 1 :])
+    behind = prod(x.shape[x.ndim + axes[-1].axis + 1 :])
     return not isinstance(behind, int) or behind >= LONG
 
 
@@ -134,7 +133,7 @@ def extremum(
 
 def _value(x: jax.Array, mask: Any, windows: Group, largest: bool) -> jax.Array:
     def passes(x: jax.Array) -> jax.Array:
-        for group in _value_groups(x, windows):
+        for group in groups_of(x, windows):
             for p in passes_of(group, VALUES):
                 x, _ = apart(_fold, x, None, p=p, largest=largest, size=None)
         return x
@@ -154,9 +153,13 @@ def winners(
     What was folded axis by axis but does not overlap is one step with one winner all the same, if
     the loop over it can be vectorised.
     """
-    long = _long(x, windows)
+    long, groups = is_long(x, windows), groups_of(x, windows)
     steps: list[tuple[Group, jax.Array]] = []
-    for group in _winner_groups(x, windows):
+    if not long:
+        if mask is None and is_disjoint(tuple(windows)) and not any(w.padded for w in windows):
+            return _winners_by_rank(x, groups, largest)
+        groups = groups[::-1]
+    for group in groups:
         first = ()
         if mask is not None:
             mask, *first = value_and_winner(mask, group=group, largest=True)
@@ -168,6 +171,19 @@ def winners(
     return x, steps
 
 
+def _winners_by_rank(
+    x: jax.Array, groups: Sequence[Group], largest: bool
+) -> tuple[jax.Array, list[tuple[Group, jax.Array]]]:
+    """As `winners`, first axes first. The first tap of equal ones is no longer the one met first:
+    the `rank` of each winner so far, its number among the taps of all axes folded, decides."""
+    steps, rank, size = [], [], 1
+    for group in groups:
+        size *= size_of(group)
+        x, winner, *rank = value_and_rank(x, *rank, group=group, largest=largest, size=size)
+        steps.append((group, winner))
+    return x, steps
+
+
 def _joint_winner(inner: jax.Array, outer: jax.Array, group: Group, within: Group) -> jax.Array:
     """The number of a tap of all axes, from that of the axes within and that of the others."""
     dtype = index(size_of(group + within))
@@ -175,14 +191,14 @@ def _joint_winner(inner: jax.Array, outer: jax.Array, group: Group, within: Grou
     return outer.astype(dtype) * jnp.asarray(size_of(within), dtype) + at
 
 
-def _value_groups(x: jax.Array, windows: Sequence[Window]) -> list[Group]:
-    long = _long(x, windows)
-    return together(windows, lambda group: is_few(group) and (long or is_disjoint(group)))
-
-
-def _winner_groups(x: jax.Array, windows: Sequence[Window]) -> list[Group]:
-    long = _long(x, windows)
-    return together(windows, lambda group: long and is_few(group))
+def groups_of(x: jax.Array, windows: Sequence[Window], scalar: bool = False) -> list[Group]:
+    """The axes to fold at once, in the order that is fastest: the last ones last where loops along
+    them cannot be vectorised, since little is left of x by then. `scalar`: even in such loops
+    several axes are folded at once where windows overlap."""
+    long = is_long(x, windows)
+    at_once = long or scalar
+    groups = together(windows, lambda group: is_few(group) and (at_once or is_disjoint(group)))
+    return groups if long else groups[::-1]
 
 
 _extremum = jax.custom_jvp(_value, nondiff_argnums=(2, 3))
@@ -210,6 +226,15 @@ def _value_and_winner(x: jax.Array, *first: jax.Array, group: Group, largest: bo
     if first:
         winner = instead(winner, first[0], value, largest)
     return [value, winner]
+
+
+def _value_and_rank(x: jax.Array, *rank: jax.Array, group: Group, largest: bool, size: int) -> list:
+    """The value and the winner of each window, none of which overlap, and the winner's rank."""
+    dtype, taps = index(size), size_of(group)
+    before = rank[0].astype(dtype) * jnp.asarray(taps, dtype) if rank else None
+    how = {"largest": largest, "size": size, "ordered": not rank}
+    value, now = _in_lines(_fold, x, before, Pass(group, 1, 1), **how)
+    return [value, (now % taps).astype(index(taps - 1)), now]
 
 
 def _in_lines(
@@ -271,7 +296,7 @@ def _fold(
     """
     window = p.windows[0]
     if len(p.windows) == 1 and window.disjoint and window.size > BLOCK:
-        return _fold_rows(value, winner, window, largest, size)
+        return _fold_rows(value, winner, window, largest, size, ordered)
 
     def of_region(taps: list, shape: tuple, _) -> tuple[jax.Array, jax.Array | None]:
         if not taps:
@@ -304,14 +329,18 @@ def _beats(a: jax.Array, b: jax.Array, largest: bool) -> jax.Array:
     return ~worse(a, b)
 
 
-def _fold_rows(value, winner, window, largest, size):
+def _fold_rows(value, winner, window, largest, size, ordered):
     """Large windows side by side: an axis of their own to fold, BLOCK taps at a time."""
     at, k, apart_now = window.axis, window.size, 1
     single = window.out == 1 and not window.padded  # XLA copies x for an axis of one more
-    fill = lowest(value.dtype, largest)
-    value = cut(value, at, -window.low, k) if single else rows(value, (window,), fill)
+
+    def lay(a: jax.Array, fill: Any) -> jax.Array:
+        return cut(a, at, -window.low, k) if single else rows(a, (window,), fill)
+
+    value = lay(value, lowest(value.dtype, largest))
+    winner = None if winner is None else lay(winner, 0)
     # Lines: taps are equal parts of the axis, so that loops run along it. Order costs winners time.
-    lines = single and (size is None or not _long(value, (window,)))
+    lines = single and (size is None or not is_long(value, (window,)))
     while k > 1:
         taps = min(k, BLOCK)
         n = -(-k // taps)
@@ -319,7 +348,7 @@ def _fold_rows(value, winner, window, largest, size):
             p = Pass((Window(at, k, taps, 1, n, 0, 0, n),), n, 1)
         else:
             p = Pass((Window(at, k, taps, taps, 1, 0, 0, n),), apart_now, apart_now)
-        how = {"largest": largest, "size": size, "ordered": not lines}
+        how = {"largest": largest, "size": size, "ordered": ordered and not lines}
         value, winner = apart(_fold, value, winner, p=p, **how)
         k, apart_now = n, apart_now * taps
     if not single:
@@ -331,7 +360,7 @@ def _fold_rows(value, winner, window, largest, size):
         starts = np.arange(window.out) * window.stride - window.low
         first = np.where(starts < window.length, np.clip(-starts, 0, size), size)
         first = first.reshape(replace_axis((1,) * value.ndim, at, window.out))
-        winner = instead(winner, jnp.asarray(first, winner.dtype), value, largest)
+        winner = instead(winner, jnp.asarray(first, index(size)), value, largest)
     return value, winner
 
 
@@ -519,6 +548,15 @@ value_and_winner = primitive(
     _winner_shapes,
     jvp=lambda outs, t, *, group, largest: pick({"t": t}, outs[1], ("t",), group=group)["t"],
 )
+value_and_rank = primitive(
+    "ranked",
+    _value_and_rank,
+    lambda x, *_, group, largest, size: [
+        (shape_of(group, x.shape), dtype)
+        for dtype in (None, index(size_of(group) - 1), index(size))
+    ],
+    jvp=lambda outs, t, *, group, size, largest: pick({"t": t}, outs[1], ("t",), group=group)["t"],
+)
 
 
 # ---- sums ----
@@ -549,7 +587,7 @@ def _add_of(x: dict, rest: tuple, _: Any, windows: Group) -> dict:
     dtype, (divisor, _) = x["x"].dtype, rest
 
     def passes(x: jax.Array, divisor: Any) -> jax.Array:
-        *first, last = _value_groups(x, windows)
+        *first, last = groups_of(x, windows)
         for group in first:
             x = _add_pass(x, None, group, _wide(dtype))
         return _add_pass(x, divisor, last, dtype)
@@ -599,7 +637,7 @@ def _add_back(cotangent: dict, rest: tuple, _: Any, windows: Group) -> dict:
     dtype, wide = g.dtype, _wide(g.dtype)
     if divisor is not None and divisor.size > 1:
         g, divisor = g.astype(wide) / divisor, None  # ... else in the loop of the last pass
-    last, *others = _value_groups(g, windows)
+    last, *others = groups_of(g, windows)
     for group in reversed(others):
         g = _add_pass_back(g, None, group, wide, after)
     return {"x": _add_pass_back(g, divisor, last, dtype, after)}

@@ -187,7 +187,7 @@ def _read(shape: tuple[int, ...], windows: Sequence[Window]) -> int:
     """How many elements the passes of a maximum read."""
     found = 0
     x: Any = jax.ShapeDtypeStruct(shape, np.float32)
-    for group in _reduce._value_groups(x, windows):
+    for group in _reduce.groups_of(x, windows):
         for step in _reduce.passes_of(group, _reduce.VALUES):
             others = prod(_geometry.shape_of(step.windows, shape))
             for window in step.windows:

@@ -26,11 +26,11 @@ from jaxpool._reduce import (
     DIRECT,
     Group,
     cut_all,
+    groups_of,
     is_disjoint,
-    is_few,
+    is_long,
     over_inputs,
     over_outputs,
-    together,
 )
 from jaxpool._slices import along_rows, cut, pad, replace_axis, rows, unrows
 
@@ -81,7 +81,7 @@ def smooth(
     state = Smooth(x)
     if mask is not None:
         state = Smooth(jnp.where(mask, x, -jnp.inf), count=mask.astype(x.dtype))
-    steps = list(folds(axes))
+    steps = list(folds(x, axes))
     for passes in steps:
         if mask is None:  # counts differ along an axis, never across
             state = state._replace(count=None)
@@ -92,13 +92,15 @@ def smooth(
     return state
 
 
-def folds(axes: _bins.Axes) -> Iterator[list[Any]]:
-    """The passes over axes that are folded together, one list after the other."""
-    for group in _bins.steps(axes):
-        if isinstance(group[0], Bins):
-            yield from ([(bins,)] for bins in reversed(group))
+def folds(x: jax.Array, axes: _bins.Axes, scalar: bool = False) -> Iterator[list[Any]]:
+    """The passes over axes that are folded together, one list after the other; the last axes last
+    where `groups_of` has them last."""
+    last_first = 1 if is_long(x, axes) else -1
+    for run in list(_bins.steps(axes))[::last_first]:
+        if isinstance(run[0], Bins):
+            yield from ([(bins,)] for bins in run[::-last_first])
         else:
-            yield from (list(few_taps(few)) for few in together(group, is_few))
+            yield from (list(few_taps(few)) for few in groups_of(x, run, scalar))
 
 
 def few_taps(axes: Group) -> Iterator[Group]:

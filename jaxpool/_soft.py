@@ -9,7 +9,7 @@ exponentials are cheap and choices are not.
 
 from collections.abc import Callable
 from functools import partial
-from math import gcd, prod
+from math import prod
 from typing import Any
 
 import jax
@@ -84,7 +84,7 @@ def _choose(x, temperature, mask, windows, kind, do=lambda f, x: f(x), then=()):
     # In how many parts, one after the other, since their passes need several arrays of the size of
     # x: those of far keep three each for the backward pass, those of near none.
     of_near = 4 if any(w.size > _reduce.BLOCK for w in windows) else 1
-    of_far = 1 if _reduce.is_few(windows) else 16
+    of_far = 1 if _is_one_loop(x, windows) else 16
 
     def near_or_far(x, temperature, mask, then):
         span = _span(x, temperature, mask)
@@ -93,6 +93,10 @@ def _choose(x, temperature, mask, windows, kind, do=lambda f, x: f(x), then=()):
         return lax.cond(span < NEAR, *ways, x, temperature, mask, then)
 
     return by_platform(x, temperature, mask, then, cpu=near_or_far, other=far)
+
+
+def _is_one_loop(x: jax.Array, windows: Group) -> bool:
+    return _reduce.is_few(windows) and len(_reduce.groups_of(x, windows)) == 1
 
 
 def _in_parts(f: Callable, windows: Group, parts: int, x: jax.Array, *others: Any) -> jax.Array:
@@ -104,8 +108,14 @@ def _in_parts(f: Callable, windows: Group, parts: int, x: jax.Array, *others: An
     free = [a for a in range(-x.ndim, 0) if a not in pooled]
     if not free:
         return f(x, *others)
-    axis = max(free, key=lambda a: gcd(parts, x.shape[a]))
-    parts = gcd(parts, x.shape[axis])
+
+    def possible(a: int) -> int:
+        n = x.shape[a]
+        most = parts if a < max(pooled) or n < _reduce.LONG else n // _reduce.LONG  # stays long
+        return max(d for d in range(1, most + 1) if parts % d == 0 and n % d == 0)
+
+    axis = max(free, key=possible)
+    parts = possible(axis)
     if parts == 1:
         return f(x, *others)
     size = x.shape[axis] // parts
@@ -162,8 +172,11 @@ def _near(x, temperature, mask, windows, kind, span):
     n = _reduce.count(mask, windows, x.ndim, padding=False).astype(x.dtype)
     e = exp(z)
     if kind == "softmax":
-        each = jnp.stack([real(e, mask), real(e * x, mask)])
-        weight, moment = _reduce.total(each, windows)
+        each = [real(e, mask), real(e * x, mask)]
+        if _is_one_loop(x, windows):  # over both together, which is faster
+            weight, moment = _reduce.total(jnp.stack(each), windows)
+        else:
+            weight, moment = (_reduce.total(a, windows) for a in each)
         return moment / jnp.where(n > 0, weight, 1)
     # log(mean exp) by the mean of exp - 1 where all exponents are small: exact at any temperature.
     small = span < 0.5

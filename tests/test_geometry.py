@@ -95,6 +95,23 @@ def test_bins_are_those_of_the_definition():
             assert back.transposed() == found
 
 
+@pytest.mark.parametrize(
+    ("length", "out", "most"), [(112, 5, 16), (40, 3, 4), (37, 2, 16), (7, 3, 9)]
+)
+def test_large_bins_are_parts_of_few_elements(length: int, out: int, most: int):
+    (bins,) = adaptive("adaptive_max_pool", (length, 1), (out,), None)
+    assert isinstance(bins, Bins)
+    parts = bins.split(most)
+    assert (parts is None) == (bins.size <= most)
+    if parts:
+        few, window = parts
+        assert few.size <= most and min(few.count()) > 0 and window.out == out
+        assert few.starts[:: window.size] == bins.starts
+        assert few.stops[window.size - 1 :: window.size] == bins.stops
+        inner = [i for i in range(few.out) if i % window.size]
+        assert [few.starts[i] for i in inner] == [few.stops[i - 1] for i in inner]
+
+
 def test_bins_that_a_window_can_be_are_windows():
     x = jnp.ones((2, 224, 224, 3))
     same = jax.jit(lambda x: jaxpool.max_pool(x, (32, 32))).lower(x).as_text()

@@ -11,6 +11,7 @@ from jax import export, lax
 
 import jaxpool
 from jaxpool import _reduce, _soft
+from jaxpool._geometry import Window
 
 POOLS = [
     jaxpool.max_pool,
@@ -53,7 +54,7 @@ def test_a_sum_keeps_nothing(pool, window: int):
 
 
 @pytest.mark.optimized
-@pytest.mark.parametrize("window", [3, 11])
+@pytest.mark.parametrize("window", [3, 5, 11])
 @each_pool
 def test_little_memory_is_used_on_the_way(pool, window: int):
     x = jnp.zeros((2, 48, 48, 64))
@@ -117,8 +118,8 @@ def test_bfloat16_is_not_copied_as_float32(pool):
 @each_pool
 def test_equal_shapes_are_traced_once(pool, monkeypatch):
     traced = []
-    long = _reduce._long
-    monkeypatch.setattr(_reduce, "_long", lambda *args: traced.append(args) or long(*args))
+    long = _reduce.is_long
+    monkeypatch.setattr(_reduce, "is_long", lambda *args: traced.append(args) or long(*args))
     jax.clear_caches()
     chex.clear_trace_counter()
 
@@ -214,6 +215,45 @@ def test_a_whole_axis_agrees_on_ties_and_nan(pool, axis: int, length: int):
     ))  # fmt: skip
 
 
+@extremes
+@pytest.mark.parametrize("window", [(4, 5), (2, 9), (20, 3), (3, 20), (2, 3, 4), (2, 1, 17)])
+def test_axes_folded_first_to_last_agree_on_ties_and_nan(pool, window):
+    # Channels first: the last axis is folded last, and the first in row-major order wins still.
+    n = len(window)
+    rng = np.random.default_rng(n)
+    x = rng.integers(0, 3, (3, *(2 * k for k in window))).astype(np.float32)
+    x[1:][rng.random(x[1:].shape) < 1 / np.prod(window)] = np.nan
+    axis = tuple(range(1, n + 1))
+    text = jax.jit(gradient(pool, window, axis=axis)).lower(jnp.asarray(x)).as_text()
+    assert "stablehlo.remainder" in text  # of a rank
+    best = np.argmax if pool is jaxpool.max_pool else np.argmin
+    expected = np.zeros_like(x)
+    for start in np.ndindex(3, *(2,) * n):
+        at = (
+            start[0],
+            *(slice(i * k, (i + 1) * k) for i, k in zip(start[1:], window, strict=True)),
+        )
+        nan = np.flatnonzero(np.isnan(x[at]))
+        winner = nan[0] if len(nan) else best(x[at])
+        expected[at][np.unravel_index(winner, window)] = 1
+    np.testing.assert_array_equal(gradient(pool, window, axis=axis)(jnp.asarray(x)), expected)
+
+
+@pytest.mark.optimized
+@pytest.mark.parametrize("name", ["max", "avg"])
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_large_bins_need_no_copy_of_the_map(name, channels_last: bool):
+    x = jnp.zeros((2, 99, 99, 32) if channels_last else (2, 32, 99, 99))
+    axis = (1, 2) if channels_last else (2, 3)
+    pool = functools.partial(
+        getattr(jaxpool, f"adaptive_{name}_pool"), output_shape=(5, 5), axis=axis
+    )
+    back = jax.jit(gradient(pool)).lower(x).compile().memory_analysis().temp_size_in_bytes
+    value = jax.jit(pool).lower(x).compile().memory_analysis().temp_size_in_bytes
+    assert value <= 0.25 * x.nbytes
+    assert back <= (0.25 if channels_last else 1.5) * x.nbytes
+
+
 @pytest.mark.parametrize("name", ["max", "sum", "avg", "lse", "softmax", "lp"])
 def test_axes_pooled_whole_are_one(name):
     pool = getattr(jaxpool, f"global_{name}_pool")
@@ -243,9 +283,9 @@ def test_a_large_window_of_its_own_is_passes_of_few_taps(pool, length: int):
 def test_near_far_and_parts_agree(pool, window, monkeypatch):
     # What x/T is small enough for takes another way than what is not; large arrays go in parts.
     rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.normal(size=(2, 9, 10, 8)), jnp.float32)
-    mask = jnp.asarray(rng.random((2, 9, 10, 8)) < 0.8)
-    each = jnp.asarray([0.5, 1.0, 1.0, 2.0] * 2, jnp.float32)
+    x = jnp.asarray(rng.normal(size=(2, 9, 10, 16)), jnp.float32)
+    mask = jnp.asarray(rng.random((2, 9, 10, 16)) < 0.8)
+    each = jnp.asarray([0.5, 1.0, 1.0, 2.0] * 4, jnp.float32)
 
     def compiled(near, large):
         monkeypatch.setattr(_soft, "NEAR", near)
@@ -268,7 +308,32 @@ def test_near_far_and_parts_agree(pool, window, monkeypatch):
         expected = far(x, temperature * each)
         for other in (near, parts):
             for a, b in zip(other(x, temperature * each), expected, strict=True):
-                np.testing.assert_allclose(a, b, atol=3e-5 * float(1 + jnp.abs(b).max()))
+                largest = np.abs(b, where=np.isfinite(b), out=np.zeros_like(b)).max()
+                np.testing.assert_allclose(a, b, atol=3e-5 * float(1 + largest))
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes", "part"),
+    [
+        ((8, 6, 6, 64), (-3, -2), (1, 6, 6, 64)),  # 16 parts of channels would leave loops of 4
+        ((6, 6, 256), (-3, -2), (6, 6, 16)),
+        ((3, 6, 6, 8), (-3, -2), (3, 6, 6, 1)),  # short loops anyway
+        ((4, 6, 6), (-2, -1), (1, 6, 6)),
+        ((6, 6), (-2, -1), (6, 6)),
+    ],
+)
+def test_parts_keep_loops_long(shape, axes, part, monkeypatch):
+    monkeypatch.setattr(_soft, "LARGE", 0)
+    windows = tuple(Window(a, 6, 3, 1, 1, 1, 1, 6) for a in axes)
+    seen = set()
+
+    def twice(x):
+        seen.add(x.shape)
+        return 2 * x
+
+    x = jax.random.normal(jax.random.key(0), shape)
+    np.testing.assert_array_equal(_soft._in_parts(twice, windows, 16, x), 2 * x)
+    assert seen == {part}
 
 
 @pytest.mark.parametrize("pool", POOLS[4:], ids=lambda pool: pool.__name__)
