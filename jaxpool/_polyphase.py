@@ -21,6 +21,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxpool import _geometry, _prepare
+from jaxpool._border import surround
 from jaxpool._geometry import Axes, PerAxis, fail, show
 from jaxpool._linear import apart
 from jaxpool._reduce import BLOCK, Group, pick, size_of, spread
@@ -225,11 +226,7 @@ def _unpool(x, phase, windows):
 
 def wrapped(x: jax.Array, windows: Group) -> tuple[jax.Array, Group]:
     """x, continued from its start to where the last windows end."""
-    widths = [(0, 0)] * x.ndim
-    for window in windows:
-        widths[window.axis] = (0, window.high)
-    x = jnp.pad(x, widths, mode="wrap") if any(window.high for window in windows) else x
-    return x, tuple(window.filled() for window in windows)
+    return surround(x, windows, "wrap"), tuple(window.filled() for window in windows)
 
 
 def _winner(phase: jax.Array, ndim: int, windows: Group) -> jax.Array:

@@ -9,6 +9,7 @@ import numpy as np
 from jax import lax
 
 from jaxpool import _geometry
+from jaxpool._border import surround
 from jaxpool._geometry import Bins, Fraction, Window, fail, show
 
 
@@ -47,13 +48,9 @@ def windowed(
     real = mask(name, x, where, windows)
     if border is None:
         return Call(x, real, windows)
-    widths = [(0, 0)] * x.ndim
-    for window in windows:
-        widths[window.axis] = (window.low, window.high)
     filled = tuple(window.filled() for window in windows)
-    x = jnp.pad(x, widths, mode=border)
-    real = None if real is None else jnp.pad(real, widths, mode=border)
-    return Call(x, real, filled)
+    real = None if real is None else surround(real, windows, border)
+    return Call(surround(x, windows, border), real, filled)
 
 
 def whole(name: str, x: Any, axis: Any, where: Any) -> Call:

@@ -84,7 +84,7 @@ def _choose(x, temperature, mask, windows, kind, do=lambda f, x: f(x), then=()):
     # In how many parts, one after the other, since their passes need several arrays of the size of
     # x: those of far keep three each for the backward pass, those of near none.
     of_near = 4 if any(w.size > _reduce.BLOCK for w in windows) else 1
-    of_far = 1 if _is_one_loop(x, windows) else 16
+    of_far = 1 if _is_one_loop(x, windows) else 8
 
     def near_or_far(x, temperature, mask, then):
         span = _span(x, temperature, mask)
@@ -100,10 +100,14 @@ def _is_one_loop(x: jax.Array, windows: Group) -> bool:
 
 
 def _in_parts(f: Callable, windows: Group, parts: int, x: jax.Array, *others: Any) -> jax.Array:
-    """`f(x, *others)`, part after part along an axis that is not pooled, if x is large and one can
-    be divided; into fewer if need be."""
+    """`f(x, *others)`, part after part, if x is large."""
     if not isinstance(x.size, int) or x.size < LARGE:  # it may be symbolic
         return f(x, *others)
+    return _divided(f, windows, parts, x, *others)
+
+
+def _divided(f: Callable, windows: Group, parts: int, x: jax.Array, *others: Any) -> jax.Array:
+    """`f(x, *others)` in as many parts, or fewer if need be, along axes that are not pooled."""
     pooled = {w.axis for w in windows}
     free = [a for a in range(-x.ndim, 0) if a not in pooled]
     if not free:
@@ -115,10 +119,10 @@ def _in_parts(f: Callable, windows: Group, parts: int, x: jax.Array, *others: An
         return max(d for d in range(1, most + 1) if parts % d == 0 and n % d == 0)
 
     axis = max(free, key=possible)
-    parts = possible(axis)
-    if parts == 1:
+    now = possible(axis)
+    if now == 1:
         return f(x, *others)
-    size = x.shape[axis] // parts
+    size, f = x.shape[axis] // now, partial(_divided, f, windows, parts // now)
 
     def part(i: Any) -> tuple:
         def cut(a: jax.Array) -> jax.Array:
@@ -132,7 +136,7 @@ def _in_parts(f: Callable, windows: Group, parts: int, x: jax.Array, *others: An
 
     one = jax.eval_shape(lambda: f(*part(0)))
     shape = _reduce.replace_axis(one.shape, axis, x.shape[axis])
-    return lax.fori_loop(0, parts, add, jnp.zeros(shape, one.dtype))
+    return lax.fori_loop(0, now, add, jnp.zeros(shape, one.dtype))
 
 
 def _move_of(t, rest, _, windows, kind):
