@@ -186,14 +186,25 @@ def _layer(name: str, layer: Any) -> tuple[int, int, int, int]:
 def _read(shape: tuple[int, ...], windows: Sequence[Window]) -> int:
     """How many elements the passes of a maximum read."""
     found = 0
+    windows, groups = _geometry.merged(windows, len(shape))
+    shape = tuple(prod(shape[i] for i in group) for group in groups)
     x: Any = jax.ShapeDtypeStruct(shape, np.float32)
     for group in _reduce.groups_of(x, windows):
         for step in _reduce.passes_of(group, _reduce.VALUES):
             others = prod(_geometry.shape_of(step.windows, shape))
             for window in step.windows:
-                others = others // max(window.out, 1) * sum(window.count(padding=False))
+                others = others // max(window.out, 1) * _seen(window)
             found += others
             shape = _geometry.shape_of(step.windows, shape)
+    return found
+
+
+def _seen(window: Window) -> int:
+    """The elements of all windows, and where these are folded in blocks, those blocks."""
+    found, size = sum(window.count(padding=False)), window.size
+    while window.disjoint and size > _reduce.BLOCK:
+        size = -(-size // _reduce.BLOCK)
+        found += window.out * size
     return found
 
 

@@ -75,6 +75,9 @@ COSTS = [
     ((1, 30, 4, 20), ((13, 3), 1, "SAME")),
     ((2, 40, 8), ((5,), 1)),
     ((1, 12, 12, 16), ((3, 3),)),
+    ((2, 8, 8, 16), ((8, 8),)),  # all axes are one
+    ((2, 197, 3), ((197,),)),  # in blocks
+    ((1, 80, 2, 16), ((40, 2),)),
 ]
 
 
@@ -96,8 +99,9 @@ def test_costs_by_brute_force(shape, args, monkeypatch):
 
     def apart(f, *args, **how):
         nonlocal results
+        before = results
         value, winner = f(*args, **how)
-        results += value.size
+        results += value.size if results == before else 0  # else it is made of passes itself
         return value, winner
 
     monkeypatch.setattr(_reduce, "apart", apart)
