@@ -64,9 +64,9 @@ VARIANTS = [
 class Config(configs.Config):
     """All that one measurement depends on.
 
-    A contender has its `blocks`, each with a warm call and the best of `calls`, or of more until
-    they have taken `least` seconds, unless all have taken more than `seconds`, of which a training
-    step has `longer` times as many.
+    A contender has its `blocks`, unless it has taken more than `seconds`, of which a training step
+    has `longer` times as many. A block is a warm call and the best of `calls`, or of more, until
+    these have taken `least` seconds.
     """
 
     experiment: str = NAME

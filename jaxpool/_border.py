@@ -5,18 +5,23 @@ the map and its border, element by border element, and one adds up what came of 
 """
 
 from collections.abc import Sequence
-from functools import partial, reduce
+from functools import partial
 from math import prod
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-from jaxpool._geometry import Bordered, Window, shape_of
+from jaxpool._geometry import Bordered, Window
 from jaxpool._linear import apart, by_platform, linear_pair
-from jaxpool._reduce import Group, over_inputs, over_outputs, shape_back, together
-from jaxpool._slices import widen
+from jaxpool._reduce import (
+    Group,
+    add_slices,
+    add_slices_back,
+    group_shapes,
+    shape_back,
+    together,
+)
 
 # So many regions, the map and the parts of its border, are one program.
 REGIONS = 27
@@ -52,19 +57,8 @@ def _pad(x: jax.Array, group: Sequence[Any]) -> jax.Array:
     return x
 
 
-def _copy(x: jax.Array, group: Group) -> jax.Array:
-    return over_outputs(lambda taps, *_: taps[0][1], x, group)
-
-
-def _add(g: jax.Array, group: Group) -> jax.Array:
-    def of_region(taps: list, *_) -> jax.Array:
-        return reduce(lax.add, [widen(slab) for _, slab in taps]).astype(g.dtype)
-
-    return over_inputs(of_region, g, group)
-
-
 def _there(x: dict, *_, group: Group) -> dict:
-    here = partial(apart, _copy, group=group)
+    here = partial(apart, add_slices, divisor=None, group=group, dtype=x["x"].dtype)
     return {"x": by_platform(x["x"], cpu=here, other=partial(_pad, group=group))}
 
 
@@ -74,14 +68,8 @@ def _back(g: dict, *_, group: Group) -> dict:
     def transposed(g: jax.Array) -> jax.Array:
         return jax.linear_transpose(partial(_pad, group=group), x)(g)[0]
 
-    here = partial(apart, _add, group=group)
+    here = partial(apart, add_slices_back, divisor=None, group=group, dtype=g["x"].dtype)
     return {"x": by_platform(g["x"], cpu=here, other=transposed)}
 
 
-_surround, _ = linear_pair(
-    "surround",
-    _there,
-    _back,
-    lambda x, _, group: shape_of(group, x.shape),
-    lambda g, _, group: shape_back(g.shape, group),
-)
+_surround, _ = linear_pair("surround", _there, _back, *group_shapes)

@@ -44,7 +44,7 @@ def norm(x: jax.Array, axes: _bins.Axes, p: jax.Array, known: Any) -> jax.Array:
 
 
 def _norms(x: jax.Array, axes: _bins.Axes, p: jax.Array, known: Any) -> jax.Array:
-    for passes in folds(x, axes, scalar=known is not None):
+    for passes in folds(x, axes, scalar=known is not None):  # multiplications need no long loops
         for group in passes:
             x = _norm(x, p, group, known)
     return x

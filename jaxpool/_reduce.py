@@ -535,19 +535,20 @@ def shape_back(shape: tuple, group: Group) -> tuple:
     return shape
 
 
-pick, spread = linear_pair(
-    "pick",
-    _pick,
-    _spread,
-    lambda t, winner, group: shape_of(group, t.shape),
-    lambda g, winner, group: shape_back(g.shape, group),
+# Of what a linear pair over one group of windows returns, there and back.
+group_shapes = (
+    lambda t, _, group: shape_of(group, t.shape),
+    lambda g, _, group: shape_back(g.shape, group),
 )
-value_and_winner = primitive(
-    "extremum",
-    _value_and_winner,
-    _winner_shapes,
-    jvp=lambda outs, t, *, group, largest: pick({"t": t}, outs[1], ("t",), group=group)["t"],
-)
+
+
+def _of_winner(outs: list, t: jax.Array, *, group: Group, **_: Any) -> jax.Array:
+    """The tangent of each window's value."""
+    return pick({"t": t}, outs[1], ("t",), group=group)["t"]
+
+
+pick, spread = linear_pair("pick", _pick, _spread, *group_shapes)
+value_and_winner = primitive("extremum", _value_and_winner, _winner_shapes, jvp=_of_winner)
 value_and_rank = primitive(
     "ranked",
     _value_and_rank,
@@ -555,7 +556,7 @@ value_and_rank = primitive(
         (shape_of(group, x.shape), dtype)
         for dtype in (None, index(size_of(group) - 1), index(size))
     ],
-    jvp=lambda outs, t, *, group, size, largest: pick({"t": t}, outs[1], ("t",), group=group)["t"],
+    jvp=_of_winner,
 )
 
 
@@ -602,7 +603,7 @@ def _add_of(x: dict, rest: tuple, _: Any, windows: Group) -> dict:
 
 def _add_pass(x: jax.Array, divisor: Any, group: Group, dtype: Any) -> jax.Array:
     if is_few(group):
-        return apart(_add_slices, x, divisor, group=group, dtype=dtype)
+        return apart(add_slices, x, divisor, group=group, dtype=dtype)
     if parts := _parts(group[0]):
         x = _add_pass(x, None, (parts[0],), _wide(dtype))
         return _add_pass(x, divisor, (parts[1],), dtype)
@@ -618,7 +619,7 @@ def _parts(window: Window) -> tuple[Window, Window] | None:
     return window.split(BLOCK if window.disjoint else None)
 
 
-def _add_slices(x: jax.Array, divisor: Any, group: Group, dtype: Any) -> jax.Array:
+def add_slices(x: jax.Array, divisor: Any, group: Group, dtype: Any) -> jax.Array:
     def of_region(taps: list, shape: tuple, at: tuple) -> jax.Array:
         part = None if divisor is None else cut_all(divisor, at)
         return _over(_sum_of(taps, shape, x.dtype), part, dtype)
@@ -654,7 +655,7 @@ def _add_pass_back(g: jax.Array, divisor: Any, group: Group, dtype: Any, after: 
     if is_disjoint(group):
         return apart(_repeat, g, divisor, group=group, dtype=dtype)
     if is_few(group):
-        return apart(_add_slices_back, g, divisor, group=group, dtype=dtype)
+        return apart(add_slices_back, g, divisor, group=group, dtype=dtype)
     (window,) = group
     if parts := _parts(window):
         g = _add_pass_back(g, None, (parts[1],), _wide(dtype), after)
@@ -673,7 +674,7 @@ def _add_pass_back(g: jax.Array, divisor: Any, group: Group, dtype: Any, after: 
     return _over(interleave(phases, window), divisor, dtype)
 
 
-def _add_slices_back(g: jax.Array, divisor: Any, group: Group, dtype: Any) -> jax.Array:
+def add_slices_back(g: jax.Array, divisor: Any, group: Group, dtype: Any) -> jax.Array:
     def of_region(taps: list, shape: tuple, _) -> jax.Array:
         return _over(_sum_of(taps, shape, g.dtype), divisor, dtype)
 
