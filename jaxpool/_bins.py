@@ -144,7 +144,7 @@ def _best(x: jax.Array, group: tuple[Bins, ...], largest: bool) -> jax.Array:
     best = rank(x, largest)
     for bins in reversed(group):
         each = [lay(best, bins.axis, tap) for tap, _ in bins.taps()]
-        best = reduce(lax.max if largest else lax.min, each)
+        best = _reduce.best_of(each, largest)
     return unrank(best, x.dtype)
 
 

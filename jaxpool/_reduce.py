@@ -5,7 +5,7 @@ side is several passes of few taps (`Window.passes`). Few taps are slices of the
 windows at the borders are computed by themselves, because padding inside a fused loop keeps XLA
 from vectorising it. Windows that do not overlap are rows of a reshaped array where they are large.
 
-Max and min. Elementwise `lax.max` over slices, because XLA's CPU backend drops NaN from
+Max and min. Elementwise, over slices (`best_of`), because XLA's CPU backend drops NaN from
 `reduce_window` and `reduce` where windows do not overlap. Their derivative is linear in the tangent
 once the *winner* of every window is known, the first tap that holds the value (or the first NaN):
 one byte per window, whatever the window's size up to 256, since which pass it came from can be read
@@ -47,13 +47,14 @@ from jaxpool._slices import (
 
 # More taps than DIRECT along one axis cost less as several passes over fewer taps, more than JOINT
 # over several axes less as one pass per axis. Windows that do not overlap read every element once
-# whatever their size; BLOCK only bounds the length of the program. A loop is long enough to be
-# vectorised from LONG elements side by side.
+# whatever their size; BLOCK only bounds the length of the program, and ROWS that of values of large
+# windows, which take fewer instructions. A loop is long enough to be vectorised from LONG elements
+# side by side.
 DIRECT = 7
 # So many taps at a time then, for values, which are a pass each, and winners, which are more.
 VALUES, WINNERS = 2, 4
 JOINT = 9
-BLOCK = 16
+BLOCK, ROWS = 16, 32
 LONG = 16
 # Up to so many taps, GPUs and TPUs get one `reduce_window` over all axes; one `reduce` of axes that
 # are pooled whole.
@@ -295,15 +296,16 @@ def _fold(
     `ordered`: no winner of a tap comes before one of the tap before it.
     """
     window = p.windows[0]
-    if len(p.windows) == 1 and window.disjoint and window.size > BLOCK:
-        return _fold_rows(value, winner, window, largest, size, ordered)
+    most = ROWS if size is None else BLOCK
+    if len(p.windows) == 1 and window.disjoint and window.size > most:
+        return _fold_rows(value, winner, window, most, largest, size, ordered)
 
     def of_region(taps: list, shape: tuple, _) -> tuple[jax.Array, jax.Array | None]:
         if not taps:
             none = None if size is None else lax.full(shape, size, index(size))
             return lax.full(shape, lowest(value.dtype, largest), value.dtype), none
         if size is None:
-            best = reduce(lax.max if largest else lax.min, [rank(v, largest) for _, (v, _) in taps])
+            best = best_of([rank(v, largest) for _, (v, _) in taps], largest)
             return unrank(best, value.dtype), None
 
         def numbered(tap: int, v: jax.Array, w: jax.Array | None) -> tuple[jax.Array, jax.Array]:
@@ -321,6 +323,20 @@ def _fold(
     return over_outputs(of_region, (value, winner), p.windows)
 
 
+def best_of(taps: Sequence[jax.Array], largest: bool) -> jax.Array:
+    """The largest (or smallest) of each, the first of equal ones; NaN where any is.
+
+    Elementwise `lax.max` looks for NaN at every step, which takes three times the instructions;
+    whether one of two is NaN is a single one.
+    """
+    if not jnp.issubdtype(taps[0].dtype, jnp.floating):
+        return reduce(lax.max if largest else lax.min, taps)
+    beats = lax.gt if largest else lax.lt
+    best = reduce(lambda a, b: lax.select(beats(b, a), b, a), taps)
+    nan = reduce(lax.bitwise_or, [tap != tap for tap in taps])
+    return lax.select(nan, lax.full_like(best, jnp.nan), best)
+
+
 def _beats(a: jax.Array, b: jax.Array, largest: bool) -> jax.Array:
     """True where a, coming after b, takes the window from it; NaN beats every number, ties stay."""
     worse = lax.le if largest else lax.ge
@@ -329,8 +345,8 @@ def _beats(a: jax.Array, b: jax.Array, largest: bool) -> jax.Array:
     return ~worse(a, b)
 
 
-def _fold_rows(value, winner, window, largest, size, ordered):
-    """Large windows side by side: an axis of their own to fold, BLOCK taps at a time."""
+def _fold_rows(value, winner, window, most, largest, size, ordered):
+    """Large windows side by side: an axis of their own to fold, some taps at a time."""
     at, k, apart_now = window.axis, window.size, 1
     single = window.out == 1 and not window.padded  # XLA copies x for an axis of one more
 
@@ -342,8 +358,8 @@ def _fold_rows(value, winner, window, largest, size, ordered):
     # Lines: taps are equal parts of the axis, so that loops run along it. Order costs winners time.
     lines = single and (size is None or not is_long(value, (window,)))
     while k > 1:
-        taps = min(k, BLOCK)
-        n = -(-k // taps)
+        n = -(-k // most)
+        taps = -(-k // n)
         if lines:
             p = Pass((Window(at, k, taps, 1, n, 0, 0, n),), n, 1)
         else:

@@ -202,8 +202,8 @@ def _read(shape: tuple[int, ...], windows: Sequence[Window]) -> int:
 def _seen(window: Window) -> int:
     """The elements of all windows, and where these are folded in blocks, those blocks."""
     found, size = sum(window.count(padding=False)), window.size
-    while window.disjoint and size > _reduce.BLOCK:
-        size = -(-size // _reduce.BLOCK)
+    while window.disjoint and size > _reduce.ROWS:
+        size = -(-size // _reduce.ROWS)
         found += window.out * size
     return found
 
