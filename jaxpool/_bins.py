@@ -7,7 +7,6 @@ sums over these (`Bins.transposed`) are the transposes. No scatter, so the same 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import reduce
 from itertools import groupby
 from math import prod
 from typing import Any
@@ -15,7 +14,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from jaxpool import _prepare, _reduce
 from jaxpool._geometry import Bins, Window, shape_of

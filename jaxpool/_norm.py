@@ -26,8 +26,15 @@ from jaxpool import _bins
 from jaxpool._exponential import exp
 from jaxpool._linear import apart, linear_pair
 from jaxpool._reduce import Group
-from jaxpool._slices import as_merged, cut
-from jaxpool._smooth import alone, folds, reach, sum_at_elements, sum_at_windows, surround
+from jaxpool._slices import as_merged
+from jaxpool._smooth import (
+    alone,
+    at_elements,
+    folds,
+    reach,
+    sum_at_elements,
+    sum_at_windows,
+)
 
 WHOLE = (1, 2, 3, 4)  # the powers that are multiplications
 # A larger p, which is traced, counts as this. (Powers of elements that only rounding tells apart
@@ -182,11 +189,8 @@ def _lean_of(cells, around, p, group, whole):
 
 def _lean_back(cotangent, rest, _, group, whole):
     x, scale, p = rest
-    cells, around, complete = surround({"x": x}, {"scale": scale, "y'": cotangent["x"]}, group)
-    dot = apart(_lean_back_of, cells, around, p, group=complete, whole=whole)
-    for w in group:
-        dot = cut(dot, w.axis, 0, w.length)
-    return {"x": dot}
+    around = {"scale": scale, "y'": cotangent["x"]}
+    return {"x": at_elements(_lean_back_of, {"x": x}, around, p, group, whole=whole)}
 
 
 def _lean_back_of(cells, around, p, group, whole):

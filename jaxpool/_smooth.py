@@ -76,8 +76,10 @@ def smooth(
     temperature: jax.Array,
     mask: jax.Array | None,
     gap: bool,
+    known: Arrays,
 ) -> Smooth:
-    """Fold every window or bin of x into one `Smooth`; its gap only where asked for."""
+    """Fold every window or bin of x into one `Smooth`; its gap, and then no level, only where asked
+    for. `known` is what the result is known to hold."""
     state = Smooth(x)
     if mask is not None:
         state = Smooth(jnp.where(mask, x, -jnp.inf), count=mask.astype(x.dtype))
@@ -88,7 +90,7 @@ def smooth(
         for group in passes:
             last = group is steps[-1][-1]
             outs = ("gap",) if gap and last else ("level", "gap") if gap else ("level",)
-            state = _fold(state, group, temperature, outs)
+            state = _fold(state, group, temperature, outs, known if last else {})
     return state
 
 
@@ -114,7 +116,9 @@ def few_taps(axes: Group) -> Iterator[Group]:
         yield from (p.windows for p in axes[0].passes(DIRECT, overlap=0))
 
 
-def _fold(state: Smooth, group: Group, temperature: jax.Array, outs: tuple[str, ...]) -> Smooth:
+def _fold(
+    state: Smooth, group: Group, temperature: jax.Array, outs: tuple[str, ...], known: Arrays
+) -> Smooth:
     # The shift cancels out of every result, so it needs no derivative.
     shift = _bins.extremum(lax.stop_gradient(state.top), group, largest=True)
     shift = lax.max(shift, jnp.full_like(shift, floor(shift.dtype)))
@@ -122,20 +126,22 @@ def _fold(state: Smooth, group: Group, temperature: jax.Array, outs: tuple[str, 
         n = _bins.count(None, group, shift.ndim).astype(shift.dtype)
     else:
         n = _bins.total(state.count, group)
-    found = _means(temperature, state, shift, n, group, outs)
+    found = _means(temperature, state, shift, n, known, group, outs)
     # Equal counts cancel out of all that follows; a mask's are never taken to be equal.
     uniform = state.count is None and n.size == 1
     return Smooth(shift, found.get("level"), None if uniform else n, found.get("gap"))
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(4, 5))
-def _means(temperature, state, shift, n, group, outs) -> Arrays:
+@partial(jax.custom_jvp, nondiff_argnums=(5, 6))
+def _means(temperature, state, shift, n, known, group, outs) -> Arrays:
     """The level and the gap of every window, given its top (`shift`) and count."""
     cells, reached = reach(_present(state._asdict()), group)
     # Few elements, none of them padding, need one sum only, that of exp(z) - 1.
     few = state.level is None and reached == group and not _in_rows(group)
     args = cells, {"shift": shift, "n": n}, temperature
-    return _one_by_one(_means_of, *args, outs=outs, group=reached, few=few)
+    known = {out: known[out] for out in outs if out in known}
+    more = [out for out in outs if out not in known]
+    return known | _one_by_one(_means_of, *args, outs=more, group=reached, few=few)
 
 
 def _one_by_one(function: Callable, *args: Any, outs: Sequence[str], **how: Any) -> Arrays:
@@ -184,7 +190,7 @@ def _means_jvp(group, outs, primals, tangents):
 
     Where no level is asked for, weights need no logarithm of their sum, but its inverse.
     """
-    temperature, state, shift, n = primals
+    temperature, state, shift, n, _ = primals
     d_temperature, d_state, *_ = tangents
     found = _means(*primals, group, outs)
     cells = {"top": state.top, "gap": state.gap if "gap" in outs else None}
@@ -276,12 +282,8 @@ def _weigh_of(cells, around, temperature, out, group):
 
 def _weigh_back(cotangents: Arrays, rest: Sides, outs: Sequence[str], group: Group) -> Arrays:
     around = {**rest.around, **{f"{k}'": g for k, g in cotangents.items()}}
-    cells, around, complete = surround(rest.cells, around, group)
-    args = cells, around, rest.temperature
-    dots = _one_by_one(_weigh_back_of, *args, outs=outs, group=complete)
-    for w in group:
-        dots = {k: cut(dot, w.axis, 0, w.length) for k, dot in dots.items()}
-    return dots
+    args = rest.cells, around, rest.temperature, group
+    return {out: at_elements(_weigh_back_of, *args, out=out) for out in outs}
 
 
 def _weigh_back_of(cells, around, temperature, out, group):
@@ -380,6 +382,17 @@ def surround(cells: Arrays, around: Arrays, group: Group) -> tuple[Arrays, Array
     edges = tuple((w.axis, *w.beyond()) for w in group)
     around = {k: _padded(a, edges, _fill(k, a)) for k, a in around.items()}
     return cells, around, tuple(w.complete() for w in group)
+
+
+def at_elements(
+    function: Callable, cells: Arrays, around: Arrays, rate: Any, group: Group, **how: Any
+) -> jax.Array:
+    """`function`, made of `sum_at_elements`, in a loop of its own."""
+    cells, around, complete = surround(cells, around, group)
+    dot = apart(function, cells, around, rate, group=complete, **how)
+    for w in group:
+        dot = cut(dot, w.axis, 0, w.length)
+    return dot
 
 
 def sum_at_elements(

@@ -8,7 +8,7 @@ exponentials are cheap and choices are not.
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
 from math import prod
 from typing import Any
 
@@ -30,6 +30,8 @@ OFTEN = 4
 # So large may |x/T| be: sums of exponentials keep their digits, and the fourth powers of their
 # inverses, which are in derivatives, do not overflow.
 NEAR = 20.0
+# Below this, exp(x/T) is rather 1 + little.
+SMALL = 0.5
 # Arrays of so many elements are pooled in parts where windows are large.
 LARGE = 2**18
 
@@ -44,69 +46,74 @@ def pool(
     """Pool every window or bin. kind: "mean" or "sum" in the logarithm, or "softmax"."""
     windows = [a for a in axes if isinstance(a, Window)]
     often = prod(w.size / w.stride for w in windows) > OFTEN and x.size > 0
-    way = _either if often else _far
 
     def run(x: jax.Array, axes: Any, temperature: jax.Array, mask: Any) -> jax.Array:
-        return way(x, temperature, mask, axes, kind)
+        of = x, temperature, mask, axes, kind
+        return _either(*of) if often else _far(*of)[0]
 
     return as_merged(run, x, axes, temperature, mask)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(3, 4))
 def _either(x, temperature, mask, windows, kind):
-    return apart(_choose, x, temperature, mask, windows=windows, kind=kind)
+    return apart(_value, x, temperature, mask, windows=windows, kind=kind)[0]
 
 
 def _either_jvp(windows, kind, primals, tangents):
     x, temperature, mask = primals
     d_x, d_temperature, _ = tangents
-    y = _either(x, temperature, mask, windows, kind)
-    dot = jnp.zeros_like(y)
+    how = {"windows": windows, "kind": kind}
+    y, *seen = apart(_value, *primals, **how)
+    dots = []
     if not isinstance(d_x, SymbolicZero):
-        dot += _move({"x": d_x}, (x, temperature, mask), ("x",), windows=windows, kind=kind)["x"]
+        dots.append(_move({"x": d_x}, (*primals, y, *seen), ("x",), **how)["x"])
     if not isinstance(d_temperature, SymbolicZero):
-        of_temperature = partial(_choose, x, mask=mask, windows=windows, kind=kind)
+        of_temperature = partial(_value, x, mask=mask, **how)
         ones = jnp.ones_like(temperature)
-        dot += jax.jvp(of_temperature, (temperature,), (ones,))[1] * d_temperature
-    return y, dot
+        dots.append(jax.jvp(of_temperature, (temperature,), (ones,))[1][0] * d_temperature)
+    return y, reduce(lax.add, dots)
 
 
 _either.defjvp(_either_jvp, symbolic_zeros=True)
 
 
-def _choose(x, temperature, mask, windows, kind, do=lambda f, x: f(x), then=()):
-    """`do(f, x, *then)` with f the pooling as a function of x, by the way that fits the values."""
+def _value(x, temperature, mask, windows, kind):
+    """The value, and what else its derivatives take from it: the means it is made of, and the span
+    that says which these are, for every example."""
+    span = _span(x, temperature, mask)
+    y, means = _choose(_near, _far, span, x, temperature, mask, windows=windows, kind=kind)
+    behind = -min(w.axis for w in windows)
+    return y, means, jnp.full((*x.shape[: x.ndim - behind], *[1] * behind), span)
 
-    def run(way, x, temperature, mask, then):
-        return do(lambda x: way(x, temperature, mask, windows, kind), x, *then)
 
-    far = partial(run, _far)
+def _choose(near, far, span, *of, windows, kind):
+    """`near(*of)` or `far(*of)`, the way that fits the values."""
     # In how many parts, one after the other, since their passes need several arrays of the size of
     # x: those of far keep three each for the backward pass, those of near none.
     of_near = 4 if any(w.size > _reduce.BLOCK for w in windows) else 1
-    of_far = 1 if _is_one_loop(x, windows) else 8
+    of_far = 1 if _is_one_loop(of[0], windows) else 8
+    near = partial(near, windows=windows, kind=kind, span=span)
+    far = partial(far, windows=windows, kind=kind)
 
-    def near_or_far(x, temperature, mask, then):
-        span = _span(x, temperature, mask)
-        near = partial(run, partial(_near, span=span))
+    def near_or_far(*of):
         ways = partial(_in_parts, near, windows, of_near), partial(_in_parts, far, windows, of_far)
-        return lax.cond(span < NEAR, *ways, x, temperature, mask, then)
+        return lax.cond(span < NEAR, *ways, *of)
 
-    return by_platform(x, temperature, mask, then, cpu=near_or_far, other=far)
+    return by_platform(*of, cpu=near_or_far, other=far)
 
 
 def _is_one_loop(x: jax.Array, windows: Group) -> bool:
     return _reduce.is_few(windows) and len(_reduce.groups_of(x, windows)) == 1
 
 
-def _in_parts(f: Callable, windows: Group, parts: int, x: jax.Array, *others: Any) -> jax.Array:
+def _in_parts(f: Callable, windows: Group, parts: int, x: jax.Array, *others: Any) -> Any:
     """`f(x, *others)`, part after part, if x is large."""
     if not isinstance(x.size, int) or x.size < LARGE:  # it may be symbolic
         return f(x, *others)
     return _divided(f, windows, parts, x, *others)
 
 
-def _divided(f: Callable, windows: Group, parts: int, x: jax.Array, *others: Any) -> jax.Array:
+def _divided(f: Callable, windows: Group, parts: int, x: jax.Array, *others: Any) -> Any:
     """`f(x, *others)` in as many parts, or fewer if need be, along axes that are not pooled."""
     pooled = {w.axis for w in windows}
     free = [a for a in range(-x.ndim, 0) if a not in pooled]
@@ -131,28 +138,26 @@ def _divided(f: Callable, windows: Group, parts: int, x: jax.Array, *others: Any
 
         return jax.tree.map(cut, (x, *others))
 
-    def add(i: Any, y: jax.Array) -> jax.Array:
-        return lax.dynamic_update_slice_in_dim(y, f(*part(i)), i * size, y.ndim + axis)
+    def add(i: Any, ys: Any) -> Any:
+        def put(y: jax.Array, one: jax.Array) -> jax.Array:
+            return lax.dynamic_update_slice_in_dim(y, one, i * size, y.ndim + axis)
 
-    one = jax.eval_shape(lambda: f(*part(0)))
-    shape = _reduce.replace_axis(one.shape, axis, x.shape[axis])
-    return lax.fori_loop(0, now, add, jnp.zeros(shape, one.dtype))
+        return jax.tree.map(put, ys, f(*part(i)))
 
+    def whole(one: jax.ShapeDtypeStruct) -> jax.Array:
+        return jnp.zeros(_reduce.replace_axis(one.shape, axis, x.shape[axis]), one.dtype)
 
-def _move_of(t, rest, _, windows, kind):
-    def forward(f, x, t):
-        return jax.jvp(f, (x,), (t,))[1]
-
-    x, temperature, mask = rest
-    return {"x": _choose(x, temperature, mask, windows, kind, forward, (t["x"],))}
+    return lax.fori_loop(0, now, add, jax.tree.map(whole, jax.eval_shape(lambda: f(*part(0)))))
 
 
-def _move_back(g, rest, _, windows, kind):
-    def back(f, x, g):
-        return jax.vjp(f, x)[1](g)[0]
+def _move_of(t, rest, _, **how):
+    *of, span = rest
+    return {"x": _choose(_near_move, _far_move, jnp.max(span), *of, t["x"], **how)}
 
-    x, temperature, mask = rest
-    return {"x": _choose(x, temperature, mask, windows, kind, back, (g["x"],))}
+
+def _move_back(g, rest, _, **how):
+    *of, span = rest
+    return {"x": _choose(_near_back, _far_back, jnp.max(span), *of, g["x"], **how)}
 
 
 _move, _ = linear_pair(
@@ -171,34 +176,92 @@ def _span(x, temperature, mask):
 
 
 def _near(x, temperature, mask, windows, kind, span):
+    """The value, and the sum of exp(x/T) over every window, for softmax; for LSE their mean, or the
+    mean of exp(x/T) - 1."""
     x = real(x, mask)
     z = x / temperature
-    n = _reduce.count(mask, windows, x.ndim, padding=False).astype(x.dtype)
     e = exp(z)
+    n = _reduce.count(mask, windows, x.ndim, padding=False).astype(x.dtype)
     if kind == "softmax":
-        each = [real(e, mask), real(e * x, mask)]
-        if _is_one_loop(x, windows):  # over both together, which is faster
-            weight, moment = _reduce.total(jnp.stack(each), windows)
-        else:
-            weight, moment = (_reduce.total(a, windows) for a in each)
-        return moment / jnp.where(n > 0, weight, 1)
+        means = _reduce.total(real(e, mask), windows)
+        if mask is not None or not all(all(w.count(padding=False)) for w in windows):
+            means = jnp.where(n > 0, means, 1)
+        return _reduce.total(real(e * x, mask), windows, divisor=means), means
     # log(mean exp) by the mean of exp - 1 where all exponents are small: exact at any temperature.
-    small = span < 0.5
+    small = span < SMALL
     each = real(jnp.where(small, expm1(z), e), mask)
-    level = _reduce.total(each, windows, divisor=jnp.maximum(n, 1))
-    little, much = jnp.where(small, level, 0), jnp.where(small | (n == 0), 1, level)
+    means = _reduce.total(each, windows, divisor=jnp.maximum(n, 1))
+    little, much = jnp.where(small, means, 0), jnp.where(small | (n == 0), 1, means)
     level = log1p(little) + jnp.log(much)
     if kind == "sum":
         level += jnp.log(jnp.maximum(n, 1))
-    return jnp.where(n > 0, temperature * level, -jnp.inf)
+    return jnp.where(n > 0, temperature * level, -jnp.inf), means
 
 
-def _far(x, temperature, mask, axes, kind):
-    top, level, _, gap = _smooth.smooth(x, axes, temperature, mask, kind == "softmax")
-    count = _bins.count(mask, axes, x.ndim).astype(x.dtype)
+def _near_move(x, temperature, mask, y, means, t, windows, kind, span):
+    """y' = <x'> for LSE and <x' (1 + (x - y)/T)> for softmax, <.> the weighted mean of a window."""
+    z = real(x, mask) / temperature
+    part, total = real(exp(z) * t, mask), partial(_reduce.total, windows=windows)
+    moved = total(part)
+    if kind == "softmax":
+        moved = total(part * (1 + z)) - moved * y / temperature
+    return moved / _weights(means, mask, windows, kind, span)
+
+
+def _near_back(x, temperature, mask, y, means, g, windows, kind, span):
+    """The transpose; for small windows in one loop."""
+    how = {"windows": windows, "kind": kind, "span": span}
+    if not _is_one_loop(x, windows):
+        move = partial(_near_move, x, temperature, mask, y, means, **how)
+        return jax.linear_transpose(move, x)(g)[0]
+    (group,) = _reduce.groups_of(x, windows)
+    around = {"g": g / _weights(means, mask, **how)}
+    if kind == "softmax":
+        around["y"] = y
+    cells = {"x": real(x, mask)}
+    return real(_smooth.at_elements(_near_back_of, cells, around, temperature, group), mask)
+
+
+def _near_back_of(cells, around, temperature, group):
+    def term(cell, around, rate):
+        slope = 1 + (cell["x"] - around["y"]) * rate if "y" in around else 1
+        return exp(cell["x"] * rate) * around["g"] * slope
+
+    return _smooth.sum_at_elements(term, cells, around, 1 / temperature, group)
+
+
+def _weights(means, mask, windows, kind, span):
+    """The sum of exp(x/T) over every window, 1 where there is no element."""
+    if kind == "softmax":
+        return means
+    n = _reduce.count(mask, windows, means.ndim, padding=False).astype(means.dtype)
+    return jnp.where(n > 0, n * jnp.where(span < SMALL, 1 + means, means), 1)
+
+
+def _far(x, temperature, mask, windows, kind, means=None):
+    """The value, and the gap or the level of every window (`means`, if known)."""
+    name = "gap" if kind == "softmax" else "level"
+    known = {} if means is None else {name: means}
+    top, level, _, gap = _smooth.smooth(x, windows, temperature, mask, name == "gap", known)
+    means = level if gap is None else gap
+    count = _bins.count(mask, windows, x.ndim).astype(x.dtype)
     if kind == "sum":
         level += jnp.log(jnp.maximum(count, 1))
     y = top + (temperature * level if gap is None else gap)
     nothing = jnp.where(count > 0, -jnp.inf, 0.0 if kind == "softmax" else -jnp.inf)
     y = jnp.where(top > _smooth.floor(x.dtype), y, nothing.astype(x.dtype))
-    return jnp.where(jnp.isnan(top) | (top == jnp.inf), top, y)
+    return jnp.where(jnp.isnan(top) | (top == jnp.inf), top, y), means
+
+
+def _far_move(x, temperature, mask, _, means, t, **how):
+    def value(x):
+        return _far(x, temperature, mask, **how, means=means)[0]
+
+    return jax.jvp(value, (x,), (t,))[1]
+
+
+def _far_back(x, temperature, mask, _, means, g, **how):
+    def value(x):
+        return _far(x, temperature, mask, **how, means=means)[0]
+
+    return jax.vjp(value, x)[1](g)[0]

@@ -338,6 +338,25 @@ def test_near_far_and_parts_agree(pool, window, monkeypatch):
                 np.testing.assert_allclose(a, b, atol=3e-5 * float(1 + largest))
 
 
+@pytest.mark.parametrize("pool", POOLS[4:], ids=["lse", "softmax"])
+def test_the_way_back_takes_the_means_of_the_way_there(pool):
+    # Beside x and the value that is all, whichever way it went. Examples go the same way at once,
+    # and their derivatives still know it when they are taken apart.
+    scales = jnp.asarray([1.0, 100.0, 0.1]).reshape(3, 1, 1, 1, 1)
+    x = scales * jnp.asarray(np.random.default_rng(0).normal(size=(3, 1, 9, 8, 4)), jnp.float32)
+
+    def there(x):
+        return jax.vjp(lambda x: pool(x, (3, 3), 1, "SAME"), x)
+
+    assert kept(lambda x: pool(x, (3, 3), 1, "SAME"), x[0]) <= 3.02 * x[0].nbytes
+    y, back = jax.vmap(there)(x)
+    for i, example in enumerate(x):
+        (ours,) = jax.tree.map(lambda a, i=i: a[i], back)(jnp.cos(y[i]))
+        value, alone = there(example)
+        np.testing.assert_allclose(y[i], value, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(ours, alone(jnp.cos(y[i]))[0], atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("shape", "axes", "part"),
     [

@@ -94,7 +94,7 @@ def test_costs_by_brute_force(shape, args, monkeypatch):
     assert cost.operations == operations
     assert cost.bytes == 2 * (np.prod(shape) + np.prod(out))
 
-    # What runs: every pass takes one element for each of its results, and one more for each comparison.
+    # What runs: every pass takes an element for each of its results, and one for each comparison.
     results = 0
 
     def apart(f, *args, **how):
