@@ -1,7 +1,7 @@
 """How long does each pooling take, forward and with its gradient, and what bounds it?
 
 Command:  python -m experiments run speed      (with others to compare: pip install '.[speed]')
-Time:     9 minutes on 2 cores
+Time:     9 minutes on 2 cores, up to 20 where others work
 Result:   milliseconds of value, and of value and gradient; ratios to the floor, to Flax and to
           PyTorch; compile time, bytes kept for the backward pass, temporary bytes; and what a
           training step gains
@@ -11,7 +11,8 @@ three, or of as many as take 20 ms, since short ones need some calls until their
 they stay; the median over the blocks counts. So each runs with its own buffers warm, and a slow
 moment of the machine meets them all. One that has had its share of seconds sits out the blocks that
 are left; of one that needs them all for a single call, this call counts. PyTorch runs in both
-layouts, and the better one counts.
+layouts, and the better one counts. A block waits for the machine to be quiet, which a fixed
+computation tells (`quiet`); what this took is written beside each time.
 
 The *floor* is an elementwise operation that reads and writes the same bytes once: x and y for the
 value; x, y and their gradients for the gradient. It runs in pieces, so a result of more than 32 MB,
@@ -37,6 +38,7 @@ import numpy as np
 
 from experiments import config as configs
 from experiments.contenders import ADAPTIVE, CASES, FORMS, SIX, SMOOTH, SWEEP, ZOO, Case, Runs
+from experiments.quiet import Pulse
 from experiments.report import Claim, Column, Picture, Row, Section, Sheet
 from experiments.store import Cell
 
@@ -66,7 +68,7 @@ class Config(configs.Config):
 
     A contender has its `blocks`, unless it has taken more than `seconds`, of which a training step
     has `longer` times as many. A block is a warm call and the best of `calls`, or of more, until
-    these have taken `least` seconds.
+    these have taken `least` seconds. `patience`: how many seconds to wait for quiet moments.
     """
 
     experiment: str = NAME
@@ -76,6 +78,7 @@ class Config(configs.Config):
     calls: int = 3
     least: float = 0.02
     longer: int = 4
+    patience: float = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +112,7 @@ def cells(
     """One cell for each case and op. More seeds measure again."""
     chosen = PRESETS[configs.choose("preset", preset, PRESETS)]
     name = configs.choose("data", data_name or "random", ["random"])
-    once = {"one_example": preset == "smoke"}
+    once = {"one_example": True, "patience": 0.0} if preset == "smoke" else {"one_example": False}
     return configs.cells(
         Config, chosen, VARIANTS, data=name, seeds=seeds, variants=variants, **once
     )
@@ -141,7 +144,9 @@ def run(config: Config, tick: Callable[[int, float | None], None]) -> tuple[dict
         runs, facts, seconds = steps.contenders(what, x), {}, config.longer * config.seconds
     else:
         (runs, facts), seconds = contenders.contenders(op, what, x), config.seconds
-    times = _times(runs, config, seconds, tick)
+    pulse = Pulse(config.patience)
+    times = _times(runs, config, seconds, pulse.wait, tick)
+    facts["pulse"] = float(np.median(pulse.seen))
     return {name.replace("/", "|"): np.array(ms) for name, ms in times.items()}, facts
 
 
@@ -156,18 +161,23 @@ def keep_memory() -> None:
     trim_threshold, mmap_max, arena_max = -1, -4, -8  # M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX
     with suppress(AttributeError, OSError):
         tell = ctypes.CDLL(None).mallopt
-        tell(trim_threshold, 2**31 - 1)
+        tell(trim_threshold, 2**30)
         tell(mmap_max, 0)
         tell(arena_max, 1)  # that of a thread holds 64 MB: larger results would be mapped after all
 
 
 def _times(
-    runs: Runs, config: Config, seconds: float, tick: Callable[[int, float | None], None]
+    runs: Runs,
+    config: Config,
+    seconds: float,
+    wait: Callable[[], None],
+    tick: Callable[[int, float | None], None],
 ) -> dict[str, list[float]]:
     """The best call of every block, in milliseconds."""
     spent = {name: _clock(once) for name, once in runs.items()}
     times = {name: [1e3 * took] if took > seconds else [] for name, took in spent.items()}
     for _ in range(config.blocks):
+        wait()
         for name, once in runs.items():
             if spent[name] > seconds:
                 continue
@@ -217,6 +227,7 @@ def numbers(cell: Cell) -> dict[str, float]:
     found["kept"] = cell.facts["kept_bytes"] / size
     found["temporary"] = cell.facts["temporary_bytes"] / size
     found["compile_s"] = cell.facts["compile_seconds"]
+    found["pulse"] = cell.facts["pulse"]
     return found
 
 
@@ -239,6 +250,7 @@ def step_numbers(cell: Cell) -> dict[str, float]:
         "images": 1e3 * images / ms["jaxpool"],
         "images_torch": 1e3 * images / torch,
         "to_torch": ms["jaxpool"] / torch,
+        "pulse": cell.facts["pulse"],
     }
 
 
@@ -286,6 +298,14 @@ def _column(key: str, title: str, meaning: str) -> Column:
     return Column(key, title, meaning, show=_two_digits)
 
 
+PULSE = _column(
+    "pulse",
+    "pulse",
+    "What a fixed computation took between the blocks, over the least it ever took: far above 1, "
+    "the machine was not quiet.",
+)
+
+
 def _columns(**others: str) -> tuple[Column, ...]:
     """Times, over those of others; memory; compile time."""
     return (
@@ -306,6 +326,7 @@ def _columns(**others: str) -> tuple[Column, ...]:
         _column("kept", "kept", "Bytes kept for the backward pass per input byte."),
         _column("temporary", "temp", "Temporary bytes per input byte, value and gradient."),
         _column("compile_s", "compile", "Seconds to compile value and gradient."),
+        PULSE,
     )
 
 
@@ -327,6 +348,7 @@ STEP_COLUMNS = (
     Column("images", "images/s", "Images per second, with jaxpool.", show=_whole),
     Column("images_torch", "images/s, torch", "The same net, all in PyTorch.", show=_whole),
     _column("to_torch", "/ torch", "Time with jaxpool over that of PyTorch: below 1 is faster."),
+    PULSE,
 )
 
 

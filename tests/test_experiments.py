@@ -23,6 +23,7 @@ from experiments import (
     consistency,
     contenders,
     metrics,
+    quiet,
     runner,
     shifts,
     speed,
@@ -780,9 +781,9 @@ def fabricated(variant: str, libraries=tuple(LIBRARIES), times=None, **facts) ->
         }
         ms = {f"{x}/{kind}": t for x, t in took.items() for kind in ("value", "gradient")}
     arrays = {x.replace("/", "|"): np.array([t, 9 * t, t]) for x, t in (ms | (times or {})).items()}
-    promised = {"input_bytes": 1000, "kept_bytes": 0, "temporary_bytes": 1500}
+    known = {"input_bytes": 1000, "kept_bytes": 0, "temporary_bytes": 1500, "pulse": 1.0}
     config = {"data": "random", "variant": variant, "seed": 0, "one_example": False}
-    return store.Cell(Path(), config, promised | {"compile_seconds": 1.0} | facts, arrays)
+    return store.Cell(Path(), config, known | {"compile_seconds": 1.0} | facts, arrays)
 
 
 def claims(cells) -> dict[str, tuple[bool, str]]:
@@ -910,7 +911,7 @@ def test_a_slow_contender_sits_out():
         "fast": lambda: once("fast", 0),
     }
     config = replace(speed.cells("quick")[0], blocks=3, least=0.0)
-    times = speed._times(runs, config, 0.1, lambda *_: None)
+    times = speed._times(runs, config, 0.1, lambda: None, lambda *_: None)
     assert {name: len(ms) for name, ms in times.items()} == {"endless": 1, "slow": 1, "fast": 3}
     assert calls == {"endless": 1, "slow": 3, "fast": 13} and min(times["slow"]) >= 50
 
@@ -919,8 +920,35 @@ def test_a_short_call_is_made_until_it_is_at_its_best(monkeypatch):
     took = iter([9.0, 9.0, 3.0, 3.0, 3.0, 2.0, 1.0, 3.0])  # seconds: two to warm up, then a block
     monkeypatch.setattr(speed, "_clock", lambda once: next(took))
     config = replace(speed.cells("quick")[0], blocks=1, least=12.0)
-    times = speed._times({"late": lambda: None}, config, 100, lambda *_: None)
+    times = speed._times({"late": lambda: None}, config, 100, lambda: None, lambda *_: None)
     assert times == {"late": [1000.0]} and next(took) == 3.0
+
+
+def test_a_block_waits_for_a_quiet_moment(monkeypatch):
+    now, slept = [0.0], []
+
+    def clock() -> float:
+        return now[0]
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        now[0] += seconds
+
+    def beat() -> None:  # someone else works from the first second to the second
+        now[0] += 2e-3 if 1 < now[0] < 2 else 1e-3
+
+    monkeypatch.setattr(quiet.Pulse, "least", np.inf)
+    monkeypatch.setattr(quiet.time, "perf_counter", clock)
+    monkeypatch.setattr(quiet.time, "sleep", sleep)
+    pulse = quiet.Pulse(patience=5, beat=beat)
+    pulse.wait()
+    assert not slept
+    now[0] = 1.5
+    pulse.wait()
+    assert now[0] > 2 and pulse.patience == pytest.approx(5 - sum(slept))
+    now[0], pulse.patience = 1.5, 0
+    pulse.wait()
+    assert np.round(pulse.seen, 3).tolist() == [1, 1, 2]
 
 
 @pytest.mark.parametrize("name", speed.STEPS)
