@@ -304,9 +304,10 @@ def _fold(
         if not taps:
             none = None if size is None else lax.full(shape, size, index(size))
             return lax.full(shape, lowest(value.dtype, largest), value.dtype), none
+        top = best_of([rank(v, largest) for _, (v, _) in taps], largest)
+        top = unrank(top, value.dtype)
         if size is None:
-            best = best_of([rank(v, largest) for _, (v, _) in taps], largest)
-            return unrank(best, value.dtype), None
+            return top, None
 
         def numbered(tap: int, v: jax.Array, w: jax.Array | None) -> tuple[jax.Array, jax.Array]:
             number = jnp.asarray(tap * p.apart, index(size))
@@ -318,7 +319,7 @@ def _fold(
             if not ordered:
                 better |= (w < at) & ~_beats(best, v, largest)
             best, at = lax.select(better, v, best), lax.select(better, w, at)
-        return unrank(best, value.dtype), at
+        return top, at
 
     return over_outputs(of_region, (value, winner), p.windows)
 
