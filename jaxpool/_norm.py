@@ -13,8 +13,8 @@ The norm of norms is the norm of all, so axes are folded one after the other, an
 several passes. Padding is 0, which adds nothing. A few whole p are multiplications alone.
 """
 
-from functools import partial
-from math import inf
+from functools import partial, reduce
+from math import inf, prod
 from typing import Any
 
 import jax
@@ -24,10 +24,12 @@ from jax.custom_derivatives import SymbolicZero
 
 from jaxpool import _bins
 from jaxpool._exponential import exp
+from jaxpool._geometry import Window
 from jaxpool._linear import apart, linear_pair
-from jaxpool._reduce import Group
+from jaxpool._reduce import BLOCK, Group
 from jaxpool._slices import as_merged
 from jaxpool._smooth import (
+    BORDERS,
     alone,
     at_elements,
     folds,
@@ -42,19 +44,40 @@ WHOLE = (1, 2, 3, 4)  # the powers that are multiplications
 MOST = 1e6
 
 
-def norm(x: jax.Array, axes: _bins.Axes, p: jax.Array, known: Any) -> jax.Array:
-    """The norm of every window or bin; `known` is p where p is one of WHOLE, or infinite."""
+def norm(
+    x: jax.Array, axes: _bins.Axes, p: jax.Array, known: Any, least: float | None = None
+) -> jax.Array:
+    """The norm of every window or bin; `known` is p where p is one of WHOLE, or infinite; elements
+    are raised to `least`."""
+    if least is not None and (known == inf or not _finds_all(axes)):
+        x, least = raised(x, least), None
     if known == inf:
         x = _bins.extremum(x * lax.sign(x), axes, largest=True)  # |x|, of slope 0 at 0
         return jnp.where(x < 0, 0, x)  # padding alone
-    return as_merged(partial(_norms, known=known), x, axes, p)
+    return as_merged(partial(_norms, known=known, least=least), x, axes, p)
 
 
-def _norms(x: jax.Array, axes: _bins.Axes, p: jax.Array, known: Any) -> jax.Array:
+def raised(x: jax.Array, least: float | None) -> jax.Array:
+    return x if least is None else jnp.where(x < least, jnp.asarray(least, x.dtype), x)
+
+
+def _norms(
+    x: jax.Array, axes: _bins.Axes, p: jax.Array, known: Any, least: float | None
+) -> jax.Array:
     for passes in folds(x, axes, scalar=known is not None):  # multiplications need no long loops
         for group in passes:
-            x = _norm(x, p, group, known)
+            x, least = _norm(x, p, group, known, least), None
     return x
+
+
+def _finds_all(axes: _bins.Axes) -> bool:
+    """Whether loops can raise elements themselves, since none of what they read is padding, and no
+    window is empty."""
+    windows = [axis for axis in axes if isinstance(axis, Window)]
+    taps = prod(sum(len(region.taps) for region in w.regions()) for w in windows)
+    if any(w.padded and (w.size > BLOCK or taps > BORDERS) for w in windows):
+        return False
+    return all(all(w.count(padding=False)) for w in windows)
 
 
 def root(level: Any, p: jax.Array, whole: int | None) -> jax.Array:
@@ -90,36 +113,39 @@ def _slope(r: jax.Array, p: jax.Array, whole: int | None) -> jax.Array:
     return lax.sign(r) * _power(jnp.abs(r), p - 1, None)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(2, 3))
-def _norm(x, p, group, whole):
-    scale = _scale(x, group)
-    return _from_level(_level(x, p, scale, group, whole), p, scale, whole)
+@partial(jax.custom_jvp, nondiff_argnums=(2, 3, 4))
+def _norm(x, p, group, whole, least):
+    scale = _scale(x, group, least)
+    return _from_level(_level(x, p, scale, group, whole, least), p, scale, whole)
 
 
-def _norm_jvp(group, whole, primals, tangents):
+def _norm_jvp(group, whole, least, primals, tangents):
     (x, p), (d_x, d_p) = primals, tangents
-    scale = _scale(x, group)
-    level = _level(x, p, scale, group, whole)
+    how = {"group": group, "whole": whole, "least": least}
+    scale = _scale(x, group, least)
+    level = _level(x, p, scale, **how)
     y = _from_level(level, p, scale, whole)
-    dot = jnp.zeros_like(y)
+    dots = []
     if not isinstance(d_x, SymbolicZero):
-        moved = lean({"x": d_x}, (x, scale, p), ("x",), group=group, whole=whole)["x"]
-        dot += y * scale / level * moved  # L^(1/p - 1), without another array
+        moved = lean({"x": d_x}, (x, scale, p), ("x",), **how)["x"]
+        dots.append(y * scale / level * moved)  # L^(1/p - 1), without another array
     if not isinstance(d_p, SymbolicZero):
-        moment = _moment(x, p, scale, group, whole)
-        dot += y * (moment / (p * level) - jnp.log(level) / (p * p)) * d_p
-    return y, dot
+        moment = _moment(x, p, scale, **how)
+        dots.append(y * (moment / (p * level) - jnp.log(level) / (p * p)) * d_p)
+    return y, reduce(lax.add, dots)
 
 
 _norm.defjvp(_norm_jvp, symbolic_zeros=True)
 
 
-def _scale(x: jax.Array, group: Group) -> jax.Array:
+def _scale(x: jax.Array, group: Group, least: float | None) -> jax.Array:
     """1 / max|x| of every window, as far as it and its inverse are normal numbers."""
     x = lax.stop_gradient(x)
-    highest, lowest = (_bins.extremum(x, group, largest) for largest in (True, False))
+    size = raised(_bins.extremum(x, group, largest=True), least)
+    if least is None:
+        size = jnp.maximum(size, -_bins.extremum(x, group, largest=False))
     tiny = float(jnp.finfo(x.dtype).tiny)
-    return 1 / jnp.clip(jnp.maximum(highest, -lowest), tiny, 1 / tiny)
+    return 1 / jnp.clip(size, tiny, 1 / tiny)
 
 
 def _from_level(level, p, scale, whole):
@@ -127,46 +153,46 @@ def _from_level(level, p, scale, whole):
     return jnp.where(scale == nothing, 0, root(level, p, whole) / scale)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(3, 4))
-def _level(x, p, scale, group, whole):
+@partial(jax.custom_jvp, nondiff_argnums=(3, 4, 5))
+def _level(x, p, scale, group, whole, least):
     """L, and 1 for windows of zeros."""
-    return _sums(_power, x, p, scale, group, whole, zero=1)
+    return _sums(_power, x, p, scale, group, whole, least, zero=1)
 
 
-def _level_jvp(group, whole, primals, tangents):
+def _level_jvp(group, whole, least, primals, tangents):
     (x, p, scale), (d_x, d_p, _) = primals, tangents
-    dot = jnp.zeros_like(scale)
+    how = {"group": group, "whole": whole, "least": least}
+    dots = [jnp.zeros_like(scale)]
     if not isinstance(d_x, SymbolicZero):
-        moved = lean({"x": d_x}, (x, scale, p), ("x",), group=group, whole=whole)["x"]
-        dot += p * scale * moved
+        dots.append(p * scale * lean({"x": d_x}, (x, scale, p), ("x",), **how)["x"])
     if not isinstance(d_p, SymbolicZero):
-        dot += _moment(x, p, scale, group, whole) * d_p
-    return _level(x, p, scale, group, whole), dot
+        dots.append(_moment(x, p, scale, **how) * d_p)
+    return _level(x, p, scale, **how), reduce(lax.add, dots)
 
 
 _level.defjvp(_level_jvp, symbolic_zeros=True)
 
 
-def _moment(x, p, scale, group, whole):
+def _moment(x, p, scale, group, whole, least):
     def term(r, p, whole):
         return _power(r, p, whole) * jnp.log(jnp.where(r == 0, 1, r))
 
-    return _sums(term, x, p, scale, group, whole)
+    return _sums(term, x, p, scale, group, whole, least)
 
 
 # ---- sums over a window, and over the windows of an element ----
 
 
-def _sums(term, x, p, scale, group, whole, zero=0):
+def _sums(term, x, p, scale, group, whole, least, zero=0):
     """The sum of term(r, p, whole) over every window, `zero` where it is 0."""
     cells, reached = reach({"x": x}, group)
-    how = {"term": term, "group": reached, "whole": whole, "zero": zero}
+    how = {"term": term, "group": reached, "whole": whole, "least": least, "zero": zero}
     return apart(_sums_of, cells, {"scale": scale}, p, **how)
 
 
-def _sums_of(cells, around, p, term, group, whole, zero):
+def _sums_of(cells, around, p, term, group, whole, least, zero):
     def terms(cell, around, p):
-        return (term(jnp.abs(cell["x"]) * around["scale"], p, whole),)
+        return (term(jnp.abs(raised(cell["x"], least)) * around["scale"], p, whole),)
 
     def of_sums(_, total, *__):
         return jnp.where(total == 0, zero, total)
@@ -174,30 +200,35 @@ def _sums_of(cells, around, p, term, group, whole, zero):
     return sum_at_windows(terms, of_sums, cells, around, p, group)
 
 
-def _lean(tangent, rest, _, group, whole):
+def _lean(tangent, rest, _, group, **how):
     x, scale, p = rest
     cells, reached = reach({"x": x, "x'": tangent["x"]}, group)
-    return {"x": apart(_lean_of, cells, {"scale": scale}, p, group=reached, whole=whole)}
+    return {"x": apart(_lean_of, cells, {"scale": scale}, p, group=reached, **how)}
 
 
-def _lean_of(cells, around, p, group, whole):
+def _lean_of(cells, around, p, group, whole, least):
     def terms(cell, around, p):
-        return (_slope(cell["x"] * around["scale"], p, whole) * cell["x'"],)
+        return (_pull(cell["x"], around["scale"], p, whole, least) * cell["x'"],)
 
     return sum_at_windows(terms, alone, cells, around, p, group)
 
 
-def _lean_back(cotangent, rest, _, group, whole):
+def _lean_back(cotangent, rest, _, group, **how):
     x, scale, p = rest
     around = {"scale": scale, "y'": cotangent["x"]}
-    return {"x": at_elements(_lean_back_of, {"x": x}, around, p, group, whole=whole)}
+    return {"x": at_elements(_lean_back_of, {"x": x}, around, p, group, **how)}
 
 
-def _lean_back_of(cells, around, p, group, whole):
+def _lean_back_of(cells, around, p, group, whole, least):
     def term(cell, around, p):
-        return _slope(cell["x"] * around["scale"], p, whole) * around["y'"]
+        return _pull(cell["x"], around["scale"], p, whole, least) * around["y'"]
 
     return sum_at_elements(term, cells, around, p, group)
+
+
+def _pull(x, scale, p, whole, least):
+    slope = _slope(raised(x, least) * scale, p, whole)
+    return slope if least is None else jnp.where(x < least, 0, slope)
 
 
 lean, _ = linear_pair(

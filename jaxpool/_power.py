@@ -199,7 +199,7 @@ def pool(
     _prepare.floats(name, call)
     array, known = _prepare.power(name, p, call), _known(p)
     with jax.named_scope(name):
-        return _jitted(*call, array, least, known=known, **how)
+        return _jitted(*call, array, known=known, least=least, **how)
 
 
 def _known(p: Any) -> int | float | None:
@@ -208,13 +208,13 @@ def _known(p: Any) -> int | float | None:
     return next((known for known in (*_norm.WHOLE, np.inf) if one and p == known), None)
 
 
-@partial(jax.jit, static_argnames=("windows", "known", "normalize", "keepdims"))
-def _jitted(x, where, windows, p, least, *, known, normalize, keepdims=True):
+@partial(jax.jit, static_argnames=("windows", "known", "least", "normalize", "keepdims"))
+def _jitted(x, where, windows, p, *, known, least, normalize, keepdims=True):
     wide = x.astype(_prepare.wide(x.dtype))
-    if least is not None:
-        wide = jnp.where(wide < least, jnp.asarray(least, wide.dtype), wide)
+    if where is not None:
+        wide, least = _prepare.real(_norm.raised(wide, least), where), None
     p = jnp.minimum(p, _norm.MOST)
-    y = _norm.norm(_prepare.real(wide, where), windows, p, known)
+    y = _norm.norm(wide, windows, p, known, least)
     if normalize and known != np.inf:
         n = _bins.count(where, windows, x.ndim).astype(y.dtype)
         y = y / _norm.root(jnp.maximum(n, 1), p, known)
