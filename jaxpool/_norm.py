@@ -10,7 +10,8 @@ L lies between 1 and the number of elements. s cancels out of every derivative, 
     y' = L^(1/p - 1) * sum sign(x) r^(p-1) x' + y * (sum r^p log(r) / (p*L) - log(L) / p^2) * p'
 
 The norm of norms is the norm of all, so axes are folded one after the other, and large windows in
-several passes. Padding is 0, which adds nothing. A few whole p are multiplications alone.
+several passes. Padding is 0, which adds nothing. A few whole p are multiplications alone. Elements
+may be raised to a least size first: where no padding is read, by the loops that read them.
 """
 
 from functools import partial, reduce
@@ -58,6 +59,7 @@ def norm(
 
 
 def raised(x: jax.Array, least: float | None) -> jax.Array:
+    """x, with `least` in place of what is below; NaN stays."""
     return x if least is None else jnp.where(x < least, jnp.asarray(least, x.dtype), x)
 
 

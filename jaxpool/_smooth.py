@@ -134,7 +134,8 @@ def _fold(
 
 @partial(jax.custom_jvp, nondiff_argnums=(5, 6))
 def _means(temperature, state, shift, n, known, group, outs) -> Arrays:
-    """The level and the gap of every window, given its top (`shift`) and count."""
+    """The level and the gap of every window, of which some may be `known`, given its top (`shift`)
+    and count."""
     cells, reached = reach(_present(state._asdict()), group)
     # Few elements, none of them padding, need one sum only, that of exp(z) - 1.
     few = state.level is None and reached == group and not _in_rows(group)
