@@ -1,7 +1,7 @@
 """How long does each pooling take, forward and with its gradient, and what bounds it?
 
 Command:  python -m experiments run speed      (with others to compare: pip install '.[speed]')
-Time:     9 minutes on 2 cores, up to 20 where others work
+Time:     10 minutes on 2 cores, up to 20 where others work
 Result:   milliseconds of value, and of value and gradient; ratios to the floor, to Flax and to
           PyTorch; compile time, bytes kept for the backward pass, temporary bytes; and what a
           training step gains
@@ -99,7 +99,7 @@ PRESETS = {
         seconds=0.1,
         variants=("max@image", "softmax@image", "max@1d-16", "max@adaptive-13-7"),
     ),
-    "quick": Preset(about="9 minutes on 2 cores", blocks=7, seconds=1),
+    "quick": Preset(about="10 to 20 minutes on 2 cores", blocks=7, seconds=1),
 }
 
 
