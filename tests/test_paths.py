@@ -310,7 +310,7 @@ def test_a_large_window_of_its_own_is_passes_of_few_taps(pool, length: int):
         (jaxpool.softmax_pool, (5, 4), 1),
         (jaxpool.softmax_pool, (17, 2), 1),
     ],
-    ids=str,
+    ids=["lse", "softmax-stride", "softmax", "softmax-passes"],
 )
 def test_near_far_and_parts_agree(pool, window, strides, monkeypatch):
     # What x/T is small enough for takes another way than what is not; large arrays go in parts.
