@@ -210,7 +210,7 @@ def _lean(tangent, rest, _, group, **how):
 
 def _lean_of(cells, around, p, group, whole, least):
     def terms(cell, around, p):
-        return (_pull(cell["x"], around["scale"], p, whole, least) * cell["x'"],)
+        return (_pull(cell["x'"], cell["x"], around["scale"], p, whole, least),)
 
     return sum_at_windows(terms, alone, cells, around, p, group)
 
@@ -223,14 +223,15 @@ def _lean_back(cotangent, rest, _, group, **how):
 
 def _lean_back_of(cells, around, p, group, whole, least):
     def term(cell, around, p):
-        return _pull(cell["x"], around["scale"], p, whole, least) * around["y'"]
+        return _pull(around["y'"], cell["x"], around["scale"], p, whole, least)
 
     return sum_at_elements(term, cells, around, p, group)
 
 
-def _pull(x, scale, p, whole, least):
-    slope = _slope(raised(x, least) * scale, p, whole)
-    return slope if least is None else jnp.where(x < least, 0, slope)
+def _pull(t, x, scale, p, whole, least):
+    """t times the slope at x, which is 0 below `least`, whatever t is."""
+    t = _slope(raised(x, least) * scale, p, whole) * t
+    return t if least is None else jnp.where(x < least, 0, t)
 
 
 lean, _ = linear_pair(

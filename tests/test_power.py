@@ -230,6 +230,13 @@ def test_no_padding_is_raised(window, strides, padding, p):
             np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_raised_has_no_gradient_beside_nan_either(bad):
+    x = jnp.asarray([1.0, 2.0, -1.0, bad, 3.0], FLOAT)[:, None]
+    _, slope = values_and_slopes(lambda x: jaxpool.gem_pool(x, (2,), 1), x)
+    assert slope[2] == 0 and np.isfinite(slope[1]) and np.isnan(slope[4])
+
+
 # How it runs
 
 
