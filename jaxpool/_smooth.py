@@ -76,10 +76,8 @@ def smooth(
     temperature: jax.Array,
     mask: jax.Array | None,
     gap: bool,
-    known: Arrays,
 ) -> Smooth:
-    """Fold every window or bin of x into one `Smooth`; its gap, and then no level, only where asked
-    for. `known` is what the result is known to hold."""
+    """Fold every window or bin of x into one `Smooth`; its gap only where asked for."""
     state = Smooth(x)
     if mask is not None:
         state = Smooth(jnp.where(mask, x, -jnp.inf), count=mask.astype(x.dtype))
@@ -90,7 +88,7 @@ def smooth(
         for group in passes:
             last = group is steps[-1][-1]
             outs = ("gap",) if gap and last else ("level", "gap") if gap else ("level",)
-            state = _fold(state, group, temperature, outs, known if last else {})
+            state = _fold(state, group, temperature, outs)
     return state
 
 
@@ -116,9 +114,7 @@ def few_taps(axes: Group) -> Iterator[Group]:
         yield from (p.windows for p in axes[0].passes(DIRECT, overlap=0))
 
 
-def _fold(
-    state: Smooth, group: Group, temperature: jax.Array, outs: tuple[str, ...], known: Arrays
-) -> Smooth:
+def _fold(state: Smooth, group: Group, temperature: jax.Array, outs: tuple[str, ...]) -> Smooth:
     # The shift cancels out of every result, so it needs no derivative.
     shift = _bins.extremum(lax.stop_gradient(state.top), group, largest=True)
     shift = lax.max(shift, jnp.full_like(shift, floor(shift.dtype)))
@@ -126,23 +122,20 @@ def _fold(
         n = _bins.count(None, group, shift.ndim).astype(shift.dtype)
     else:
         n = _bins.total(state.count, group)
-    found = _means(temperature, state, shift, n, known, group, outs)
+    found = _means(temperature, state, shift, n, group, outs)
     # Equal counts cancel out of all that follows; a mask's are never taken to be equal.
     uniform = state.count is None and n.size == 1
     return Smooth(shift, found.get("level"), None if uniform else n, found.get("gap"))
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(5, 6))
-def _means(temperature, state, shift, n, known, group, outs) -> Arrays:
-    """The level and the gap of every window, of which some may be `known`, given its top (`shift`)
-    and count."""
+@partial(jax.custom_jvp, nondiff_argnums=(4, 5))
+def _means(temperature, state, shift, n, group, outs) -> Arrays:
+    """The level and the gap of every window, given its top (`shift`) and count."""
     cells, reached = reach(_present(state._asdict()), group)
     # Few elements, none of them padding, need one sum only, that of exp(z) - 1.
     few = state.level is None and reached == group and not _in_rows(group)
     args = cells, {"shift": shift, "n": n}, temperature
-    known = {out: known[out] for out in outs if out in known}
-    more = [out for out in outs if out not in known]
-    return known | _one_by_one(_means_of, *args, outs=more, group=reached, few=few)
+    return _one_by_one(_means_of, *args, outs=outs, group=reached, few=few)
 
 
 def _one_by_one(function: Callable, *args: Any, outs: Sequence[str], **how: Any) -> Arrays:
@@ -191,7 +184,7 @@ def _means_jvp(group, outs, primals, tangents):
 
     Where no level is asked for, weights need no logarithm of their sum, but its inverse.
     """
-    temperature, state, shift, n, _ = primals
+    temperature, state, shift, n = primals
     d_temperature, d_state, *_ = tangents
     found = _means(*primals, group, outs)
     cells = {"top": state.top, "gap": state.gap if "gap" in outs else None}

@@ -49,7 +49,7 @@ def pool(
 
     def run(x: jax.Array, axes: Any, temperature: jax.Array, mask: Any) -> jax.Array:
         of = x, temperature, mask, axes, kind
-        return _either(*of) if often else _far(*of)[0]
+        return (_either if often else _far)(*of)
 
     return as_merged(run, x, axes, temperature, mask)
 
@@ -78,26 +78,34 @@ _either.defjvp(_either_jvp, symbolic_zeros=True)
 
 
 def _value(x, temperature, mask, windows, kind):
-    """The value, and what else its derivatives take from it: the means it is made of, and the span
-    that says which these are, for every example."""
-    span = _span(x, temperature, mask)
-    y, means = _choose(_near, _far, span, x, temperature, mask, windows=windows, kind=kind)
+    """The value, and what else its derivatives take from it: the means that `_near` makes it of,
+    and for every example the span that says which these are, since examples that come from several
+    calls may be differentiated in one."""
+
+    def far(*of, **how):
+        y = _far(*of[:3], **how)
+        return y, jnp.zeros_like(y)
+
     behind = -min(w.axis for w in windows)
-    return y, means, jnp.full((*x.shape[: x.ndim - behind], *[1] * behind), span)
+    examples = *x.shape[: x.ndim - behind], *[1] * behind
+    span = jnp.full(examples, _span(x, temperature, mask))
+    y, means = _choose(_near, far, span, x, temperature, mask, span, windows=windows, kind=kind)
+    return y, means, span
 
 
 def _choose(near, far, span, *of, windows, kind):
     """`near(*of)` or `far(*of)`, the way that fits the values."""
     # In how many parts, one after the other, since their passes need several arrays of the size of
-    # x: those of far keep three each for the backward pass, those of near none.
+    # x: those of far keep three each for the backward pass, those of near none. (All must have been
+    # near for near to be their way back; far takes nothing from the way there.)
     of_near = 4 if any(w.size > _reduce.BLOCK for w in windows) else 1
-    of_far = 1 if _is_one_loop(of[0], windows) else 8
-    near = partial(near, windows=windows, kind=kind, span=span)
+    of_far = 2 if _is_one_loop(of[0], windows) else 8
+    near = partial(near, windows=windows, kind=kind)
     far = partial(far, windows=windows, kind=kind)
 
     def near_or_far(*of):
         ways = partial(_in_parts, near, windows, of_near), partial(_in_parts, far, windows, of_far)
-        return lax.cond(span < NEAR, *ways, *of)
+        return lax.cond(jnp.max(span) < NEAR, *ways, *of)
 
     return by_platform(*of, cpu=near_or_far, other=far)
 
@@ -151,13 +159,11 @@ def _divided(f: Callable, windows: Group, parts: int, x: jax.Array, *others: Any
 
 
 def _move_of(t, rest, _, **how):
-    *of, span = rest
-    return {"x": _choose(_near_move, _far_move, jnp.max(span), *of, t["x"], **how)}
+    return {"x": _choose(_near_move, _far_move, rest[-1], *rest, t["x"], **how)}
 
 
 def _move_back(g, rest, _, **how):
-    *of, span = rest
-    return {"x": _choose(_near_back, _far_back, jnp.max(span), *of, g["x"], **how)}
+    return {"x": _choose(_near_back, _far_back, rest[-1], *rest, g["x"], **how)}
 
 
 _move, _ = linear_pair(
@@ -175,7 +181,7 @@ def _span(x, temperature, mask):
     return jnp.max(jnp.abs(x) / lax.stop_gradient(temperature))
 
 
-def _near(x, temperature, mask, windows, kind, span):
+def _near(x, temperature, mask, span, windows, kind):
     """The value, and the sum of exp(x/T) over every window, for softmax; for LSE their mean, or the
     mean of exp(x/T) - 1."""
     x = real(x, mask)
@@ -198,24 +204,24 @@ def _near(x, temperature, mask, windows, kind, span):
     return jnp.where(n > 0, temperature * level, -jnp.inf), means
 
 
-def _near_move(x, temperature, mask, y, means, t, windows, kind, span):
+def _near_move(x, temperature, mask, y, means, span, t, windows, kind):
     """y' = <x'> for LSE and <x' (1 + (x - y)/T)> for softmax, <.> the weighted mean of a window."""
     z = real(x, mask) / temperature
     part, total = real(exp(z) * t, mask), partial(_reduce.total, windows=windows)
     moved = total(part)
     if kind == "softmax":
-        moved = total(part * (1 + z)) - moved * y / temperature
-    return moved / _weights(means, mask, windows, kind, span)
+        moved = total(part * (1 + z)) - moved * (y / temperature)
+    return moved / _weights(means, mask, span, windows, kind)
 
 
-def _near_back(x, temperature, mask, y, means, g, windows, kind, span):
+def _near_back(x, temperature, mask, y, means, span, g, windows, kind):
     """The transpose; for small windows in one loop."""
-    how = {"windows": windows, "kind": kind, "span": span}
+    how = {"windows": windows, "kind": kind}
     if not _is_one_loop(x, windows):
-        move = partial(_near_move, x, temperature, mask, y, means, **how)
+        move = partial(_near_move, x, temperature, mask, y, means, span, **how)
         return jax.linear_transpose(move, x)(g)[0]
     (group,) = _reduce.groups_of(x, windows)
-    around = {"g": g / _weights(means, mask, **how)}
+    around = {"g": g / _weights(means, mask, span, **how)}
     if kind == "softmax":
         around["y"] = y
     cells = {"x": real(x, mask)}
@@ -230,7 +236,7 @@ def _near_back_of(cells, around, temperature, group):
     return _smooth.sum_at_elements(term, cells, around, 1 / temperature, group)
 
 
-def _weights(means, mask, windows, kind, span):
+def _weights(means, mask, span, windows, kind):
     """The sum of exp(x/T) over every window, 1 where there is no element."""
     if kind == "softmax":
         return means
@@ -238,30 +244,22 @@ def _weights(means, mask, windows, kind, span):
     return jnp.where(n > 0, n * jnp.where(span < SMALL, 1 + means, means), 1)
 
 
-def _far(x, temperature, mask, windows, kind, means=None):
-    """The value, and the gap or the level of every window (`means`, if known)."""
-    name = "gap" if kind == "softmax" else "level"
-    known = {} if means is None else {name: means}
-    top, level, _, gap = _smooth.smooth(x, windows, temperature, mask, name == "gap", known)
-    means = level if gap is None else gap
+def _far(x, temperature, mask, windows, kind):
+    top, level, _, gap = _smooth.smooth(x, windows, temperature, mask, kind == "softmax")
     count = _bins.count(mask, windows, x.ndim).astype(x.dtype)
     if kind == "sum":
         level += jnp.log(jnp.maximum(count, 1))
     y = top + (temperature * level if gap is None else gap)
     nothing = jnp.where(count > 0, -jnp.inf, 0.0 if kind == "softmax" else -jnp.inf)
     y = jnp.where(top > _smooth.floor(x.dtype), y, nothing.astype(x.dtype))
-    return jnp.where(jnp.isnan(top) | (top == jnp.inf), top, y), means
+    return jnp.where(jnp.isnan(top) | (top == jnp.inf), top, y)
 
 
-def _far_move(x, temperature, mask, _, means, t, **how):
-    def value(x):
-        return _far(x, temperature, mask, **how, means=means)[0]
-
-    return jax.jvp(value, (x,), (t,))[1]
+def _far_move(x, temperature, mask, *others, **how):
+    *_, t = others
+    return jax.jvp(lambda x: _far(x, temperature, mask, **how), (x,), (t,))[1]
 
 
-def _far_back(x, temperature, mask, _, means, g, **how):
-    def value(x):
-        return _far(x, temperature, mask, **how, means=means)[0]
-
-    return jax.vjp(value, x)[1](g)[0]
+def _far_back(x, temperature, mask, *others, **how):
+    *_, g = others
+    return jax.vjp(lambda x: _far(x, temperature, mask, **how), x)[1](g)[0]

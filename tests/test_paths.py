@@ -309,8 +309,9 @@ def test_a_large_window_of_its_own_is_passes_of_few_taps(pool, length: int):
         (jaxpool.softmax_pool, (3, 3), (2, 1)),
         (jaxpool.softmax_pool, (5, 4), 1),
         (jaxpool.softmax_pool, (17, 2), 1),
+        (jaxpool.lse_pool, (17, 2), 1),
     ],
-    ids=["lse", "softmax-stride", "softmax", "softmax-passes"],
+    ids=["lse", "softmax-stride", "softmax", "softmax-passes", "lse-passes"],
 )
 def test_near_far_and_parts_agree(pool, window, strides, monkeypatch):
     # What x/T is small enough for takes another way than what is not; large arrays go in parts.
@@ -335,7 +336,7 @@ def test_near_far_and_parts_agree(pool, window, strides, monkeypatch):
     far, near = compiled(0.0, _soft.LARGE), compiled(_soft.NEAR, _soft.LARGE)
     parts = compiled(_soft.NEAR, 0)
     jax.clear_caches()
-    assert ("while" in parts.as_text()) == (window != (3, 3))
+    assert "while" in parts.as_text()
     for temperature in (1e-3, 0.08, 1.0, 1e3):
         expected = far(x, temperature * each)
         for other in (near, parts):
@@ -361,6 +362,38 @@ def test_the_way_back_takes_the_means_of_the_way_there(pool):
         value, alone = there(example)
         np.testing.assert_allclose(y[i], value, rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(ours, alone(jnp.cos(y[i]))[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("pool", POOLS[4:], ids=["lse", "softmax"])
+def test_examples_that_went_different_ways_go_back_together(pool):
+    rng = np.random.default_rng(0)
+    scales = jnp.asarray([1.0, 30.0, 0.1, 1.0])
+    for only in ([0, 1, 2, 3], [0, 2]):  # far among them, and near alone, small or not
+        x = scales[jnp.asarray(only), None, None, None, None]
+        x *= jnp.asarray(rng.normal(size=(len(only), 1, 9, 8, 4)), jnp.float32)
+        if len(only) > 2:
+            x = x.at[3, 0, 0, 0, 0].set(jnp.nan)
+
+        def there(x):
+            return jax.vjp(lambda x: pool(x, (3, 3), 1, "SAME"), x)
+
+        y, back = jax.lax.map(there, x)
+        (together,) = jax.vmap(lambda back, y: back(jnp.ones_like(y)))(back, y)
+        alone = [there(example)[1](jnp.ones_like(y[0]))[0] for example in x]
+        np.testing.assert_allclose(together, jnp.stack(alone), atol=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [1e-30, 1e36])
+def test_softmax_has_a_gradient_at_every_scale(temperature):
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 9, 3)), jnp.float32)
+
+    def slope(t):
+        _, back = jax.vjp(
+            lambda x: jaxpool.softmax_pool(x, (3, 3), 1, "SAME", temperature=t), x * t
+        )
+        return back(1e9 * jnp.cos(x))[0]
+
+    np.testing.assert_allclose(slope(jnp.float32(temperature)), slope(1.0), rtol=1e-3, atol=1e5)
 
 
 @pytest.mark.parametrize(
