@@ -76,8 +76,12 @@ def smooth(
     temperature: jax.Array,
     mask: jax.Array | None,
     gap: bool,
+    known: Callable | None = None,
 ) -> Smooth:
-    """Fold every window or bin of x into one `Smooth`; its gap only where asked for."""
+    """Fold every window or bin of x into one `Smooth`; its gap only where asked for.
+
+    `known(top)` is the last level, or the last gap, where only its derivative is asked for.
+    """
     state = Smooth(x)
     if mask is not None:
         state = Smooth(jnp.where(mask, x, -jnp.inf), count=mask.astype(x.dtype))
@@ -88,7 +92,7 @@ def smooth(
         for group in passes:
             last = group is steps[-1][-1]
             outs = ("gap",) if gap and last else ("level", "gap") if gap else ("level",)
-            state = _fold(state, group, temperature, outs)
+            state = _fold(state, group, temperature, outs, known if last else None)
     return state
 
 
@@ -114,7 +118,13 @@ def few_taps(axes: Group) -> Iterator[Group]:
         yield from (p.windows for p in axes[0].passes(DIRECT, overlap=0))
 
 
-def _fold(state: Smooth, group: Group, temperature: jax.Array, outs: tuple[str, ...]) -> Smooth:
+def _fold(
+    state: Smooth,
+    group: Group,
+    temperature: jax.Array,
+    outs: tuple[str, ...],
+    known: Callable | None,
+) -> Smooth:
     # The shift cancels out of every result, so it needs no derivative.
     shift = _bins.extremum(lax.stop_gradient(state.top), group, largest=True)
     shift = lax.max(shift, jnp.full_like(shift, floor(shift.dtype)))
@@ -122,7 +132,10 @@ def _fold(state: Smooth, group: Group, temperature: jax.Array, outs: tuple[str, 
         n = _bins.count(None, group, shift.ndim).astype(shift.dtype)
     else:
         n = _bins.total(state.count, group)
-    found = _means(temperature, state, shift, n, group, outs)
+    if known is None:
+        found = _means(temperature, state, shift, n, group, outs)
+    else:
+        found = _known_means(temperature, state, shift, n, {outs[0]: known(shift)}, group, outs)
     # Equal counts cancel out of all that follows; a mask's are never taken to be equal.
     uniform = state.count is None and n.size == 1
     return Smooth(shift, found.get("level"), None if uniform else n, found.get("gap"))
@@ -131,7 +144,7 @@ def _fold(state: Smooth, group: Group, temperature: jax.Array, outs: tuple[str, 
 @partial(jax.custom_jvp, nondiff_argnums=(4, 5))
 def _means(temperature, state, shift, n, group, outs) -> Arrays:
     """The level and the gap of every window, given its top (`shift`) and count."""
-    cells, reached = reach(_present(state._asdict()), group)
+    cells, reached = reach(_present(state._asdict()), group, EXPONENTIALS)
     # Few elements, none of them padding, need one sum only, that of exp(z) - 1.
     few = state.level is None and reached == group and not _in_rows(group)
     args = cells, {"shift": shift, "n": n}, temperature
@@ -176,7 +189,23 @@ def _means_of(cells, around, temperature, out, group, few):
     return sum_at_windows(terms, of_sums, cells, around, 1 / temperature, group)
 
 
+@partial(jax.custom_jvp, nondiff_argnums=(5, 6))
+def _known_means(temperature, state, shift, n, found, group, outs) -> Arrays:
+    """`_means`, which are `found`."""
+    return found
+
+
 def _means_jvp(group, outs, primals, tangents):
+    found = _means(*primals, group, outs)
+    return found, _means_dots(primals, tangents, found, group, outs)
+
+
+def _known_means_jvp(group, outs, primals, tangents):
+    *primals, found = primals
+    return found, _means_dots(primals, tangents, found, group, outs)
+
+
+def _means_dots(primals, tangents, found, group, outs) -> Arrays:
     """With <.> = the softmax-weighted sum of (.) over a window, mean = top + gap, shift fixed:
 
     level' = <q> - T'/T^2 <down>,                       q = top'/T + level',  down = top - shift
@@ -186,7 +215,6 @@ def _means_jvp(group, outs, primals, tangents):
     """
     temperature, state, shift, n = primals
     d_temperature, d_state, *_ = tangents
-    found = _means(*primals, group, outs)
     cells = {"top": state.top, "gap": state.gap if "gap" in outs else None}
     if state.level is not None:
         cells["log"] = state.level if state.count is None else state.level + _log(state.count)
@@ -209,15 +237,16 @@ def _means_jvp(group, outs, primals, tangents):
     if moved:
         dots = weigh(moved, rest, outs, group=group)
     if not isinstance(d_temperature, SymbolicZero):
-        cells, reached = reach(rest.cells, group)
+        cells, reached = reach(rest.cells, group, EXPONENTIALS)
         args = cells, rest.around, temperature
         slope = d_temperature / (temperature * temperature)
         for out, moment in _one_by_one(_moment_of, *args, outs=outs, group=reached).items():
             dots[out] -= slope * moment
-    return found, {"inverse": -found["inverse"] * dots["level"]} if of_inverse else dots
+    return {"inverse": -found["inverse"] * dots["level"]} if of_inverse else dots
 
 
 _means.defjvp(_means_jvp, symbolic_zeros=True)
+_known_means.defjvp(_known_means_jvp, symbolic_zeros=True)
 
 
 def _present(arrays: dict[str, Any]) -> Arrays:
@@ -257,7 +286,7 @@ def _moment_of(cells, around, temperature, out, group):
 
 def _weigh(tangents: Arrays, rest: Sides, outs: Sequence[str], group: Group) -> Arrays:
     cells = {**rest.cells, **{f"{k}'": t for k, t in tangents.items()}}
-    cells, group = reach(cells, group)
+    cells, group = reach(cells, group, EXPONENTIALS)
     return _one_by_one(_weigh_of, cells, rest.around, rest.temperature, outs=outs, group=group)
 
 
@@ -305,9 +334,10 @@ weigh, _ = linear_pair(
 
 # ---- sums over a window, and over the windows of an element ----
 
-# Windows at the borders are computed by themselves, up to so many taps of all regions; where there
-# would be more, padding is added instead.
-BORDERS = 49
+# Windows at the borders are computed by themselves, up to so many taps of all regions, or so many
+# exponentials of values, whose loops take long to compile; where there would be more, padding is
+# added instead.
+BORDERS, EXPONENTIALS = 49, 25
 
 
 def _fill(name: str, a: jax.Array) -> float:
@@ -320,16 +350,23 @@ def _in_rows(group: Group) -> bool:
     return group[0].size > BLOCK and (isinstance(group[0], Bins) or group[0].disjoint)
 
 
-def reach(cells: Arrays, group: Group) -> tuple[Arrays, Group]:
-    """All that the windows reach, for `sum_at_windows`."""
+def reach(cells: Arrays, group: Group, most: int = BORDERS) -> tuple[Arrays, Group]:
+    """All that the windows reach, for `sum_at_windows`; axes are padded, first ones first, until
+    there are at most so many taps."""
     if isinstance(group[0], Bins) or _in_rows(group):
         return cells, group
-    taps = prod(sum(len(region.taps) for region in w.regions()) for w in group)
-    if taps <= BORDERS:
-        return cells, group
-    edges = tuple((w.axis, w.low, max(w.overhang, 0)) for w in group)
-    padded = {k: _padded(a, edges, _fill(k, a)) for k, a in cells.items()}
-    return padded, tuple(w.within() for w in group)
+    n = next((n for n in range(len(group)) if _taps(_within(group, n)) <= most), len(group))
+    edges = tuple((w.axis, w.low, max(w.overhang, 0)) for w in group[:n])
+    return {k: _padded(a, edges, _fill(k, a)) for k, a in cells.items()}, _within(group, n)
+
+
+def _within(group: Group, n: int) -> Group:
+    """The same windows over a map to which all that they reach along the first n axes is added."""
+    return tuple(w.within() for w in group[:n]) + group[n:]
+
+
+def _taps(group: Group) -> int:
+    return prod(sum(len(region.taps) for region in w.regions()) for w in group)
 
 
 def sum_at_windows(

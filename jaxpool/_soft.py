@@ -49,7 +49,7 @@ def pool(
 
     def run(x: jax.Array, axes: Any, temperature: jax.Array, mask: Any) -> jax.Array:
         of = x, temperature, mask, axes, kind
-        return (_either if often else _far)(*of)
+        return _either(*of) if often else _far(x, temperature, mask, None, axes, kind)[0]
 
     return as_merged(run, x, axes, temperature, mask)
 
@@ -78,18 +78,13 @@ _either.defjvp(_either_jvp, symbolic_zeros=True)
 
 
 def _value(x, temperature, mask, windows, kind):
-    """The value, and what else its derivatives take from it: the means that `_near` makes it of,
-    and for every example the span that says which these are, since examples that come from several
+    """The value, and what else its derivatives take from it: what `_near` or `_far` makes it of,
+    and for every example the span that says which of the two, since examples that come from several
     calls may be differentiated in one."""
-
-    def far(*of, **how):
-        y = _far(*of[:3], **how)
-        return y, jnp.zeros_like(y)
-
     behind = -min(w.axis for w in windows)
     examples = *x.shape[: x.ndim - behind], *[1] * behind
     span = jnp.full(examples, _span(x, temperature, mask))
-    y, means = _choose(_near, far, span, x, temperature, mask, span, windows=windows, kind=kind)
+    y, means = _choose(_near, _far, span, x, temperature, mask, span, windows=windows, kind=kind)
     return y, means, span
 
 
@@ -97,9 +92,9 @@ def _choose(near, far, span, *of, windows, kind):
     """`near(*of)` or `far(*of)`, the way that fits the values."""
     # In how many parts, one after the other, since their passes need several arrays of the size of
     # x: those of far keep three each for the backward pass, those of near none. (All must have been
-    # near for near to be their way back; far takes nothing from the way there.)
+    # near for near to be their way back.)
     of_near = 4 if any(w.size > _reduce.BLOCK for w in windows) else 1
-    of_far = 2 if _is_one_loop(of[0], windows) else 8
+    of_far = 4 if _is_one_loop(of[0], windows) else 8
     near = partial(near, windows=windows, kind=kind)
     far = partial(far, windows=windows, kind=kind)
 
@@ -118,44 +113,58 @@ def _in_parts(f: Callable, windows: Group, parts: int, x: jax.Array, *others: An
     """`f(x, *others)`, part after part, if x is large."""
     if not isinstance(x.size, int) or x.size < LARGE:  # it may be symbolic
         return f(x, *others)
-    return _divided(f, windows, parts, x, *others)
-
-
-def _divided(f: Callable, windows: Group, parts: int, x: jax.Array, *others: Any) -> Any:
-    """`f(x, *others)` in as many parts, or fewer if need be, along axes that are not pooled."""
-    pooled = {w.axis for w in windows}
-    free = [a for a in range(-x.ndim, 0) if a not in pooled]
-    if not free:
+    along = _parts_along(x.shape, windows, parts)
+    if prod(along.values()) == 1:
         return f(x, *others)
+    sizes = {axis: x.shape[axis] // n for axis, n in along.items()}
 
-    def possible(a: int) -> int:
-        n = x.shape[a]
-        most = parts if a < max(pooled) or n < _reduce.LONG else n // _reduce.LONG  # stays long
-        return max(d for d in range(1, most + 1) if parts % d == 0 and n % d == 0)
-
-    axis = max(free, key=possible)
-    now = possible(axis)
-    if now == 1:
-        return f(x, *others)
-    size, f = x.shape[axis] // now, partial(_divided, f, windows, parts // now)
+    def starts(i: Any) -> dict[int, Any]:
+        found = {}
+        for axis, n in along.items():
+            found[axis], i = i % n * sizes[axis], i // n
+        return found
 
     def part(i: Any) -> tuple:
         def cut(a: jax.Array) -> jax.Array:
-            one = a.shape[axis] == 1
-            return a if one else lax.dynamic_slice_in_dim(a, i * size, size, a.ndim + axis)
+            for axis, start in starts(i).items():
+                if a.shape[axis] > 1:
+                    a = lax.dynamic_slice_in_dim(a, start, sizes[axis], a.ndim + axis)
+            return a
 
         return jax.tree.map(cut, (x, *others))
 
     def add(i: Any, ys: Any) -> Any:
         def put(y: jax.Array, one: jax.Array) -> jax.Array:
-            return lax.dynamic_update_slice_in_dim(y, one, i * size, y.ndim + axis)
+            at = [starts(i).get(axis, 0) for axis in range(-y.ndim, 0)]
+            return lax.dynamic_update_slice(y, one, at)
 
         return jax.tree.map(put, ys, f(*part(i)))
 
     def whole(one: jax.ShapeDtypeStruct) -> jax.Array:
-        return jnp.zeros(_reduce.replace_axis(one.shape, axis, x.shape[axis]), one.dtype)
+        shape = one.shape
+        for axis in along:
+            shape = _reduce.replace_axis(shape, axis, x.shape[axis])
+        return jnp.zeros(shape, one.dtype)
 
-    return lax.fori_loop(0, now, add, jax.tree.map(whole, jax.eval_shape(lambda: f(*part(0)))))
+    ys = jax.tree.map(whole, jax.eval_shape(lambda: f(*part(0))))
+    return lax.fori_loop(0, prod(along.values()), add, ys)
+
+
+def _parts_along(shape: tuple[int, ...], windows: Group, parts: int) -> dict[int, int]:
+    """In how many parts to cut which axes, which are not pooled, for as many, or fewer if need be."""
+    pooled = {w.axis for w in windows}
+    found: dict[int, int] = {}
+
+    def possible(a: int) -> int:
+        n = shape[a]
+        most = parts if a < max(pooled) or n < _reduce.LONG else n // _reduce.LONG  # stays long
+        return max(d for d in range(1, most + 1) if parts % d == 0 and n % d == 0)
+
+    while free := [a for a in range(-len(shape), 0) if a not in pooled and a not in found]:
+        axis = max(free, key=possible)
+        found[axis] = possible(axis)
+        parts //= found[axis]
+    return found
 
 
 def _move_of(t, rest, _, **how):
@@ -176,9 +185,16 @@ _move, _ = linear_pair(
 
 
 def _span(x, temperature, mask):
-    """The largest |x/T|."""
-    x = real(lax.stop_gradient(x), mask)
-    return jnp.max(jnp.abs(x) / lax.stop_gradient(temperature))
+    """The largest |x/T|; where there is no near, all are far."""
+
+    def largest(x, temperature):
+        return jnp.max(jnp.abs(x) / temperature)
+
+    def none(x, _):
+        return jnp.full((), jnp.inf, x.dtype)
+
+    of = lax.stop_gradient((real(x, mask), temperature))
+    return by_platform(*of, cpu=largest, other=none)
 
 
 def _near(x, temperature, mask, span, windows, kind):
@@ -194,14 +210,18 @@ def _near(x, temperature, mask, span, windows, kind):
             means = jnp.where(n > 0, means, 1)
         return _reduce.total(real(e * x, mask), windows, divisor=means), means
     # log(mean exp) by the mean of exp - 1 where all exponents are small: exact at any temperature.
-    small = span < SMALL
-    each = real(jnp.where(small, expm1(z), e), mask)
+    each = real(jnp.where(span < SMALL, expm1(z), e), mask)
     means = _reduce.total(each, windows, divisor=jnp.maximum(n, 1))
-    little, much = jnp.where(small, means, 0), jnp.where(small | (n == 0), 1, means)
-    level = log1p(little) + jnp.log(much)
+    level = _level(means, n, span)
     if kind == "sum":
         level += jnp.log(jnp.maximum(n, 1))
     return jnp.where(n > 0, temperature * level, -jnp.inf), means
+
+
+def _level(means, n, span):
+    small = span < SMALL
+    little, much = jnp.where(small, means, 0), jnp.where(small | (n == 0), 1, means)
+    return log1p(little) + jnp.log(much)
 
 
 def _near_move(x, temperature, mask, y, means, span, t, windows, kind):
@@ -244,22 +264,39 @@ def _weights(means, mask, span, windows, kind):
     return jnp.where(n > 0, n * jnp.where(span < SMALL, 1 + means, means), 1)
 
 
-def _far(x, temperature, mask, windows, kind):
-    top, level, _, gap = _smooth.smooth(x, windows, temperature, mask, kind == "softmax")
+def _far(x, temperature, mask, span, windows, kind, known=None):
+    """The value, and the gap of every window for softmax, its level for LSE (`Smooth`)."""
+    softmax = kind == "softmax"
+    top, level, _, gap = _smooth.smooth(x, windows, temperature, mask, softmax, known)
+    found = gap if softmax else level
     count = _bins.count(mask, windows, x.ndim).astype(x.dtype)
     if kind == "sum":
         level += jnp.log(jnp.maximum(count, 1))
     y = top + (temperature * level if gap is None else gap)
-    nothing = jnp.where(count > 0, -jnp.inf, 0.0 if kind == "softmax" else -jnp.inf)
+    nothing = jnp.where(count > 0, -jnp.inf, 0.0 if softmax else -jnp.inf)
     y = jnp.where(top > _smooth.floor(x.dtype), y, nothing.astype(x.dtype))
-    return jnp.where(jnp.isnan(top) | (top == jnp.inf), top, y)
+    return jnp.where(jnp.isnan(top) | (top == jnp.inf), top, y), found
 
 
-def _far_move(x, temperature, mask, *others, **how):
-    *_, t = others
-    return jax.jvp(lambda x: _far(x, temperature, mask, **how), (x,), (t,))[1]
+def _far_again(x, temperature, mask, y, means, span, windows, kind):
+    """`_far` as a function of x, whose value is known; of examples that were near, from theirs."""
+
+    def known(top):
+        if kind == "softmax":
+            of_near = y - top
+        else:
+            n = _reduce.count(mask, windows, x.ndim, padding=False).astype(x.dtype)
+            of_near = _level(jnp.where(span < NEAR, means, 1), n, span) - top / temperature
+        return jnp.where(span < NEAR, jnp.where(top > _smooth.floor(x.dtype), of_near, 0), means)
+
+    return lambda x: _far(x, temperature, mask, span, windows, kind, known)[0]
 
 
-def _far_back(x, temperature, mask, *others, **how):
-    *_, g = others
-    return jax.vjp(lambda x: _far(x, temperature, mask, **how), x)[1](g)[0]
+def _far_move(x, *others, **how):
+    *others, t = others
+    return jax.jvp(_far_again(x, *others, **how), (x,), (t,))[1]
+
+
+def _far_back(x, *others, **how):
+    *others, g = others
+    return jax.vjp(_far_again(x, *others, **how), x)[1](g)[0]

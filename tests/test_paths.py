@@ -313,8 +313,9 @@ def test_a_large_window_of_its_own_is_passes_of_few_taps(pool, length: int):
     ],
     ids=["lse", "softmax-stride", "softmax", "softmax-passes", "lse-passes"],
 )
-def test_near_far_and_parts_agree(pool, window, strides, monkeypatch):
+def test_near_far_parts_and_other_platforms_agree(pool, window, strides, monkeypatch):
     # What x/T is small enough for takes another way than what is not; large arrays go in parts.
+    # GPUs and TPUs know one way only.
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(2, 9, 10, 16)), jnp.float32)
     mask = jnp.asarray(rng.random((2, 9, 10, 16)) < 0.8)
@@ -333,13 +334,17 @@ def test_near_far_and_parts_agree(pool, window, strides, monkeypatch):
 
         return jax.jit(both).lower(x, each).compile()
 
-    far, near = compiled(0.0, _soft.LARGE), compiled(_soft.NEAR, _soft.LARGE)
-    parts = compiled(_soft.NEAR, 0)
+    limit, large = _soft.NEAR, _soft.LARGE
+    far, near, parts = compiled(0.0, large), compiled(limit, large), compiled(limit, 0)
+    for module in (_soft, _reduce):
+        monkeypatch.setattr(module, "by_platform", lambda *args, cpu, other: other(*args))
+    elsewhere = compiled(limit, large)
     jax.clear_caches()
     assert "while" in parts.as_text()
+    assert ["conditional" in a.as_text() for a in (near, elsewhere)] == [True, False]
     for temperature in (1e-3, 0.08, 1.0, 1e3):
         expected = far(x, temperature * each)
-        for other in (near, parts):
+        for other in (near, parts, elsewhere):
             for a, b in zip(other(x, temperature * each), expected, strict=True):
                 largest = np.abs(b, where=np.isfinite(b), out=np.zeros_like(b)).max()
                 np.testing.assert_allclose(a, b, atol=3e-5 * float(1 + largest))
