@@ -317,9 +317,9 @@ def test_near_far_parts_and_other_platforms_agree(pool, window, strides, monkeyp
     # What x/T is small enough for takes another way than what is not; large arrays go in parts.
     # GPUs and TPUs know one way only.
     rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.normal(size=(2, 9, 10, 16)), jnp.float32)
-    mask = jnp.asarray(rng.random((2, 9, 10, 16)) < 0.8)
-    each = jnp.asarray([0.5, 1.0, 1.0, 2.0] * 4, jnp.float32)
+    x = jnp.asarray(rng.normal(size=(2, 9, 10, 32)), jnp.float32)
+    mask = jnp.asarray(rng.random((2, 9, 10, 32)) < 0.8)
+    each = jnp.asarray([0.5, 1.0, 1.0, 2.0] * 8, jnp.float32)
 
     def compiled(near, large):
         monkeypatch.setattr(_soft, "NEAR", near)
