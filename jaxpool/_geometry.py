@@ -106,17 +106,17 @@ class Window:
         length = self.low + self.length + max(self.overhang, 0)
         return replace(self, length=length, low=0, high=0)
 
+    def reach(self) -> list[tuple[int, int, int, int]]:
+        """(tap, first, i, j): window n reads first + n*stride, on the map where i <= n <= j."""
+        firsts = [tap * self.dilation - self.low for tap in range(self.size)]
+        s, last = self.stride, self.length - 1
+        return [(tap, at, -(at // s), (last - at) // s) for tap, at in enumerate(firsts)]
+
     def regions(self) -> list[Region]:
         """The outputs, cut where the set of taps that fall on the map changes."""
-        reach = []
-        for tap in range(self.size):
-            first = tap * self.dilation - self.low
-            reach.append(
-                (tap, first, -(first // self.stride), (self.length - 1 - first) // self.stride)
-            )
         return [
             Region(a, b, tuple((tap, first + a * self.stride) for tap, first in taps))
-            for a, b, taps in _cut(reach, self.out)
+            for a, b, taps in _cut(self.reach(), self.out)
         ]
 
     @property
@@ -185,14 +185,12 @@ class Window:
         return blocks, Window(self.axis, out, size, stride, 1, low, 0, self.out)
 
     def passes(self, direct: int, overlap: int) -> list[Pass]:
-        """The same window as a chain of windows of few taps, each over the output of the last.
+        """The same window as a chain of windows of few taps, each over the output of the last, in
+        which an element may be folded in twice (max and min): log(k) passes of up to `overlap`.
 
-        A window of k = a*b taps is a window of a taps and then one of b taps, a apart; where the
-        stride shares a factor with k, the first of them need not overlap at all. `overlap` is 0,
-        or, where an element may be folded in twice (max and min), the most taps of a pass: then any
-        k takes log(k) passes.
-        Windows that do not overlap stay whole, whatever their size. Padding is dealt out so that
-        no intermediate window lies on padding alone.
+        Where the stride shares a factor with k, the first of them need not overlap at all. Windows
+        that do not overlap stay whole, whatever their size. Padding is dealt out so that no
+        intermediate window lies on padding alone.
         """
         if self.size <= direct or self.disjoint:
             return [Pass((self,), 1, 1)]
@@ -203,7 +201,10 @@ class Window:
             return [Pass((blocks,), 1, 1), *(Pass(*p) for p in later)]
         chain, covered = [], 1  # windows of `covered` taps are known at the starts in [first, last]
         first, last = 0, self.length - 1
-        for taps, apart in _factors(self.size, overlap):
+        while covered < self.size:
+            rest = self.size - covered
+            apart = min(covered, rest)
+            taps = 1 + min(rest // apart, overlap - 1)
             covered_next = covered + (taps - 1) * apart
             done = covered_next == self.size
             start = -self.low if done else max(-self.low, -(covered_next - 1) * self.dilation)
@@ -224,6 +225,119 @@ class Window:
             chain.append(Pass((window,), apart, covered))
             covered, first, last = covered_next, start, end
         return chain
+
+    def digits(self, most: int, direct: int) -> "list[Window]":
+        """The same window as a chain of windows of few taps, each over the output of the last, in
+        which every element is folded in once (sums): log(k) passes.
+
+        A window of k = a*b taps is one of a taps and then one of b taps, a apart: the factors of
+        k, where none is above `most`. Else k = a*b + d with a and b up to `direct`: the d taps left
+        over are a window of their own beside the others, which later passes carry along and add to,
+        so that a, d, ... are the digits of k in a mixed radix. All that windows reach is added to
+        the map then, by windows of one tap.
+        """
+        if factors := _factors(self.size, most):
+            return self._chain([(n, 0) for n in factors[:-1]], factors[-1])
+        if self.padded:
+            inside = self.within()
+            border = replace(self, size=1, stride=1, dilation=1, high=0, out=inside.length)
+            return [border, *inside.digits(most, direct)]
+        return self._chain(*_radix(self.size, direct))
+
+    def _chain(self, digits: list[tuple[int, int]], size: int) -> "list[Window]":
+        """Passes of (a, d), the lowest digits first, and of the last `size` taps."""
+        axis, d, starts = self.axis, self.dilation, (self.out - 1) * self.stride + 1
+        # Known are windows of `taps`, n of them from `first` on, and behind them, if any, those of
+        # `left` taps at all places where a window may start.
+        taps, first, n, left = 1, 0, self.length, 0
+        chain = []
+        for base, digit in [*digits, (0, size)]:
+            stride, out = (1, starts) if base else (self.stride, self.out)
+            length, apart = n + (starts if left else 0), taps * d
+            more = []
+            if digit:
+                low = first + self.low - left * d
+                more.append((Window(axis, n, digit, stride, apart, low, 0, out), 0))
+            if left:
+                more.append((Window(axis, starts, 1, stride, 1, 0, 0, out), n))
+            sections = [more] if more else []
+            left += digit * taps
+            if base:
+                taps *= base
+                start = max(left * d - self.low, (1 - taps) * d)
+                stop = min(starts - self.low + (self.size - taps) * d, self.length)
+                start = min(start, self.length - 1)
+                out = max(stop - start, 1)
+                blocks = Window(axis, n, base, 1, apart, first - start, 0, out)
+                sections.insert(0, [(blocks, 0)])
+                first, n = start, out
+            chain.append(_beside(length, sections))
+        return chain
+
+
+def _beside(length: int, sections: list[list[tuple[Window, int]]]) -> Window:
+    """Windows one after the other along the output, each made of several over parts of the input,
+    (window, where its part begins); `length`, of the whole input."""
+    [(window, _), *more], *others = sections
+    if not more and not others:
+        return window
+    reach, at = [], 0
+    for section in sections:
+        tap = 0
+        for window, offset in section:
+            for j, first, begin, end in window.reach():
+                first += offset - at * window.stride
+                reach.append((tap + j, first, max(begin, 0) + at, min(end, window.out - 1) + at))
+            tap += window.size
+        at += section[0][0].out
+    size = max(sum(window.size for window, _ in section) for section in sections)
+    found = tuple(r for r in reach if r[2] <= r[3])
+    return Woven(window.axis, length, size, window.stride, 1, 0, 0, at, found)
+
+
+@dataclass(frozen=True)
+class Woven(Window):
+    """Windows along one axis that need not be alike nor adjacent, as a table of taps."""
+
+    taps: tuple[tuple[int, int, int, int], ...]  # as `reach` gives them
+
+    disjoint = padded = whole = False
+    overhang = 0
+
+    def plain(self) -> "Window":
+        return self
+
+    def within(self) -> "Window":
+        return self
+
+    def complete(self) -> "Window":
+        return replace(self, length=self.phase_length * self.stride)
+
+    def split(self, most: int | None = None) -> None:
+        return None
+
+    def passes(self, direct: int, overlap: int) -> list[Pass]:
+        return [Pass((self,), 1, 1)]
+
+    def reach(self) -> list[tuple[int, int, int, int]]:
+        return list(self.taps)
+
+    def sources(self, phase: int) -> list[Region]:
+        found = []
+        for tap, first, begin, end in self.taps:
+            i, aside = divmod(phase - first, self.stride)
+            if not aside:
+                found.append((tap, i, begin - i, end - i))
+        return [
+            Region(a, b, tuple((tap, i + a) for tap, i in taps))
+            for a, b, taps in _cut(found, self.phase_length)
+        ]
+
+    def beyond(self) -> tuple[int, int]:
+        return 0, 0
+
+    def count(self, padding: bool) -> list[int]:
+        return [sum(a <= i <= b for _, _, a, b in self.taps) for i in range(self.out)]
 
 
 @dataclass(frozen=True)
@@ -405,20 +519,23 @@ def _cut(reach: list[tuple[int, int, int, int]], stop: int) -> list[tuple[int, i
     ]
 
 
-def _factors(size: int, overlap: int) -> Iterable[tuple[int, int]]:
-    """(taps, distance) of passes whose composition is one window of `size` adjacent taps."""
-    covered = 1
-    while overlap and covered < size:
-        rest = size - covered
-        step = min(covered, rest)
-        more = min(rest // step, overlap - 1)
-        yield 1 + more, step
-        covered += more * step
-    while covered < size:
-        rest = size // covered
-        taps = next((f for f in range(2, rest) if rest % f == 0), rest)
-        yield taps, covered
-        covered *= taps
+def _factors(size: int, most: int) -> list[int] | None:
+    """4 and primes whose product is `size`, if they are up to `most`."""
+    found = []
+    while size > 1:
+        found.append(next(n for n in (4, *range(2, size + 1)) if size % n == 0))
+        size //= found[-1]
+    return found if max(found) <= most else None
+
+
+def _radix(size: int, direct: int) -> tuple[list[tuple[int, int]], int]:
+    """size = d + a*(d' + a'*(...)): (a, d), ..., and what is left."""
+    found = []
+    while size > direct:
+        base = min(range(2, direct + 1), key=lambda n: n + size % n + size // n)
+        found.append((base, size % base))
+        size //= base
+    return found, size
 
 
 # ---- from a call's arguments to windows ----

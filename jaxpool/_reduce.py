@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxpool._geometry import Pass, Window, shape_of
+from jaxpool._geometry import Pass, Window, Woven, shape_of
 from jaxpool._linear import apart, by_platform, linear_pair, primitive
 from jaxpool._slices import (
     along_rows,
@@ -77,11 +77,15 @@ def together(windows: Sequence[Window], join: Callable[[Group], bool]) -> list[G
 
 def is_few(group: Group) -> bool:
     """Small windows are one loop over all their axes."""
+    if isinstance(group[0], Woven):
+        return True
     return size_of(group) <= (BLOCK if is_disjoint(group) else JOINT)
 
 
 def is_one_call(windows: Group) -> bool:
     """Whether GPUs and TPUs take all axes at once."""
+    if any(isinstance(window, Woven) for window in windows):
+        return False
     return size_of(windows) <= SMALL or is_whole(windows)
 
 

@@ -23,7 +23,7 @@ from jaxpool._geometry import Bins
 from jaxpool._linear import apart, linear_pair
 from jaxpool._reduce import (
     BLOCK,
-    DIRECT,
+    SMALL,
     Group,
     cut_all,
     groups_of,
@@ -115,7 +115,7 @@ def few_taps(axes: Group) -> Iterator[Group]:
         for part in parts:
             yield from few_taps((part,))
     else:
-        yield from (p.windows for p in axes[0].passes(DIRECT, overlap=0))
+        yield from ((window,) for window in axes[0].digits(SMALL, BLOCK))
 
 
 def _fold(

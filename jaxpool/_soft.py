@@ -151,7 +151,7 @@ def _in_parts(f: Callable, windows: Group, parts: int, x: jax.Array, *others: An
 
 
 def _parts_along(shape: tuple[int, ...], windows: Group, parts: int) -> dict[int, int]:
-    """Into how many parts which axes, none of them pooled, are cut for as many, or fewer if need be."""
+    """Into how many parts to cut which axes, none of them pooled; fewer than `parts` if need be."""
     pooled = {w.axis for w in windows}
     found: dict[int, int] = {}
 

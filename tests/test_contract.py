@@ -739,6 +739,17 @@ def test_chosen_geometries_equal_the_definition(op: Op, call: Call, masked: bool
     check_definition(op, call, coarse(call.shape), where)
 
 
+@each(lambda op: windowed(op) and (op.soft or op.power or op.id == "stochastic"))
+@pytest.mark.parametrize(("window", "strides"), [(48, 1), (67, 1), (134, 3), (193, 7)])
+def test_a_large_window_is_many_passes(op: Op, window: int, strides: int):
+    # Of 4, 4 and 3 taps; of the digits of a prime; of both; beyond 64 taps twice.
+    shape = (1, 150, 2)
+    where = random("digits").random(shape) < 0.5
+    padding = ((window // 2, window - 1),)
+    call = Call(shape, ((window,), strides, padding), {"axis": 1})
+    check_definition(op, call, 40 * coarse(shape), where)
+
+
 @each(windowed)
 def test_the_default_stride_is_the_window(op: Op):
     x = jnp.asarray(distinct((2, 7, 6, 3)), FLOAT)

@@ -14,6 +14,44 @@ from test_contract import FLOAT, assert_equal, assert_identical, check_derivativ
 import jaxpool
 from jaxpool._geometry import Bins, Window, adaptive
 
+# Large windows
+
+
+@pytest.mark.parametrize("size", [16, 17, 48, 67, 127, 134, 1021])
+@pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (3, 2), (15, 1)])
+@pytest.mark.parametrize("most", [7, 64])
+def test_a_window_is_the_chain_of_its_digits(size: int, stride: int, dilation: int, most: int):
+    # Sums of integers by the regions of every pass; how often each element is seen, by its sources.
+    for length, low in ((200, 0), (200, size - 1), (5, size // 2), (1, size - 1)):
+        extent = dilation * (size - 1) + 1
+        out = max(length + 2 * low - extent, 0) // stride + 1
+        window = Window(-1, length, size, stride, dilation, low, low, out)
+        x = np.random.default_rng(size).integers(1, 100, length)
+        starts = np.arange(out) * stride - low
+        seen = [[p for p in range(a, a + extent, dilation) if 0 <= p < length] for a in starts]
+        chain, sums = window.digits(most, 16), x
+        for part in chain:
+            assert part.length == len(sums)
+            assert part.size <= max(most, 17)
+            now = np.zeros(part.out, int)
+            for start, stop, taps in part.regions():
+                for _, first in taps:
+                    at = first + np.arange(stop - start) * part.stride
+                    now[start:stop] += sums[at]
+            sums = now
+        np.testing.assert_array_equal(sums, [x[s].sum() for s in seen])
+        times = np.ones(out, int)
+        for part in reversed(chain):
+            now = np.zeros(part.phase_length * part.stride, int)
+            for phase in range(part.stride):
+                for start, stop, taps in part.sources(phase):
+                    for _, first in taps:
+                        at = phase + np.arange(start, stop) * part.stride
+                        now[at] += times[first : first + stop - start]
+            times = now[: part.length]
+        np.testing.assert_array_equal(times, np.bincount(sum(seen, []), minlength=length))
+
+
 # Adaptive bins
 
 

@@ -168,8 +168,6 @@ def test_equal_shapes_are_traced_once(pool, monkeypatch):
 @each_pool
 @pytest.mark.parametrize("window", [64, 1000, 1021, 1024])  # 1021 is a prime
 def test_large_windows_are_short_programs(pool, window: int):
-    if window == 1021 and pool in POOLS[4:]:
-        pytest.skip("a prime window of log-sum-exp or softmax is still one pass of all its taps")
     x = jax.ShapeDtypeStruct((1, 4096, 8), jnp.float32)
     text = jax.jit(gradient(pool, (window,), 1)).lower(x).as_text()
     ways = 2 if pool in POOLS[4:] else 1  # one for large x/T and one for others
@@ -310,8 +308,18 @@ def test_a_large_window_of_its_own_is_passes_of_few_taps(pool, length: int):
         (jaxpool.softmax_pool, (5, 4), 1),
         (jaxpool.softmax_pool, (17, 2), 1),
         (jaxpool.lse_pool, (17, 2), 1),
+        (jaxpool.softmax_pool, (67, 2), 1),
+        (jaxpool.lse_pool, (67, 2), (2, 1)),
     ],
-    ids=["lse", "softmax-stride", "softmax", "softmax-passes", "lse-passes"],
+    ids=[
+        "lse",
+        "softmax-stride",
+        "softmax",
+        "softmax-passes",
+        "lse-passes",
+        "softmax-digits",
+        "lse-digits",
+    ],
 )
 def test_near_far_parts_and_other_platforms_agree(pool, window, strides, monkeypatch):
     # What x/T is small enough for takes another way than what is not; large arrays go in parts.
