@@ -8,6 +8,7 @@ exponentials are cheap and choices are not.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial, reduce
 from math import prod
 from typing import Any
@@ -33,7 +34,7 @@ NEAR = 20.0
 # Below this, exp(x/T) is rather 1 + little.
 SMALL = 0.5
 # Arrays of so many elements are pooled in parts where windows are large.
-LARGE = 2**18
+LARGE = 2**14
 
 
 def pool(
@@ -94,15 +95,16 @@ def _choose(near, far, span, *of, windows, kind):
     # x: those of far keep three each for the backward pass, those of near none. (All must have been
     # near for near to be their way back.)
     of_near = 4 if any(w.size > _reduce.BLOCK for w in windows) else 1
-    of_far = 4 if _is_one_loop(of[0], windows) else 8
-    near = partial(near, windows=windows, kind=kind)
-    far = partial(far, windows=windows, kind=kind)
+    passes = [(p.out, w.length) for w in windows for (p,) in _smooth.few_taps((w,))]
+    between = sum(out / max(length, 1) for out, length in passes)
+    of_far = 4 if _is_one_loop(of[0], windows) else 8 if between < 5.5 else 16
+    near, far = partial(near, kind=kind), partial(far, kind=kind)
 
     def near_or_far(*of):
         ways = partial(_in_parts, near, windows, of_near), partial(_in_parts, far, windows, of_far)
         return lax.cond(jnp.max(span) < NEAR, *ways, *of)
 
-    return by_platform(*of, cpu=near_or_far, other=far)
+    return by_platform(*of, cpu=near_or_far, other=partial(far, windows=windows))
 
 
 def _is_one_loop(x: jax.Array, windows: Group) -> bool:
@@ -110,12 +112,10 @@ def _is_one_loop(x: jax.Array, windows: Group) -> bool:
 
 
 def _in_parts(f: Callable, windows: Group, parts: int, x: jax.Array, *others: Any) -> Any:
-    """`f(x, *others)`, part after part, if x is large."""
+    """`f(x, *others, windows=windows)`, part after part, if x is large."""
     if not isinstance(x.size, int) or x.size < LARGE:  # it may be symbolic
-        return f(x, *others)
+        return f(x, *others, windows=windows)
     along = _parts_along(x.shape, windows, parts)
-    if prod(along.values()) == 1:
-        return f(x, *others)
     sizes = {axis: x.shape[axis] // n for axis, n in along.items()}
 
     def starts(i: Any) -> dict[int, Any]:
@@ -138,7 +138,7 @@ def _in_parts(f: Callable, windows: Group, parts: int, x: jax.Array, *others: An
             at = [starts(i).get(axis, 0) for axis in range(-y.ndim, 0)]
             return lax.dynamic_update_slice(y, one, at)
 
-        return jax.tree.map(put, ys, f(*part(i)))
+        return jax.tree.map(put, ys, run(*part(i)))
 
     def whole(one: jax.ShapeDtypeStruct) -> jax.Array:
         shape = one.shape
@@ -146,25 +146,38 @@ def _in_parts(f: Callable, windows: Group, parts: int, x: jax.Array, *others: An
             shape = _reduce.replace_axis(shape, axis, x.shape[axis])
         return jnp.zeros(shape, one.dtype)
 
-    ys = jax.tree.map(whole, jax.eval_shape(lambda: f(*part(0))))
+    run = partial(f, windows=windows)
+    if _reduce.is_long(x, windows) and not _reduce.is_long(jax.eval_shape(part, 0)[0], windows):
+        run = partial(_lines, f, windows)
+    if prod(along.values()) == 1:
+        return run(x, *others)
+    ys = jax.tree.map(whole, jax.eval_shape(lambda: run(*part(0))))
     return lax.fori_loop(0, prod(along.values()), add, ys)
 
 
 def _parts_along(shape: tuple[int, ...], windows: Group, parts: int) -> dict[int, int]:
-    """Into how many parts to cut which axes, none of them pooled; fewer than `parts` if need be."""
+    """In how many parts to cut which axes, none of them pooled; fewer than `parts` if need be."""
     pooled = {w.axis for w in windows}
+    free = [axis for axis in range(-len(shape), 0) if axis not in pooled]
     found: dict[int, int] = {}
-
-    def possible(a: int) -> int:
-        n = shape[a]
-        most = parts if a < max(pooled) or n < _reduce.LONG else n // _reduce.LONG  # stays long
-        return max(d for d in range(1, most + 1) if parts % d == 0 and n % d == 0)
-
-    while free := [a for a in range(-len(shape), 0) if a not in pooled and a not in found]:
-        axis = max(free, key=possible)
-        found[axis] = possible(axis)
-        parts //= found[axis]
+    # What lies behind windows is cut last, and stays long for its loops if that is enough.
+    for least in (_reduce.LONG, 1):
+        for axis in sorted(free, key=lambda a: (a > max(pooled), -shape[a])):
+            n = shape[axis] // found.get(axis, 1)
+            most = n // least if axis > max(pooled) and n >= least else parts
+            more = max(d for d in range(1, max(most, 1) + 1) if parts % d == 0 and n % d == 0)
+            found[axis] = found.get(axis, 1) * more
+            parts //= more
     return found
+
+
+def _lines(f: Callable, windows: Group, *arrays: Any) -> Any:
+    """`f` of arrays with all that is behind the windows, which is little, before all else."""
+    behind = -1 - max(w.axis for w in windows)
+    last, first = range(-behind, 0), range(behind)
+    there = jax.tree.map(lambda a: jnp.moveaxis(a, last, first), arrays)
+    ys = f(*there, windows=tuple(replace(w, axis=w.axis + behind) for w in windows))
+    return jax.tree.map(lambda y: jnp.moveaxis(y, first, last), ys)
 
 
 def _move_of(t, rest, _, **how):

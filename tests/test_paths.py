@@ -55,14 +55,21 @@ def test_a_sum_keeps_nothing(pool, window: int):
 
 
 @pytest.mark.optimized
-@pytest.mark.parametrize("window", [3, 5, 11])
+@pytest.mark.parametrize(
+    ("shape", "window"),
+    [
+        *[((2, 48, 48, 64), window) for window in (3, 5, 11)],
+        *[((1, 48, 48, 16), window) for window in (3, 5, 11, 48)],  # to be cut along channels only
+        ((4, 512, 16), 127),
+    ],
+)
 @each_pool
-def test_little_memory_is_used_on_the_way(pool, window: int):
-    x = jnp.zeros((2, 48, 48, 64))
+def test_little_memory_is_used_on_the_way(pool, shape, window: int):
+    x = jnp.zeros(shape)
 
     @jax.jit
     def both(x, g):
-        y, back = jax.vjp(lambda x: pool(x, (window, window), 1, "SAME"), x)
+        y, back = jax.vjp(lambda x: pool(x, (window,) * (x.ndim - 2), 1, "SAME"), x)
         return y, back(g)[0]
 
     memory = both.lower(x, x).compile().memory_analysis()
@@ -417,6 +424,7 @@ def test_softmax_has_a_gradient_at_every_scale(temperature):
         ((3, 6, 6, 8), (-3, -2), (3, 6, 6, 1)),  # short loops anyway
         ((4, 6, 6), (-2, -1), (1, 6, 6)),
         ((6, 6), (-2, -1), (6, 6)),
+        ((1, 6, 6, 32), (-3, -2), (2, 1, 6, 6)),  # so few that loops go along the map
     ],
 )
 def test_parts_keep_loops_long(shape, axes, part, monkeypatch):
@@ -424,7 +432,8 @@ def test_parts_keep_loops_long(shape, axes, part, monkeypatch):
     windows = tuple(Window(a, 6, 3, 1, 1, 1, 1, 6) for a in axes)
     seen = set()
 
-    def twice(x):
+    def twice(x, windows):
+        assert [x.shape[w.axis] for w in windows] == [6] * len(axes)
         seen.add(x.shape)
         return 2 * x
 
