@@ -92,8 +92,8 @@ def _value(x, temperature, mask, windows, kind):
 def _choose(near, far, span, *of, windows, kind):
     """`near(*of)` or `far(*of)`, the way that fits the values."""
     # In how many parts, one after the other, since their passes need several arrays of the size of
-    # x: those of far keep three each for the backward pass, those of near none. (All must have been
-    # near for near to be their way back.)
+    # x: those of far keep three each for the backward pass, those of near none. `between` is what
+    # they hand on, in sizes of x. (All must have been near for near to be their way back.)
     of_near = 4 if any(w.size > _reduce.BLOCK for w in windows) else 1
     passes = [(p.out, w.length) for w in windows for (p,) in _smooth.few_taps((w,))]
     between = sum(out / max(length, 1) for out, length in passes)
@@ -164,10 +164,11 @@ def _parts_along(shape: tuple[int, ...], windows: Group, parts: int) -> dict[int
     for least in (_reduce.LONG, 1):
         for axis in sorted(free, key=lambda a: (a > max(pooled), -shape[a])):
             n = shape[axis] // found.get(axis, 1)
-            most = n // least if axis > max(pooled) and n >= least else parts
-            more = max(d for d in range(1, max(most, 1) + 1) if parts % d == 0 and n % d == 0)
+            most = n // least if axis > max(pooled) and n >= least else n
+            possible = [d for d in range(1, most + 1) if n % d == 0]
+            more = next((d for d in possible if d >= parts), possible[-1])
             found[axis] = found.get(axis, 1) * more
-            parts //= more
+            parts = -(-parts // more)
     return found
 
 
