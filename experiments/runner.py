@@ -203,12 +203,13 @@ def run(
 
     Args:
       experiment: the module; its `work(config)` estimates a cell and its `run(config, tick)`
-        measures one.
+        measures one. Its `prepare()`, if it has one, is called first, before there are threads.
       cells: the configurations, in the order in which they are to run.
       root: the results folder.
       workers: how many cells run at a time.
       console: where to show progress.
     """
+    getattr(experiment, "prepare", lambda: None)()
     todo = [config for config in cells if store.load(store.path(root, config)) is None]
     clock = Clock(sum(map(experiment.work, todo)))
     if not todo:

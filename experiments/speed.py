@@ -31,7 +31,6 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -135,7 +134,6 @@ def run(config: Config, tick: Callable[[int, float | None], None]) -> tuple[dict
     """Time all contenders of one case: milliseconds per block."""
     from experiments import contenders, steps
 
-    keep_memory()
     op, name = config.variant.split("@")
     what = steps.STEPS[name] if op == "step" else EVERY[name]
     shape = (1, *what.shape[1:]) if config.one_example else what.shape
@@ -150,13 +148,12 @@ def run(config: Config, tick: Callable[[int, float | None], None]) -> tuple[dict
     return {name.replace("/", "|"): np.array(ms) for name, ms in times.items()}, facts
 
 
-@cache
-def keep_memory() -> None:
+def prepare() -> None:
     """Keep memory that is free again, where the C library can be told to (glibc).
 
     Otherwise a large result may be given back to the operating system and fetched anew, page by
     page, on every call: which of the contenders that hits, for 5 ms in 25 MB, is decided by what
-    was allocated before.
+    was allocated before. Threads that there are already keep arenas of their own.
     """
     trim_threshold, mmap_max, arena_max = -1, -4, -8  # M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX
     with suppress(AttributeError, OSError):

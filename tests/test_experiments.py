@@ -1049,7 +1049,7 @@ def test_memory_is_kept_for_the_next_result_in_every_thread(kept: bool):
         from experiments import speed
 
         if sys.argv[1] == "True":
-            speed.keep_memory()
+            speed.prepare()
 
         def fetched():
             before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -403,6 +403,36 @@ def test_examples_that_went_different_ways_go_back_together(pool):
         np.testing.assert_allclose(together, jnp.stack(alone), atol=1e-5)
 
 
+@pytest.mark.parametrize("pool", POOLS[4:], ids=["lse", "softmax"])
+@pytest.mark.parametrize("window", [(3, 3), (5, 2)], ids=["one loop", "passes"])
+def test_near_and_far_agree_on_second_derivatives(pool, window, monkeypatch):
+    rng = np.random.default_rng(0)
+    x, v, u = jnp.asarray(rng.normal(size=(3, 1, 7, 6, 2)), jnp.float32)
+
+    def derivatives(near):
+        monkeypatch.setattr(_soft, "NEAR", near)
+        jax.clear_caches()
+
+        @jax.jit
+        def run(x, t):
+            def slope(x, t):
+                return jax.grad(lambda x: jnp.vdot(u, pool(x, window, 1, "SAME", temperature=t)))(x)
+
+            return (
+                *jax.jvp(slope, (x, t), (v, jnp.zeros_like(t))),
+                jax.jvp(slope, (x, t), (jnp.zeros_like(x), jnp.ones_like(t)))[1],
+                jax.grad(lambda x: jnp.vdot(slope(x, t), v))(x),
+            )
+
+        return run(x, jnp.asarray(0.7, jnp.float32))
+
+    limit = _soft.NEAR
+    far, near = derivatives(0.0), derivatives(limit)
+    jax.clear_caches()
+    for a, b in zip(far, near, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
 @pytest.mark.parametrize("temperature", [1e-30, 1e36])
 def test_softmax_has_a_gradient_at_every_scale(temperature):
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 9, 3)), jnp.float32)
