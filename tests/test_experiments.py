@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import types
 from dataclasses import asdict, replace
@@ -340,6 +341,16 @@ def fake(run):
     module = types.ModuleType("fake")
     vars(module).update(work=lambda config: 1, run=run)
     return module
+
+
+def test_an_experiment_prepares_before_there_are_threads(tmp_path):
+    threads = []
+    experiment = fake(lambda *_: threads.append(threading.active_count()) or (ARRAYS, {}))
+    experiment.prepare = lambda: threads.append(threading.active_count())
+    before = threading.active_count()
+    runner.run(experiment, [CONFIG], root=tmp_path, workers=1)
+    prepared, ran = threads
+    assert prepared == before < ran
 
 
 def test_ctrl_c_keeps_what_is_finished(tmp_path, request):
