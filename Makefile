@@ -45,6 +45,7 @@ reference-speed: $(VENV)/.experiments
 	cp results/report/speed-bars.png experiments/reference/speed.png
 	cp results/report/speed-smooth.png results/report/speed-sweep.png experiments/reference/
 	cp results/report/speed.md results/report/speed*.csv experiments/reference/
+	$(BIN)/python -m experiments.readme
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -n 2

@@ -1,12 +1,13 @@
-"""The table that README shows, from the numbers that are kept beside it.
+"""The table and the times that README shows, from the numbers that are kept beside it.
 
     python -m experiments.readme
 
-writes it anew, between the two comments that say so.
+writes them anew, between the comments that say so.
 """
 
 import csv
 import re
+import textwrap
 from collections import defaultdict
 from pathlib import Path
 
@@ -17,7 +18,9 @@ from experiments.report import differences, interval, percent, spread
 
 README = Path("README.md")
 NUMBERS = Path("experiments/reference/consistency.csv")
+TIMES = Path("experiments/reference/speed.md")
 BLOCK = re.compile("(<!-- table -->\n).*(<!-- end of table -->)", re.DOTALL)
+TOLD = re.compile("(<!-- times -->\n).*(<!-- end of times -->)", re.DOTALL)
 KEYS = ("accuracy", "reference")
 """What is compared with max."""
 SHOWN = {"train_accuracy": percent, "accuracy": spread(100), "reference": spread(100)}
@@ -46,8 +49,19 @@ def table(numbers: Path = NUMBERS) -> str:
     return f"{head}|---|---:|---:|---:|---:|---:|\n{''.join(map(line, ordered))}"
 
 
-def renewed(text: str, numbers: Path = NUMBERS) -> str:
-    """The text of README with the table in its place."""
+def told(times: Path = TIMES) -> str:
+    """What the page of `speed` says first, and which of the aims are missed."""
+    _, _, first, *lines = times.read_text("utf-8").splitlines()
+    rows = [line.strip("| ").split(" | ") for line in lines if line.endswith("s aim |")]
+    missed = [f"- {aim}: {found}" for aim, held, found, _ in rows if held != "yes"]
+    paragraph = f"{first} Of {len(rows)} aims {len(missed)} are missed{':' if missed else '.'}"
+    text = textwrap.fill(paragraph, 100, break_on_hyphens=False)
+    return "\n".join([text, *([""] if missed else []), *missed, ""])
+
+
+def renewed(text: str, numbers: Path = NUMBERS, times: Path = TIMES) -> str:
+    """The text of README with the table and the times in their places."""
+    text = TOLD.sub(lambda found: found[1] + told(times) + found[2], text)
     return BLOCK.sub(lambda found: found[1] + table(numbers) + found[2], text)
 
 

@@ -241,11 +241,13 @@ def test_readme_would_fail_if_it_were_wrong(last):
 def test_readme_shows_the_numbers_that_are_kept(tmp_path):
     """The table is made of the stored numbers: `make reference` writes it."""
     text = (ROOT / "README.md").read_text("utf-8")
-    kept = ROOT / readme.NUMBERS
-    assert readme.renewed(text, kept) == text
+    kept, times = ROOT / readme.NUMBERS, ROOT / readme.TIMES
+    assert readme.renewed(text, kept, times) == text
     other = tmp_path / "other.csv"
     other.write_text(kept.read_text().replace(",0.", ",0.0"))
-    assert readme.renewed(text, other) != text
+    assert readme.renewed(text, other, times) != text
+    other.write_text(times.read_text("utf-8").replace("**no**", "yes"), "utf-8")
+    assert readme.renewed(text, kept, other) != text
 
 
 def test_readme_shows_what_is_there():
