@@ -59,7 +59,7 @@ def test_a_sum_keeps_nothing(pool, window: int):
     ("shape", "window"),
     [
         *[((2, 48, 48, 64), window) for window in (3, 5, 11)],
-        *[((1, 48, 48, 16), window) for window in (3, 5, 11, 48)],  # to be cut along channels only
+        *[((1, 48, 48, 16), window) for window in (5, 48)],  # to be cut along channels only
         ((4, 512, 16), 127),
     ],
 )
@@ -316,7 +316,6 @@ def test_a_large_window_of_its_own_is_passes_of_few_taps(pool, length: int):
         (jaxpool.softmax_pool, (17, 2), 1),
         (jaxpool.lse_pool, (17, 2), 1),
         (jaxpool.softmax_pool, (67, 2), 1),
-        (jaxpool.lse_pool, (67, 2), (2, 1)),
     ],
     ids=[
         "lse",
@@ -325,7 +324,6 @@ def test_a_large_window_of_its_own_is_passes_of_few_taps(pool, length: int):
         "softmax-passes",
         "lse-passes",
         "softmax-digits",
-        "lse-digits",
     ],
 )
 def test_near_far_parts_and_other_platforms_agree(pool, window, strides, monkeypatch):
@@ -403,8 +401,11 @@ def test_examples_that_went_different_ways_go_back_together(pool):
         np.testing.assert_allclose(together, jnp.stack(alone), atol=1e-5)
 
 
-@pytest.mark.parametrize("pool", POOLS[4:], ids=["lse", "softmax"])
-@pytest.mark.parametrize("window", [(3, 3), (5, 2)], ids=["one loop", "passes"])
+@pytest.mark.parametrize(
+    ("pool", "window"),
+    [(jaxpool.lse_pool, (3, 3)), (jaxpool.softmax_pool, (5, 2))],
+    ids=["lse, one loop", "softmax, passes"],
+)
 def test_near_and_far_agree_on_second_derivatives(pool, window, monkeypatch):
     rng = np.random.default_rng(0)
     x, v, u = jnp.asarray(rng.normal(size=(3, 1, 7, 6, 2)), jnp.float32)
