@@ -313,9 +313,6 @@ class Woven(Window):
     def complete(self) -> "Window":
         return replace(self, length=self.phase_length * self.stride)
 
-    def split(self, most: int | None = None) -> None:
-        return None
-
     def passes(self, direct: int, overlap: int) -> list[Pass]:
         return [Pass((self,), 1, 1)]
 

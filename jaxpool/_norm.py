@@ -15,7 +15,7 @@ may be raised to a least size first: where no padding is read, by the loops that
 """
 
 from functools import partial, reduce
-from math import inf, prod
+from math import inf
 from typing import Any
 
 import jax
@@ -37,6 +37,7 @@ from jaxpool._smooth import (
     reach,
     sum_at_elements,
     sum_at_windows,
+    taps_of,
 )
 
 WHOLE = (1, 2, 3, 4)  # the powers that are multiplications
@@ -75,9 +76,8 @@ def _norms(
 def _finds_all(axes: _bins.Axes) -> bool:
     """Whether loops can raise elements themselves, since none of what they read is padding, and no
     window is empty."""
-    windows = [axis for axis in axes if isinstance(axis, Window)]
-    taps = prod(sum(len(region.taps) for region in w.regions()) for w in windows)
-    if any(w.padded and (w.size > BLOCK or taps > BORDERS) for w in windows):
+    windows = tuple(axis for axis in axes if isinstance(axis, Window))
+    if any(w.padded and (w.size > BLOCK or taps_of(windows) > BORDERS) for w in windows):
         return False
     return all(all(w.count(padding=False)) for w in windows)
 

@@ -355,7 +355,7 @@ def reach(cells: Arrays, group: Group, most: int = BORDERS) -> tuple[Arrays, Gro
     there are at most so many taps."""
     if isinstance(group[0], Bins) or _in_rows(group):
         return cells, group
-    n = next((n for n in range(len(group)) if _taps(_within(group, n)) <= most), len(group))
+    n = next((n for n in range(len(group)) if taps_of(_within(group, n)) <= most), len(group))
     edges = tuple((w.axis, w.low, max(w.overhang, 0)) for w in group[:n])
     return {k: _padded(a, edges, _fill(k, a)) for k, a in cells.items()}, _within(group, n)
 
@@ -365,7 +365,8 @@ def _within(group: Group, n: int) -> Group:
     return tuple(w.within() for w in group[:n]) + group[n:]
 
 
-def _taps(group: Group) -> int:
+def taps_of(group: Group) -> int:
+    """How many taps the regions of all axes have."""
     return prod(sum(len(region.taps) for region in w.regions()) for w in group)
 
 
