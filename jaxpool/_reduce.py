@@ -47,14 +47,16 @@ from jaxpool._slices import (
 
 # More taps than DIRECT along one axis cost less as several passes over fewer taps, more than JOINT
 # over several axes less as one pass per axis. Windows that do not overlap read every element once
-# whatever their size; BLOCK only bounds the length of the program, and ROWS that of values of large
-# windows, which take fewer instructions. A loop is long enough to be vectorised from LONG elements
-# side by side.
+# whatever their size; BLOCK only bounds the length of the program, and ROWS that of large windows
+# where that takes fewer instructions. A loop is long enough to be vectorised from LONG elements
+# side by side. One loop finds value and winner together where windows are so FAR apart (all their
+# strides, multiplied) that two results of it, as one complex number, are few.
 DIRECT = 7
 # So many taps at a time then, for values, which are a pass each, and winners, which are more.
 VALUES, WINNERS = 2, 4
 JOINT = 9
 BLOCK, ROWS = 16, 32
+FAR = 9
 LONG = 16
 # Up to so many taps, GPUs and TPUs get one `reduce_window` over all axes; one `reduce` of axes that
 # are pooled whole.
@@ -300,30 +302,53 @@ def _fold(
     `ordered`: no winner of a tap comes before one of the tap before it.
     """
     window = p.windows[0]
-    most = ROWS if size is None else BLOCK
+    pair = _is_pair(value, winner, size)
+    most = ROWS if size is None or (pair and is_long(value, p.windows)) else BLOCK
     if len(p.windows) == 1 and window.disjoint and window.size > most:
         return _fold_rows(value, winner, window, most, largest, size, ordered)
+    return _fold_few(value, winner, p, largest, size, ordered)
 
-    def of_region(taps: list, shape: tuple, _) -> tuple[jax.Array, jax.Array | None]:
+
+def _is_pair(value: jax.Array, winner: jax.Array | None, size: int | None) -> bool:
+    """Whether value and winner fit into one complex number."""
+    return size is not None and size < 2**24 and winner is None and value.dtype == jnp.float32
+
+
+def _fold_few(value, winner, p, largest, size, ordered=True):
+    """As `_fold`, in one loop for each result, or for both together."""
+    if prod(w.stride for w in p.windows) < FAR or not _is_pair(value, winner, size):
+        return _fold_taps(value, winner, p, largest, size, ordered)
+    both = apart(_fold_taps, value, None, p=p, largest=largest, size=size, pair=True)
+    return lax.real(both), lax.imag(both).astype(index(size))
+
+
+def _fold_taps(value, winner, p, largest, size, ordered=True, pair=False):
+    """As `_fold`; `pair`: as complex numbers, since XLA makes two loops of two results."""
+    dtype = value.dtype
+    number = dtype if pair else None if size is None else index(size)
+
+    def of_region(taps: list, shape: tuple, _) -> Any:
         if not taps:
-            none = None if size is None else lax.full(shape, size, index(size))
-            return lax.full(shape, lowest(value.dtype, largest), value.dtype), none
-        top = best_of([rank(v, largest) for _, (v, _) in taps], largest)
-        top = unrank(top, value.dtype)
+            nothing = lax.full(shape, lowest(dtype, largest), dtype)
+            return result(nothing, None if size is None else lax.full(shape, size, number))
+        values = [rank(v, largest) for _, (v, _) in taps]
+        top = unrank(best_of(values, largest), dtype)
         if size is None:
-            return top, None
-
-        def numbered(tap: int, v: jax.Array, w: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-            number = jnp.asarray(tap * p.apart, index(size))
-            return rank(v, largest), lax.full(v.shape, number) if w is None else w + number
-
-        (best, at), *others = (numbered(tap, *part) for tap, part in taps)
+            return result(top, None)
+        (best, at), *others = zip(values, [numbered(*tap, shape) for tap in taps], strict=True)
         for v, w in others:
             better = _beats(v, best, largest)
             if not ordered:
                 better |= (w < at) & ~_beats(best, v, largest)
             best, at = lax.select(better, v, best), lax.select(better, w, at)
-        return top, at
+        return result(best if pair else top, at)
+
+    def numbered(tap: int, part: tuple, shape: tuple) -> jax.Array:
+        first = jnp.asarray(tap * p.apart, number)
+        return lax.full(shape, first) if part[1] is None else part[1] + first
+
+    def result(top: jax.Array, at: jax.Array | None) -> Any:
+        return lax.complex(top, at) if pair else (top, at)
 
     return over_outputs(of_region, (value, winner), p.windows)
 
@@ -370,7 +395,7 @@ def _fold_rows(value, winner, window, most, largest, size, ordered):
         else:
             p = Pass((Window(at, k, taps, taps, 1, 0, 0, n),), apart_now, apart_now)
         how = {"largest": largest, "size": size, "ordered": ordered and not lines}
-        value, winner = apart(_fold, value, winner, p=p, **how)
+        value, winner = apart(_fold_few, value, winner, p=p, **how)
         k, apart_now = n, apart_now * taps
     if not single:
         squeeze = partial(lax.squeeze, dimensions=[value.ndim + at])

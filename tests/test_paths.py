@@ -231,8 +231,8 @@ def test_all_passes_agree_on_ties_and_nan(pool):
 def test_a_whole_axis_agrees_on_ties_and_nan(pool, axis: int, length: int):
     # The last axes are folded line by line, taps far apart; the winner by the definition.
     rng = np.random.default_rng(length)
-    x = rng.integers(0, max(length // 3, 2), (8, length)).astype(np.float32)
-    x[4:][rng.random((4, length)) < 3 / length] = np.nan
+    x = rng.integers(0, max(length // 3, 2), (16, length)).astype(np.float32)
+    x[8:][rng.random((8, length)) < 3 / length] = np.nan
     best = np.nanargmax if pool is jaxpool.max_pool else np.nanargmin
     expected = np.zeros_like(x)
     for row, slope in zip(x, expected, strict=True):
@@ -244,6 +244,26 @@ def test_a_whole_axis_agrees_on_ties_and_nan(pool, axis: int, length: int):
     np.testing.assert_array_equal(f(x), (np.max if best is np.nanargmax else np.min)(
         x, axis, keepdims=True
     ))  # fmt: skip
+
+
+@extremes
+@pytest.mark.parametrize(("window", "strides"), [((3, 3), (3, 3)), ((3, 2), (4, 4)), ((16, 16), 16)])
+def test_windows_far_apart_find_value_and_winner_in_one_loop(pool, window, strides):
+    # As complex numbers; 16 bits in two loops, with the same results. Some windows are empty.
+    x = np.random.default_rng(0).integers(0, 5, (2, 24, 25, 16)).astype(np.float16)
+    x[0, ::7, ::5, :4] = np.nan
+    x[1, :8, :8] = x[1, 8:] = -np.inf if pool is jaxpool.max_pool else np.inf
+    f = functools.partial(pool, window_shape=window, strides=strides, padding=((0, 9), (9, 0)))
+
+    @jax.jit
+    def both(x):
+        y, back = jax.vjp(f, x)
+        return y, back(jnp.ones_like(y))[0]
+
+    narrow, wide = jnp.asarray(x), jnp.asarray(x, jnp.float32)
+    assert "stablehlo.complex" in both.lower(wide).as_text()
+    assert "stablehlo.complex" not in both.lower(narrow).as_text()
+    jax.tree.map(np.testing.assert_array_equal, both(wide), both(narrow))
 
 
 @extremes
