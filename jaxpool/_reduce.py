@@ -306,20 +306,27 @@ def _fold(
     most = ROWS if size is None or (pair and is_long(value, p.windows)) else BLOCK
     if len(p.windows) == 1 and window.disjoint and window.size > most:
         return _fold_rows(value, winner, window, most, largest, size, ordered)
-    return _fold_few(value, winner, p, largest, size, ordered)
-
-
-def _is_pair(value: jax.Array, winner: jax.Array | None, size: int | None) -> bool:
-    """Whether value and winner fit into one complex number."""
-    return size is not None and size < 2**24 and winner is None and value.dtype == jnp.float32
+    return _unpaired(*_fold_few(value, winner, p, largest, size, ordered), size)
 
 
 def _fold_few(value, winner, p, largest, size, ordered=True):
-    """As `_fold`, in one loop for each result, or for both together."""
-    if prod(w.stride for w in p.windows) < FAR or not _is_pair(value, winner, size):
-        return _fold_taps(value, winner, p, largest, size, ordered)
-    both = apart(_fold_taps, value, None, p=p, largest=largest, size=size, pair=True)
-    return lax.real(both), lax.imag(both).astype(index(size))
+    """As `_fold`, in one loop for each result or, as complex numbers, for both together."""
+    if _is_pair(value, winner, size) and prod(w.stride for w in p.windows) >= FAR:
+        how = {"largest": largest, "size": size, "pair": True}
+        return apart(_fold_taps, value, None, p=p, **how), None
+    return _fold_taps(*_unpaired(value, winner, size), p, largest, size, ordered)
+
+
+def _is_pair(value: jax.Array, winner: jax.Array | None, size: int | None) -> bool:
+    """Whether value and winner of a first pass fit into one complex number."""
+    return size is not None and size < 2**24 and winner is None and value.dtype == jnp.float32
+
+
+def _unpaired(value: jax.Array, winner: jax.Array | None, size: int | None) -> tuple:
+    """Value and winner, each by itself."""
+    if value.dtype != jnp.complex64:
+        return value, winner
+    return lax.real(value), lax.imag(value).astype(index(size))
 
 
 def _fold_taps(value, winner, p, largest, size, ordered=True, pair=False):
@@ -397,6 +404,7 @@ def _fold_rows(value, winner, window, most, largest, size, ordered):
         how = {"largest": largest, "size": size, "ordered": ordered and not lines}
         value, winner = apart(_fold_few, value, winner, p=p, **how)
         k, apart_now = n, apart_now * taps
+    value, winner = _unpaired(value, winner, size)
     if not single:
         squeeze = partial(lax.squeeze, dimensions=[value.ndim + at])
         value, winner = jax.tree.map(squeeze, (value, winner))
