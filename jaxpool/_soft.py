@@ -8,7 +8,6 @@ exponentials are cheap and choices are not.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial, reduce
 from math import prod
 from typing import Any
@@ -22,6 +21,7 @@ from jaxpool import _bins, _reduce, _smooth
 from jaxpool._exponential import exp, expm1, log1p
 from jaxpool._geometry import Bins, Window, shape_of
 from jaxpool._linear import apart, by_platform, linear_pair
+from jaxpool._parts import in_parts
 from jaxpool._prepare import real
 from jaxpool._reduce import Group
 from jaxpool._slices import as_merged
@@ -33,8 +33,6 @@ OFTEN = 4
 NEAR = 20.0
 # Below this, exp(x/T) is rather 1 + little.
 SMALL = 0.5
-# Arrays of so many elements are pooled in parts where windows are large.
-LARGE = 2**14
 
 
 def pool(
@@ -64,10 +62,11 @@ def _either_jvp(windows, kind, primals, tangents):
     x, temperature, mask = primals
     d_x, d_temperature, _ = tangents
     how = {"windows": windows, "kind": kind}
-    y, *seen = apart(_value, *primals, **how)
+    y, means, span = apart(_value, *primals, **how)
     dots = []
     if not isinstance(d_x, SymbolicZero):
-        dots.append(_move({"x": d_x}, (*primals, y, *seen), ("x",), **how)["x"])
+        rest = (*primals, span), (y, means)
+        dots.append(_move({"x": d_x}, rest, ("x",), **how)["x"])
     if not isinstance(d_temperature, SymbolicZero):
         of_temperature = partial(_value, x, mask=mask, **how)
         ones = jnp.ones_like(temperature)
@@ -85,108 +84,48 @@ def _value(x, temperature, mask, windows, kind):
     behind = -min(w.axis for w in windows)
     examples = *x.shape[: x.ndim - behind], *[1] * behind
     span = jnp.full(examples, _span(x, temperature, mask))
-    y, means = _choose(_near, _far, span, x, temperature, mask, span, windows=windows, kind=kind)
+    elements = x, temperature, mask, span
+    y, means = _choose(_near, _far, elements, (), windows=windows, kind=kind)
     return y, means, span
 
 
-def _choose(near, far, span, *of, windows, kind):
-    """`near(*of)` or `far(*of)`, the way that fits the values."""
+def _choose(near, far, elements, around, windows, kind, back=False):
+    """`near(*elements, *around)` or `far(*elements, *around)`, the way that fits the values; sides
+    and `back` as for `in_parts`."""
     # In how many parts, one after the other, since their passes need several arrays of the size of
     # x: those of far keep three each for the backward pass, those of near none. `between` is what
     # they hand on, in sizes of x. (All must have been near for near to be their way back.)
     of_near = 4 if any(w.size > _reduce.BLOCK for w in windows) else 1
     passes = [(p.out, w.length) for w in windows for (p,) in _smooth.few_taps((w,))]
     between = sum(out / max(length, 1) for out, length in passes)
-    of_far = 4 if _is_one_loop(of[0], windows) else 8 if between < 5.5 else 16
-    near, far = partial(near, kind=kind), partial(far, kind=kind)
+    of_far = 4 if _is_one_loop(elements[0], windows) else 8 if between < 5.5 else 16
 
-    def near_or_far(*of):
-        ways = partial(_in_parts, near, windows, of_near), partial(_in_parts, far, windows, of_far)
-        return lax.cond(jnp.max(span) < NEAR, *ways, *of)
+    def way(f: Callable, elements: tuple, around: tuple, windows: Group) -> Any:
+        return f(*elements, *around, windows=windows, kind=kind)
 
-    return by_platform(*of, cpu=near_or_far, other=partial(far, windows=windows))
+    def near_or_far(*sides):
+        ways = [
+            partial(in_parts, partial(way, f), parts, back, windows=windows)
+            for f, parts in ((near, of_near), (far, of_far))
+        ]
+        return lax.cond(jnp.max(sides[0][3]) < NEAR, *ways, *sides)
+
+    at_once = partial(way, far, windows=windows)
+    return by_platform(elements, around, cpu=near_or_far, other=at_once)
 
 
 def _is_one_loop(x: jax.Array, windows: Group) -> bool:
     return _reduce.is_few(windows) and len(_reduce.groups_of(x, windows)) == 1
 
 
-def _in_parts(f: Callable, windows: Group, parts: int, x: jax.Array, *others: Any) -> Any:
-    """`f(x, *others, windows=windows)`, part after part, if x is large."""
-    if not isinstance(x.size, int) or x.size < LARGE:  # it may be symbolic
-        return f(x, *others, windows=windows)
-    along = _parts_along(x.shape, windows, parts)
-    sizes = {axis: x.shape[axis] // n for axis, n in along.items()}
-
-    def starts(i: Any) -> dict[int, Any]:
-        found = {}
-        for axis, n in along.items():
-            found[axis], i = i % n * sizes[axis], i // n
-        return found
-
-    def part(i: Any) -> tuple:
-        def cut(a: jax.Array) -> jax.Array:
-            for axis, start in starts(i).items():
-                if a.shape[axis] > 1:
-                    a = lax.dynamic_slice_in_dim(a, start, sizes[axis], a.ndim + axis)
-            return a
-
-        return jax.tree.map(cut, (x, *others))
-
-    def add(i: Any, ys: Any) -> Any:
-        def put(y: jax.Array, one: jax.Array) -> jax.Array:
-            at = [starts(i).get(axis, 0) for axis in range(-y.ndim, 0)]
-            return lax.dynamic_update_slice(y, one, at)
-
-        return jax.tree.map(put, ys, run(*part(i)))
-
-    def whole(one: jax.ShapeDtypeStruct) -> jax.Array:
-        shape = one.shape
-        for axis in along:
-            shape = _reduce.replace_axis(shape, axis, x.shape[axis])
-        return jnp.zeros(shape, one.dtype)
-
-    run = partial(f, windows=windows)
-    if _reduce.is_long(x, windows) and not _reduce.is_long(jax.eval_shape(part, 0)[0], windows):
-        run = partial(_lines, f, windows)
-    if prod(along.values()) == 1:
-        return run(x, *others)
-    ys = jax.tree.map(whole, jax.eval_shape(lambda: run(*part(0))))
-    return lax.fori_loop(0, prod(along.values()), add, ys)
-
-
-def _parts_along(shape: tuple[int, ...], windows: Group, parts: int) -> dict[int, int]:
-    """In how many parts to cut which axes, none of them pooled; fewer than `parts` if need be."""
-    pooled = {w.axis for w in windows}
-    free = [axis for axis in range(-len(shape), 0) if axis not in pooled]
-    found: dict[int, int] = {}
-    # What lies behind windows is cut last, and stays long for its loops if that is enough.
-    for least in (_reduce.LONG, 1):
-        for axis in sorted(free, key=lambda a: (a > max(pooled), -shape[a])):
-            n = shape[axis] // found.get(axis, 1)
-            most = n // least if axis > max(pooled) and n >= least else n
-            possible = [d for d in range(1, most + 1) if n % d == 0]
-            more = next((d for d in possible if d >= parts), possible[-1])
-            found[axis] = found.get(axis, 1) * more
-            parts = -(-parts // more)
-    return found
-
-
-def _lines(f: Callable, windows: Group, *arrays: Any) -> Any:
-    """`f` of arrays with all that is behind the windows, which is little, before all else."""
-    behind = -1 - max(w.axis for w in windows)
-    last, first = range(-behind, 0), range(behind)
-    there = jax.tree.map(lambda a: jnp.moveaxis(a, last, first), arrays)
-    ys = f(*there, windows=tuple(replace(w, axis=w.axis + behind) for w in windows))
-    return jax.tree.map(lambda y: jnp.moveaxis(y, first, last), ys)
-
-
 def _move_of(t, rest, _, **how):
-    return {"x": _choose(_near_move, _far_move, rest[-1], *rest, t["x"], **how)}
+    elements, around = rest
+    return {"x": _choose(_near_move, _far_move, (*elements, t["x"]), around, **how)}
 
 
 def _move_back(g, rest, _, **how):
-    return {"x": _choose(_near_back, _far_back, rest[-1], *rest, g["x"], **how)}
+    elements, around = rest
+    return {"x": _choose(_near_back, _far_back, elements, (*around, g["x"]), **how, back=True)}
 
 
 _move, _ = linear_pair(
@@ -194,7 +133,7 @@ _move, _ = linear_pair(
     _move_of,
     _move_back,
     lambda t, rest, windows, kind: shape_of(windows, t.shape),
-    lambda g, rest, windows, kind: rest[0].shape,
+    lambda g, rest, windows, kind: rest[0][0].shape,
 )
 
 
@@ -238,7 +177,7 @@ def _level(means, n, span):
     return log1p(little) + jnp.log(much)
 
 
-def _near_move(x, temperature, mask, y, means, span, t, windows, kind):
+def _near_move(x, temperature, mask, span, t, y, means, windows, kind):
     """y' = <x'> for LSE and <x' (1 + (x - y)/T)> for softmax, <.> the weighted mean of a window."""
     z = real(x, mask) / temperature
     part, total = real(exp(z) * t, mask), partial(_reduce.total, windows=windows)
@@ -248,11 +187,14 @@ def _near_move(x, temperature, mask, y, means, span, t, windows, kind):
     return moved / _weights(means, mask, span, windows, kind)
 
 
-def _near_back(x, temperature, mask, y, means, span, g, windows, kind):
+def _near_back(x, temperature, mask, span, y, means, g, windows, kind):
     """The transpose; for small windows in one loop."""
     how = {"windows": windows, "kind": kind}
     if not _is_one_loop(x, windows):
-        move = partial(_near_move, x, temperature, mask, y, means, span, **how)
+
+        def move(t):
+            return _near_move(x, temperature, mask, span, t, y, means, **how)
+
         return jax.linear_transpose(move, x)(g)[0]
     (group,) = _reduce.groups_of(x, windows)
     around = {"g": g / _weights(means, mask, span, **how)}
@@ -292,7 +234,7 @@ def _far(x, temperature, mask, span, windows, kind, known=None):
     return jnp.where(jnp.isnan(top) | (top == jnp.inf), top, y), found
 
 
-def _far_again(x, temperature, mask, y, means, span, windows, kind):
+def _far_again(x, temperature, mask, span, y, means, windows, kind):
     """`_far` as a function of x, whose value is known; of examples that were near, from theirs."""
 
     def known(top):
@@ -306,11 +248,11 @@ def _far_again(x, temperature, mask, y, means, span, windows, kind):
     return lambda x: _far(x, temperature, mask, span, windows, kind, known)[0]
 
 
-def _far_move(x, *others, **how):
-    *others, t = others
-    return jax.jvp(_far_again(x, *others, **how), (x,), (t,))[1]
+def _far_move(x, temperature, mask, span, t, y, means, **how):
+    again = _far_again(x, temperature, mask, span, y, means, **how)
+    return jax.jvp(again, (x,), (t,))[1]
 
 
-def _far_back(x, *others, **how):
-    *others, g = others
-    return jax.vjp(_far_again(x, *others, **how), x)[1](g)[0]
+def _far_back(x, temperature, mask, span, y, means, g, **how):
+    again = _far_again(x, temperature, mask, span, y, means, **how)
+    return jax.vjp(again, x)[1](g)[0]

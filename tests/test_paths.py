@@ -11,7 +11,7 @@ import pytest
 from jax import export, lax
 
 import jaxpool
-from jaxpool import _reduce, _soft
+from jaxpool import _parts, _reduce, _soft
 from jaxpool._geometry import Window
 
 POOLS = [
@@ -60,6 +60,7 @@ def test_a_sum_keeps_nothing(pool, window: int):
     [
         *[((2, 48, 48, 64), window) for window in (3, 5, 11)],
         *[((1, 48, 48, 16), window) for window in (5, 48)],  # to be cut along channels only
+        ((1, 192, 160, 1), 11),  # along the map
         ((4, 512, 16), 127),
     ],
 )
@@ -247,7 +248,9 @@ def test_a_whole_axis_agrees_on_ties_and_nan(pool, axis: int, length: int):
 
 
 @extremes
-@pytest.mark.parametrize(("window", "strides"), [((3, 3), (3, 3)), ((3, 2), (4, 4)), ((16, 16), 16)])
+@pytest.mark.parametrize(
+    ("window", "strides"), [((3, 3), (3, 3)), ((3, 2), (4, 4)), ((16, 16), 16)]
+)
 def test_windows_far_apart_find_value_and_winner_in_one_loop(pool, window, strides):
     # As complex numbers; 16 bits in two loops, with the same results. Some windows are empty.
     x = np.random.default_rng(0).integers(0, 5, (2, 24, 25, 16)).astype(np.float16)
@@ -328,14 +331,16 @@ def test_a_large_window_of_its_own_is_passes_of_few_taps(pool, length: int):
 
 
 @pytest.mark.parametrize(
-    ("pool", "window", "strides"),
+    ("pool", "window", "strides", "shape"),
     [
-        (jaxpool.lse_pool, (3, 3), 1),
-        (jaxpool.softmax_pool, (3, 3), (2, 1)),
-        (jaxpool.softmax_pool, (5, 4), 1),
-        (jaxpool.softmax_pool, (17, 2), 1),
-        (jaxpool.lse_pool, (17, 2), 1),
-        (jaxpool.softmax_pool, (67, 2), 1),
+        (jaxpool.lse_pool, (3, 3), 1, (2, 9, 10, 32)),
+        (jaxpool.softmax_pool, (3, 3), (2, 1), (2, 9, 10, 32)),
+        (jaxpool.softmax_pool, (5, 4), 1, (2, 9, 10, 32)),
+        (jaxpool.softmax_pool, (17, 2), 1, (2, 9, 10, 32)),
+        (jaxpool.lse_pool, (17, 2), 1, (2, 9, 10, 32)),
+        (jaxpool.softmax_pool, (67, 2), 1, (2, 9, 10, 32)),
+        (jaxpool.lse_pool, (3, 3), 1, (1, 18, 10, 1)),
+        (jaxpool.softmax_pool, (5, 3), (2, 1), (1, 21, 10, 1)),
     ],
     ids=[
         "lse",
@@ -344,19 +349,21 @@ def test_a_large_window_of_its_own_is_passes_of_few_taps(pool, length: int):
         "softmax-passes",
         "lse-passes",
         "softmax-digits",
+        "lse-map",
+        "softmax-map",
     ],
 )
-def test_near_far_parts_and_other_platforms_agree(pool, window, strides, monkeypatch):
+def test_near_far_parts_and_other_platforms_agree(pool, window, strides, shape, monkeypatch):
     # What x/T is small enough for takes another way than what is not; large arrays go in parts.
     # GPUs and TPUs know one way only.
     rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.normal(size=(2, 9, 10, 32)), jnp.float32)
-    mask = jnp.asarray(rng.random((2, 9, 10, 32)) < 0.8)
-    each = jnp.asarray([0.5, 1.0, 1.0, 2.0] * 8, jnp.float32)
+    x = jnp.asarray(rng.normal(size=shape), jnp.float32)
+    mask = jnp.asarray(rng.random(x.shape) < 0.8)
+    each = jnp.asarray([0.5, 1.0, 1.0, 2.0] * 8, jnp.float32)[: shape[-1]]
 
     def compiled(near, large):
         monkeypatch.setattr(_soft, "NEAR", near)
-        monkeypatch.setattr(_soft, "LARGE", large)
+        monkeypatch.setattr(_parts, "LARGE", large)
         jax.clear_caches()
 
         def both(x, t):
@@ -367,7 +374,7 @@ def test_near_far_parts_and_other_platforms_agree(pool, window, strides, monkeyp
 
         return jax.jit(both).lower(x, each).compile()
 
-    limit, large = _soft.NEAR, _soft.LARGE
+    limit, large = _soft.NEAR, _parts.LARGE
     far, near, parts = compiled(0.0, large), compiled(limit, large), compiled(limit, 0)
     for module in (_soft, _reduce):
         monkeypatch.setattr(module, "by_platform", lambda *args, cpu, other: other(*args))
@@ -468,28 +475,42 @@ def test_softmax_has_a_gradient_at_every_scale(temperature):
 
 
 @pytest.mark.parametrize(
-    ("shape", "axes", "part"),
+    ("shape", "pads", "part"),
     [
-        ((8, 6, 6, 64), (-3, -2), (1, 6, 6, 32)),  # 16 parts of channels would leave loops of 4
-        ((6, 6, 256), (-3, -2), (6, 6, 16)),
-        ((3, 6, 6, 8), (-3, -2), (1, 6, 6, 1)),  # short loops anyway
-        ((4, 6, 6), (-2, -1), (1, 6, 6)),
-        ((6, 6), (-2, -1), (6, 6)),
-        ((1, 6, 6, 32), (-3, -2), (2, 1, 6, 6)),  # so few that loops go along the map
+        ((8, 12, 12, 64), (1, 1), (1, 12, 12, 32)),  # 16 of channels would leave loops of 4
+        ((12, 12, 256), (1, 1), (12, 12, 16)),
+        ((1, 12, 12, 32), (1, 1), (2, 1, 12, 12)),  # so few that loops go along the map
+        ((3, 12, 12, 8), (1, 1), (1, 12, 12, 1)),  # short loops anyway
+        ((4, 12, 12, 1), (1, 1), (1, 5, 12, 1)),  # along the map too: 3 windows reach 5 elements
+        ((12, 12, 1), (0, 0), (6, 12, 1)),
+        ((12, 12, 1), (7, 2), (6, 12, 1)),
+        ((12, 12, 1), (-2, 1), (5, 12, 1)),
     ],
 )
-def test_parts_keep_loops_long(shape, axes, part, monkeypatch):
-    monkeypatch.setattr(_soft, "LARGE", 0)
-    windows = tuple(Window(a, 6, 3, 1, 1, 1, 1, 6) for a in axes)
+def test_parts_make_the_whole(shape, pads, part, monkeypatch):
+    # Sums over windows, and back. Windows at the borders of parts share elements.
+    monkeypatch.setattr(_parts, "LARGE", 0)
+    low, high = pads
+    windows = tuple(Window(a, 12, 3, 1, 1, low, 0, 10 + low + high) for a in (-3, -2))
     seen = set()
 
-    def twice(x, windows):
-        assert [x.shape[w.axis] for w in windows] == [6] * len(axes)
+    def pool(elements, around, windows):
+        x, _, mask = elements
         seen.add(x.shape)
-        return 2 * x
+
+        def total(x):
+            return _reduce.total(x if mask is None else jnp.where(mask, x, 0), windows)
+
+        return jax.linear_transpose(total, x)(*around)[0] if around else total(x)
 
     x = jax.random.normal(jax.random.key(0), shape)
-    np.testing.assert_array_equal(_soft._in_parts(twice, windows, 16, x), 2 * x)
+    elements = x, jnp.ones([1] * x.ndim), None
+    y = pool(elements, (), windows)
+    dx = pool(elements, (y,), windows)
+    seen.clear()
+    for expected, around in ((y, ()), (dx, (y,))):
+        pooled = _parts.in_parts(pool, 16, bool(around), elements, around, windows)
+        np.testing.assert_allclose(pooled, expected, atol=1e-5)
     assert seen == {part}
 
 

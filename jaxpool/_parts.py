@@ -1,0 +1,201 @@
+"""A pooling in parts, one after the other, so that little memory is needed on its way.
+
+Parts are cut along what is not pooled, and where that is not enough along the map: into windows
+side by side, whose elements overlap.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from math import prod
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxpool._geometry import Window
+from jaxpool._reduce import LONG, Group, is_long
+from jaxpool._slices import pad
+
+# Arrays of so many elements are pooled in parts.
+LARGE = 2**14
+
+# Of every axis that is cut, where a part begins and how long it is.
+Place = dict[int, tuple[Any, int]]
+
+
+def in_parts(
+    f: Callable, parts: int, back: bool, elements: tuple, around: tuple, windows: Group
+) -> Any:
+    """`f(elements, around, windows=windows)`, part after part, if x is large.
+
+    elements: x, T, the mask or None, and what else has one value per element, or one for all along
+    an axis. around: what has one per window. So has the result, or, if it goes `back`, it has one
+    per element and is linear in the last of `around`.
+    """
+    x = elements[0]
+    if not isinstance(x.size, int) or x.size < LARGE:  # it may be symbolic
+        return f(elements, around, windows=windows)
+    along = _parts_along(x.shape, windows, parts)
+    strip = _strip(windows, -(-parts // prod(along.values())))
+    counts = along | ({strip.axis: strip.parts} if strip else {})
+    if prod(counts.values()) == 1:
+        return f(elements, around, windows=windows)
+
+    def numbers(i: Any) -> dict[int, Any]:
+        found = {}
+        for axis, n in counts.items():
+            found[axis], i = i % n, i // n
+        return found
+
+    def place(i: Any, of_elements: bool) -> Place:
+        at = numbers(i)
+        found = {a: (at[a] * (x.shape[a] // n), x.shape[a] // n) for a, n in along.items()}
+        if strip:
+            found[strip.axis] = strip.place(at[strip.axis], of_elements)
+        return found
+
+    def part(i: Any) -> tuple:
+        cells = jax.tree.map(partial(_cut, at=place(i, True)), elements)
+        beside = jax.tree.map(partial(_cut, at=place(i, False)), around)
+        if strip:
+            cells = strip.reached(numbers(i)[strip.axis], cells)
+            if back:
+                beside = *beside[:-1], strip.unseen(numbers(i)[strip.axis], beside[-1])
+        return cells, beside
+
+    def add(i: Any, ys: Any) -> Any:
+        at = place(i, back)
+
+        def put(y: jax.Array, one: jax.Array) -> jax.Array:
+            if strip and back:
+                one = strip.returned(numbers(i)[strip.axis], one) + _cut(y, at)
+            starts = [at[axis][0] if axis in at else 0 for axis in range(-y.ndim, 0)]
+            return lax.dynamic_update_slice(y, one, starts)
+
+        return jax.tree.map(put, ys, run(*part(i)))
+
+    def whole(one: jax.ShapeDtypeStruct) -> jax.Array:
+        sizes = {axis: x.shape[axis] for axis in along}
+        if strip:
+            sizes[strip.axis] = strip.window.length if back else strip.window.out
+        shape = [sizes.get(a, n) for a, n in zip(range(-len(one.shape), 0), one.shape, strict=True)]
+        return jnp.zeros(shape, one.dtype)
+
+    within = tuple(strip.part if strip and w is strip.window else w for w in windows)
+    run = partial(f, windows=within)
+    if is_long(x, windows) and not is_long(jax.eval_shape(part, 0)[0][0], windows):
+        run = partial(_lines, f, windows=within)
+    ys = jax.tree.map(whole, jax.eval_shape(lambda: run(*part(0))))
+    return lax.fori_loop(0, prod(counts.values()), add, ys)
+
+
+def _cut(a: jax.Array, at: Place) -> jax.Array:
+    for axis, (start, n) in at.items():
+        if a.shape[axis] > 1:
+            a = lax.dynamic_slice_in_dim(a, start, n, a.ndim + axis)
+    return a
+
+
+def _parts_along(shape: tuple[int, ...], windows: Group, parts: int) -> dict[int, int]:
+    """In how many parts to cut which axes, none of them pooled; fewer than `parts` if need be."""
+    pooled = {w.axis for w in windows}
+    free = [axis for axis in range(-len(shape), 0) if axis not in pooled]
+    found: dict[int, int] = {}
+    # What lies behind windows is cut last, and stays long for its loops if that is enough.
+    for least in (LONG, 1):
+        for axis in sorted(free, key=lambda a: (a > max(pooled), -shape[a])):
+            n = shape[axis] // found.get(axis, 1)
+            most = n // least if axis > max(pooled) and n >= least else n
+            possible = [d for d in range(1, most + 1) if n % d == 0]
+            more = next((d for d in possible if d >= parts), possible[-1])
+            found[axis] = found.get(axis, 1) * more
+            parts = -(-parts // more)
+    return found
+
+
+def _lines(f: Callable, elements: tuple, around: tuple, windows: Group) -> Any:
+    """`f` with all that is behind the windows, which is little, before all else."""
+    behind = -1 - max(w.axis for w in windows)
+    last, first = range(-behind, 0), range(behind)
+    there = jax.tree.map(lambda a: jnp.moveaxis(a, last, first), (elements, around))
+    ys = f(*there, windows=tuple(replace(w, axis=w.axis + behind) for w in windows))
+    return jax.tree.map(lambda y: jnp.moveaxis(y, first, last), ys)
+
+
+class Strip(NamedTuple):
+    """Parts of the map along an axis: `window.out` windows as `parts` times `part.out`, the last of
+    which may begin with some of the part before it."""
+
+    window: Window
+    part: Window
+    parts: int
+
+    @property
+    def axis(self) -> int:
+        return self.window.axis
+
+    def first(self, i: Any) -> Any:
+        """The first window of part i."""
+        return jnp.minimum(i * self.part.out, self.window.out - self.part.out)
+
+    def place(self, i: Any, of_elements: bool) -> tuple[Any, int]:
+        """From where on part i is read, and how much: windows, or elements on the map."""
+        if not of_elements:
+            return self.first(i), self.part.out
+        return jnp.clip(self.begin(i), 0, self.window.length - self.part.length), self.part.length
+
+    def begin(self, i: Any) -> Any:
+        """The first element that part i reaches, on the map or beyond."""
+        return self.first(i) * self.window.stride - self.window.low
+
+    def reached(self, i: Any, elements: tuple) -> tuple:
+        """All elements that part i reaches, of those that are read for it; the mask says which."""
+        if not self.window.padded:
+            return elements
+        by = self.begin(i) - self.place(i, True)[0]
+        low, high = max(self.window.low, 0), max(self.window.overhang, 0)
+        x, temperature, mask, *more = jax.tree.map(
+            lambda a: _shifted(a, self.axis, by, low, high), elements
+        )
+        at = self.begin(i) + jnp.arange(self.part.length)
+        on_map = self._along((at >= 0) & (at < self.window.length), x.ndim)
+        mask = jnp.broadcast_to(on_map, x.shape) if mask is None else mask & on_map
+        return x, temperature, mask, *more
+
+    def returned(self, i: Any, dx: jax.Array) -> jax.Array:
+        """`reached`, transposed."""
+        by = self.place(i, True)[0] - self.begin(i)
+        low, high = max(self.window.low, 0), max(self.window.overhang, 0)
+        return _shifted(dx, self.axis, by, high, low)
+
+    def unseen(self, i: Any, g: jax.Array) -> jax.Array:
+        """g of part i, but 0 for windows of the part before it."""
+        new = self.first(i) + jnp.arange(self.part.out) >= i * self.part.out
+        return jnp.where(self._along(new, g.ndim), g, 0)
+
+    def _along(self, flags: jax.Array, ndim: int) -> jax.Array:
+        return flags.reshape([-1 if a == self.axis else 1 for a in range(-ndim, 0)])
+
+
+def _strip(windows: Group, parts: int) -> Strip | None:
+    """So many parts of the map, or as many as have most of their elements for themselves."""
+    window = max(windows, key=lambda w: w.out * w.stride / w.extent)
+    parts = min(parts, window.out * window.stride // window.extent)
+    if parts < 2 or type(window) is not Window:
+        return None
+    n = -(-window.out // parts)
+    length = (n - 1) * window.stride + window.extent
+    if length > window.length:
+        return None
+    part = replace(window, length=length, low=0, high=0, out=n)
+    return Strip(window, part, -(-window.out // n))
+
+
+def _shifted(a: jax.Array, axis: int, by: Any, low: int, high: int) -> jax.Array:
+    """a[i + by], 0 beyond its ends; -low <= by <= high."""
+    if a.shape[axis] == 1 or not (low or high):
+        return a
+    n = a.shape[axis]
+    return lax.dynamic_slice_in_dim(pad(a, axis, low, high), low + by, n, a.ndim + axis)
