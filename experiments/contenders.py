@@ -156,9 +156,7 @@ def contenders(op: str, case: Case, x: np.ndarray) -> tuple[Runs, dict[str, Any]
 
     What the others lack meets jaxpool's max or average; adaptive poolings meet its uniform ones.
     """
-    import jax.numpy as jnp
-
-    values = jnp.asarray(np.moveaxis(x, -1, 1) if case.channels_first else x, case.dtype)
+    values = _values(case, x)
     ours, facts = _jaxpool(op, case, values)
     moved = facts["input_bytes"] + facts["output_bytes"]
     runs = floor("value", moved // 2) | floor("gradient", moved) | ours
@@ -170,6 +168,18 @@ def contenders(op: str, case: Case, x: np.ndarray) -> tuple[Runs, dict[str, Any]
     for name in () if op in ZOO else case.against:
         runs |= OTHERS[name](op, case, x)
     return runs, facts
+
+
+def compile_seconds(op: str, case: Case, shape: tuple[int, ...]) -> float:
+    """What compiling value and gradient takes in the process that this is called in."""
+    x = np.zeros(shape, np.float32)
+    return _jaxpool(op, case, _values(case, x))[1]["compile_seconds"]
+
+
+def _values(case: Case, x: np.ndarray) -> Any:
+    import jax.numpy as jnp
+
+    return jnp.asarray(np.moveaxis(x, -1, 1) if case.channels_first else x, case.dtype)
 
 
 PIECE = 16 * 2**20
