@@ -306,7 +306,8 @@ def _fold(
     most = ROWS if size is None or (pair and is_long(value, p.windows)) else BLOCK
     if len(p.windows) == 1 and window.disjoint and window.size > most:
         return _fold_rows(value, winner, window, most, largest, size, ordered)
-    return _unpaired(*_fold_few(value, winner, p, largest, size, ordered), size)
+    value, winner = _fold_few(value, winner, p, largest, size, ordered)
+    return _unpaired(value, winner, size)
 
 
 def _fold_few(value, winner, p, largest, size, ordered=True):
@@ -314,7 +315,8 @@ def _fold_few(value, winner, p, largest, size, ordered=True):
     if _is_pair(value, winner, size) and prod(w.stride for w in p.windows) >= FAR:
         how = {"largest": largest, "size": size, "pair": True}
         return apart(_fold_taps, value, None, p=p, **how), None
-    return _fold_taps(*_unpaired(value, winner, size), p, largest, size, ordered)
+    value, winner = _unpaired(value, winner, size)
+    return _fold_taps(value, winner, p, largest, size, ordered)
 
 
 def _is_pair(value: jax.Array, winner: jax.Array | None, size: int | None) -> bool:
@@ -322,7 +324,7 @@ def _is_pair(value: jax.Array, winner: jax.Array | None, size: int | None) -> bo
     return size is not None and size < 2**24 and winner is None and value.dtype == jnp.float32
 
 
-def _unpaired(value: jax.Array, winner: jax.Array | None, size: int | None) -> tuple:
+def _unpaired(value: jax.Array, winner: jax.Array | None, size: Any) -> tuple:
     """Value and winner, each by itself."""
     if value.dtype != jnp.complex64:
         return value, winner
@@ -342,7 +344,8 @@ def _fold_taps(value, winner, p, largest, size, ordered=True, pair=False):
         top = unrank(best_of(values, largest), dtype)
         if size is None:
             return result(top, None)
-        (best, at), *others = zip(values, [numbered(*tap, shape) for tap in taps], strict=True)
+        numbers = [numbered(tap, w, shape) for tap, (_, w) in taps]
+        (best, at), *others = zip(values, numbers, strict=True)
         for v, w in others:
             better = _beats(v, best, largest)
             if not ordered:
@@ -350,11 +353,11 @@ def _fold_taps(value, winner, p, largest, size, ordered=True, pair=False):
             best, at = lax.select(better, v, best), lax.select(better, w, at)
         return result(best if pair else top, at)
 
-    def numbered(tap: int, part: tuple, shape: tuple) -> jax.Array:
+    def numbered(tap: int, winner: jax.Array | None, shape: tuple) -> jax.Array:
         first = jnp.asarray(tap * p.apart, number)
-        return lax.full(shape, first) if part[1] is None else part[1] + first
+        return lax.full(shape, first) if winner is None else winner + first
 
-    def result(top: jax.Array, at: jax.Array | None) -> Any:
+    def result(top: jax.Array, at: Any) -> Any:
         return lax.complex(top, at) if pair else (top, at)
 
     return over_outputs(of_region, (value, winner), p.windows)
