@@ -57,6 +57,8 @@ VALUES, WINNERS = 2, 4
 JOINT = 9
 BLOCK, ROWS = 16, 32
 FAR = 9
+# So often sums are doubled in one loop.
+TWICE = 4
 LONG = 16
 # Up to so many taps, GPUs and TPUs get one `reduce_window` over all axes; one `reduce` of axes that
 # are pooled whole.
@@ -765,9 +767,9 @@ def _slide(x: jax.Array, window: Window, after: jax.Array | None = None) -> jax.
         n = window.out if last else length - (covered - 1) * d
         steps.append((odd, distance, n, window.stride if last else 1))
     while steps:
-        odd = any(step[0] for step in steps[:2])
-        few = 1 if odd else 2  # are one loop
-        more = single if odd else None
+        odd = next((i for i, step in enumerate(steps) if step[0]), len(steps))
+        few = max(1, min(odd, TWICE))
+        more = None if odd else single
         sums = apart(_steps, sums, more, axis=axis, steps=tuple(steps[:few]), low=low)
         del steps[:few]
     return sums
