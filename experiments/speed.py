@@ -146,8 +146,8 @@ def run(config: Config, tick: Callable[[int, float | None], None]) -> tuple[dict
         runs, facts, seconds = steps.contenders(what, x), {}, config.longer * config.seconds
     else:
         (runs, facts), seconds = contenders.contenders(op, what, x), config.seconds
-        seconds_apart = _elsewhere().submit(contenders.compile_seconds, op, what, shape)
-        facts["compile_seconds"] = seconds_apart.result()
+        compiled = _elsewhere().submit(contenders.compile_seconds, op, what, shape)
+        facts["compile_seconds"] = compiled.result()
     pulse = Pulse(config.patience)
     times = _times(runs, config, seconds, pulse.wait, tick)
     facts["pulse"] = float(np.median(pulse.seen))

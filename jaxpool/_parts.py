@@ -60,9 +60,10 @@ def in_parts(
         cells = jax.tree.map(partial(_cut, at=place(i, True)), elements)
         beside = jax.tree.map(partial(_cut, at=place(i, False)), around)
         if strip:
-            cells = strip.reached(numbers(i)[strip.axis], cells)
+            j = numbers(i)[strip.axis]
+            cells = strip.reached(j, cells)
             if back:
-                beside = *beside[:-1], strip.unseen(numbers(i)[strip.axis], beside[-1])
+                beside = *beside[:-1], strip.unseen(j, beside[-1])
         return cells, beside
 
     def add(i: Any, ys: Any) -> Any:
@@ -150,15 +151,20 @@ class Strip(NamedTuple):
         """The first element that part i reaches, on the map or beyond."""
         return self.first(i) * self.window.stride - self.window.low
 
+    def shift(self, i: Any) -> Any:
+        """How much later than it is read part i begins."""
+        return self.begin(i) - self.place(i, True)[0]
+
+    def beyond(self) -> tuple[int, int]:
+        """How far windows reach beyond the map, before and after."""
+        return max(self.window.low, 0), max(self.window.overhang, 0)
+
     def reached(self, i: Any, elements: tuple) -> tuple:
         """All elements that part i reaches, of those that are read for it; the mask says which."""
         if not self.window.padded:
             return elements
-        by = self.begin(i) - self.place(i, True)[0]
-        low, high = max(self.window.low, 0), max(self.window.overhang, 0)
-        x, temperature, mask, *more = jax.tree.map(
-            lambda a: _shifted(a, self.axis, by, low, high), elements
-        )
+        shifted = partial(_shifted, axis=self.axis, by=self.shift(i), beyond=self.beyond())
+        x, temperature, mask, *more = jax.tree.map(shifted, elements)
         at = self.begin(i) + jnp.arange(self.part.length)
         on_map = self._along((at >= 0) & (at < self.window.length), x.ndim)
         mask = jnp.broadcast_to(on_map, x.shape) if mask is None else mask & on_map
@@ -166,9 +172,7 @@ class Strip(NamedTuple):
 
     def returned(self, i: Any, dx: jax.Array) -> jax.Array:
         """`reached`, transposed."""
-        by = self.place(i, True)[0] - self.begin(i)
-        low, high = max(self.window.low, 0), max(self.window.overhang, 0)
-        return _shifted(dx, self.axis, by, high, low)
+        return _shifted(dx, self.axis, -self.shift(i), self.beyond()[::-1])
 
     def unseen(self, i: Any, g: jax.Array) -> jax.Array:
         """g of part i, but 0 for windows of the part before it."""
@@ -193,9 +197,8 @@ def _strip(windows: Group, parts: int) -> Strip | None:
     return Strip(window, part, -(-window.out // n))
 
 
-def _shifted(a: jax.Array, axis: int, by: Any, low: int, high: int) -> jax.Array:
-    """a[i + by], 0 beyond its ends; -low <= by <= high."""
-    if a.shape[axis] == 1 or not (low or high):
+def _shifted(a: jax.Array, axis: int, by: Any, beyond: tuple[int, int]) -> jax.Array:
+    """a[i + by], 0 beyond its ends; -beyond[0] <= by <= beyond[1]. What is one for all stays."""
+    if a.shape[axis] == 1 or not any(beyond):
         return a
-    n = a.shape[axis]
-    return lax.dynamic_slice_in_dim(pad(a, axis, low, high), low + by, n, a.ndim + axis)
+    return _cut(pad(a, axis, *beyond), {axis: (beyond[0] + by, a.shape[axis])})

@@ -343,9 +343,8 @@ def _fold_taps(value, winner, p, largest, size, ordered=True, pair=False):
             nothing = lax.full(shape, lowest(dtype, largest), dtype)
             return result(nothing, None if size is None else lax.full(shape, size, number))
         values = [rank(v, largest) for _, (v, _) in taps]
-        top = unrank(best_of(values, largest), dtype)
         if size is None:
-            return result(top, None)
+            return value_of(values), None
         numbers = [numbered(tap, w, shape) for tap, (_, w) in taps]
         (best, at), *others = zip(values, numbers, strict=True)
         for v, w in others:
@@ -353,7 +352,10 @@ def _fold_taps(value, winner, p, largest, size, ordered=True, pair=False):
             if not ordered:
                 better |= (w < at) & ~_beats(best, v, largest)
             best, at = lax.select(better, v, best), lax.select(better, w, at)
-        return result(best if pair else top, at)
+        return result(best if pair else value_of(values), at)
+
+    def value_of(ranked: list) -> jax.Array:
+        return unrank(best_of(ranked, largest), dtype)
 
     def numbered(tap: int, winner: jax.Array | None, shape: tuple) -> jax.Array:
         first = jnp.asarray(tap * p.apart, number)
@@ -767,9 +769,9 @@ def _slide(x: jax.Array, window: Window, after: jax.Array | None = None) -> jax.
         n = window.out if last else length - (covered - 1) * d
         steps.append((odd, distance, n, window.stride if last else 1))
     while steps:
-        odd = next((i for i, step in enumerate(steps) if step[0]), len(steps))
-        few = max(1, min(odd, TWICE))
-        more = None if odd else single
+        even = next((i for i, (odd, *_) in enumerate(steps) if odd), len(steps))
+        few = max(1, min(even, TWICE))
+        more = None if even else single
         sums = apart(_steps, sums, more, axis=axis, steps=tuple(steps[:few]), low=low)
         del steps[:few]
     return sums

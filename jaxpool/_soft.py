@@ -103,12 +103,13 @@ def _choose(near, far, elements, around, windows, kind, back=False):
     def way(f: Callable, elements: tuple, around: tuple, windows: Group) -> Any:
         return f(*elements, *around, windows=windows, kind=kind)
 
-    def near_or_far(*sides):
+    def near_or_far(elements, around):
+        _, _, _, span, *_ = elements
         ways = [
             partial(in_parts, partial(way, f), parts, back, windows=windows)
             for f, parts in ((near, of_near), (far, of_far))
         ]
-        return lax.cond(jnp.max(sides[0][3]) < NEAR, *ways, *sides)
+        return lax.cond(jnp.max(span) < NEAR, *ways, elements, around)
 
     at_once = partial(way, far, windows=windows)
     return by_platform(elements, around, cpu=near_or_far, other=at_once)
