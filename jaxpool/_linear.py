@@ -10,7 +10,7 @@ batched).
 The functions given here count axes from the end, so that batching is a new leading axis.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial, wraps
 from typing import Any
 
@@ -164,22 +164,26 @@ def by_platform(*args: Any, cpu: Callable, other: Callable) -> Any:
     return lax.platform_dependent(*args, cpu=cpu, default=other)
 
 
-def apart(function: Callable, *args: Any, **static: Any) -> Any:
+def apart(
+    function: Callable, *args: Any, elsewhere: Mapping[str, Any] | None = None, **static: Any
+) -> Any:
     """`function(*args, **static)`, which XLA's CPU backend fuses with nothing around it.
 
     Left alone it computes one pass anew inside the loop of the next, once for each of its reads,
     and loses vectorisation there (`optimization_barrier` is gone by the time it fuses). A call that
-    may not be inlined is a border. Other backends see the function as if written in place.
+    may not be inlined is a border. Other backends see the function as if written in place, called
+    with what is said `elsewhere` beside `static`.
     """
     leaves, tree = jax.tree.flatten(args)
-    how = {"of": function, "tree": tree, "static": tuple(static.items())}
+    how: dict[str, Any] = {"of": function, "tree": tree, "static": tuple(static.items())}
+    how["elsewhere"] = tuple((elsewhere or {}).items())
     shape = _program(**how).eval_shape(*leaves)
     return jax.tree.unflatten(jax.tree.structure(shape), _apart.bind(*leaves, **how))
 
 
 @lru_cache(maxsize=4096)
-def _program(of, tree, static):
-    """One function object for one program, so that JAX traces it once for each shape."""
+def _program(of, tree, static, elsewhere=()):
+    """One function object for one program here, so that JAX traces it once for each shape."""
 
     @wraps(of)
     def run(*leaves):
@@ -190,6 +194,10 @@ def _program(of, tree, static):
 
 def _run(*leaves, **how):
     return jax.tree.leaves(_program(**how)(*leaves))
+
+
+def _run_elsewhere(*leaves, of, tree, static, elsewhere):
+    return jax.tree.leaves(_program(of, tree, static + elsewhere)(*leaves))
 
 
 def _run_shapes(*avals, **how):
@@ -220,4 +228,6 @@ def _lower_apart(ctx, *args, **how):
 
 _apart = _primitive("apart", _run, _run_shapes)
 ad.primitive_jvps[_apart] = _run_jvp
+_lower_elsewhere = mlir.lower_fun(_run_elsewhere, multiple_results=True)
+mlir.register_lowering(_apart, _lower_elsewhere)
 mlir.register_lowering(_apart, _lower_apart, platform="cpu")

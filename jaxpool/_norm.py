@@ -221,11 +221,11 @@ def _lean_back(cotangent, rest, _, group, **how):
     return {"x": at_elements(_lean_back_of, {"x": x}, around, p, group, **how)}
 
 
-def _lean_back_of(cells, around, p, group, whole, least):
+def _lean_back_of(cells, around, p, group, whole, least, one_region=False):
     def term(cell, around, p):
         return _pull(around["y'"], cell["x"], around["scale"], p, whole, least)
 
-    return sum_at_elements(term, cells, around, p, group)
+    return sum_at_elements(term, cells, around, p, group, one_region)
 
 
 def _pull(t, x, scale, p, whole, least):

@@ -14,6 +14,11 @@ cotangent back there, summing over the windows that see an element: no scatter, 
 every time.
 
 Sums are linear, and the transpose of a sum over windows is sums over windows.
+
+GPUs and TPUs. There it is borders by themselves that are slow: XLA does not fuse loops across parts
+that are put together, and reads x anew for every part. So winners, their gradients and the sums of
+`_smooth` are one loop over padded arrays (`one_region`), and what needs no winner is XLA's own
+`reduce_window`.
 """
 
 from collections.abc import Callable, Sequence
@@ -60,9 +65,10 @@ FAR = 9
 # So often sums are doubled in one loop.
 TWICE = 4
 LONG = 16
-# Up to so many taps, GPUs and TPUs get one `reduce_window` over all axes; one `reduce` of axes that
-# are pooled whole.
-SMALL = 64
+# GPUs and TPUs get one `reduce_window` over all axes of up to SMALL taps, else one `reduce` of axes
+# that are pooled whole, else, for extremes, a `reduce_window` for every CALL taps along one axis.
+SMALL, CALL = 64, 16
+ONE_REGION = {"one_region": True}
 
 Group = tuple[Window, ...]
 
@@ -147,11 +153,17 @@ def _value(x: jax.Array, mask: Any, windows: Group, largest: bool) -> jax.Array:
                 x, _ = apart(_fold, x, None, p=p, largest=largest, size=None)
         return x
 
-    if not is_one_call(windows):
+    def calls(x: jax.Array) -> jax.Array:
+        op, init = lax.max if largest else lax.min, lowest(x.dtype, largest)
+        groups = [windows] if is_one_call(windows) else [(w,) for w in windows[::-1]]
+        for group in groups:
+            for p in passes_of(group, CALL, CALL):
+                x = _reduce_window(x, p.windows, op, init, SMALL)
+        return x
+
+    if any(isinstance(window, Woven) for window in windows):
         return passes(x)
-    op = lax.max if largest else lax.min
-    at_once = partial(_reduce_window, group=windows, op=op, init=lowest(x.dtype, largest))
-    return by_platform(x, cpu=passes, other=at_once)
+    return by_platform(x, cpu=passes, other=calls)
 
 
 def winners(
@@ -253,20 +265,20 @@ def _in_lines(
     behind = -p.windows[-1].axis - 1
     sizes = x.shape[x.ndim - behind :]
     if behind < 2:
-        return apart(function, x, winner, p=p, **how)
+        return apart(function, x, winner, p=p, elsewhere=ONE_REGION, **how)
 
     def as_one(a: jax.Array) -> jax.Array:
         return a.reshape(*a.shape[: a.ndim - behind], prod(sizes))
 
     windows = tuple(replace(w, axis=w.axis + behind - 1) for w in p.windows)
     lines = jax.tree.map(as_one, (x, winner))
-    results = apart(function, *lines, p=p._replace(windows=windows), **how)
+    results = apart(function, *lines, p=p._replace(windows=windows), elsewhere=ONE_REGION, **how)
     return jax.tree.map(lambda a: a.reshape(*a.shape[:-1], *sizes), results)
 
 
-def passes_of(group: Group, taps: int) -> list[Pass]:
+def passes_of(group: Group, taps: int, direct: int = DIRECT) -> list[Pass]:
     """Small windows of several axes at once, or one axis: in several passes if it is large."""
-    return group[0].passes(DIRECT, overlap=taps) if len(group) == 1 else [Pass(group, 1, 1)]
+    return group[0].passes(direct, overlap=taps) if len(group) == 1 else [Pass(group, 1, 1)]
 
 
 def size_of(group: Group) -> int:
@@ -298,27 +310,32 @@ def _fold(
     largest: bool,
     size: int | None,
     ordered: bool = True,
+    one_region: bool = False,
 ) -> tuple[jax.Array, jax.Array | None]:
     """One pass of values and winners (of values alone where `size`, of the whole, is None).
 
     `ordered`: no winner of a tap comes before one of the tap before it.
     """
     window = p.windows[0]
+    if one_region and winner is not None:
+        # XLA would compute the pass before anew for each element that this one reads.
+        value, winner = lax.optimization_barrier((value, winner))
     pair = _is_pair(value, winner, size)
     most = ROWS if size is None or (pair and is_long(value, p.windows)) else BLOCK
     if len(p.windows) == 1 and window.disjoint and window.size > most:
         return _fold_rows(value, winner, window, most, largest, size, ordered)
-    value, winner = _fold_few(value, winner, p, largest, size, ordered)
+    value, winner = _fold_few(value, winner, p, largest, size, ordered, one_region)
     return _unpaired(value, winner, size)
 
 
-def _fold_few(value, winner, p, largest, size, ordered=True):
+def _fold_few(value, winner, p, largest, size, ordered=True, one_region=False):
     """As `_fold`, in one loop for each result or, as complex numbers, for both together."""
-    if _is_pair(value, winner, size) and prod(w.stride for w in p.windows) >= FAR:
+    pair = not one_region and _is_pair(value, winner, size)
+    if pair and prod(w.stride for w in p.windows) >= FAR:
         how = {"largest": largest, "size": size, "pair": True}
         return apart(_fold_taps, value, None, p=p, **how), None
     value, winner = _unpaired(value, winner, size)
-    return _fold_taps(value, winner, p, largest, size, ordered)
+    return _fold_taps(value, winner, p, largest, size, ordered, one_region=one_region)
 
 
 def _is_pair(value: jax.Array, winner: jax.Array | None, size: int | None) -> bool:
@@ -333,10 +350,16 @@ def _unpaired(value: jax.Array, winner: jax.Array | None, size: Any) -> tuple:
     return lax.real(value), lax.imag(value).astype(index(size))
 
 
-def _fold_taps(value, winner, p, largest, size, ordered=True, pair=False):
+def _fold_taps(value, winner, p, largest, size, ordered=True, pair=False, one_region=False):
     """As `_fold`; `pair`: as complex numbers, since XLA makes two loops of two results."""
     dtype = value.dtype
     number = dtype if pair else None if size is None else index(size)
+    # In one region padding has numbers above those of all taps: any tap takes the window from it.
+    padded = one_region and any(w.padded for w in p.windows)
+    fill = (lowest(dtype, largest), size) if padded else None
+    if padded and size is not None:
+        number = jnp.int32
+        winner = lax.full(value.shape, 0, number) if winner is None else winner.astype(number)
 
     def of_region(taps: list, shape: tuple, _) -> Any:
         if not taps:
@@ -351,8 +374,12 @@ def _fold_taps(value, winner, p, largest, size, ordered=True, pair=False):
             better = _beats(v, best, largest)
             if not ordered:
                 better |= (w < at) & ~_beats(best, v, largest)
+            elif padded:
+                better |= (w < size) & (at >= size)
             best, at = lax.select(better, v, best), lax.select(better, w, at)
-        return result(best if pair else value_of(values), at)
+        if padded:
+            at = lax.min(at, lax.full(shape, size, number)).astype(index(size))
+        return result(unrank(best, dtype) if pair or one_region else value_of(values), at)
 
     def value_of(ranked: list) -> jax.Array:
         return unrank(best_of(ranked, largest), dtype)
@@ -364,7 +391,7 @@ def _fold_taps(value, winner, p, largest, size, ordered=True, pair=False):
     def result(top: jax.Array, at: Any) -> Any:
         return lax.complex(top, at) if pair else (top, at)
 
-    return over_outputs(of_region, (value, winner), p.windows)
+    return over_outputs(of_region, (value, winner), p.windows, fill)
 
 
 def best_of(taps: Sequence[jax.Array], largest: bool) -> jax.Array:
@@ -425,25 +452,58 @@ def _fold_rows(value, winner, window, most, largest, size, ordered):
     return value, winner
 
 
-def over_outputs(of_region: Callable, state: Any, windows: Group) -> Any:
-    """`of_region` of every region of the outputs, each reading the elements of its windows."""
+def over_outputs(of_region: Callable, state: Any, windows: Group, fill: Any = None) -> Any:
+    """`of_region` of every region of the outputs, each reading the elements of its windows.
+
+    `fill`: what each array holds beyond the map, for one region of all outputs.
+    """
+    if fill is not None:
+        edges = [(w.axis, w.low, max(w.overhang, 0)) for w in windows]
+        state, windows = _filled(state, edges, fill), tuple(w.within() for w in windows)
     regions = [(w, w.regions(), w.stride, 0, 1) for w in windows]
     return through_bits(partial(_over_regions, axes=regions), of_region, state)
 
 
-def over_inputs(of_region: Callable, state: Any, windows: Group) -> Any:
-    """`of_region` of every region of the inputs, each reading the windows that see it."""
-    return through_bits(partial(_over_phases, windows=windows), of_region, state)
+def over_inputs(
+    of_region: Callable, state: Any, windows: Group, fill: Any = None, asked: bool = False
+) -> Any:
+    """`of_region` of every region of the inputs, each reading the windows that see it.
+
+    `fill`: what each array holds for windows that do not exist, for one region of each phase of the
+    strides; `asked`: as for `interleave`.
+    """
+    if fill is None:
+        return through_bits(partial(_over_phases, windows=windows), of_region, state)
+    state = _filled(state, [(w.axis, *w.beyond()) for w in windows], fill)
+    over = partial(_over_phases, windows=tuple(w.complete() for w in windows), asked=asked)
+    whole = through_bits(over, of_region, state)
+    at = tuple((w.axis, 0, w.length, 1) for w in windows)
+    return jax.tree.map(lambda a: cut_all(a, at), whole)
 
 
-def _over_phases(of_region: Callable, state: Any, windows: Group, phases: tuple = ()) -> Any:
+def _filled(state: Any, edges: Sequence[tuple[int, int, int]], fill: Any) -> Any:
+    """Every array with its `fill` around it: (axis, low, high)."""
+
+    def around(a: jax.Array, fill: Any) -> jax.Array:
+        for edge in edges:
+            a = pad(a, *edge, fill)
+        return a
+
+    return jax.tree.map(around, state, fill)
+
+
+def _over_phases(
+    of_region: Callable, state: Any, windows: Group, phases: tuple = (), asked: bool = False
+) -> Any:
     if len(phases) == len(windows):
         axes = zip(windows, phases, strict=True)
         regions = [(w, w.sources(phase), 1, phase, w.stride) for w, phase in axes]
         return _over_regions(of_region, state, regions)
     window = windows[len(phases)]
-    parts = [_over_phases(of_region, state, windows, (*phases, p)) for p in range(window.stride)]
-    return jax.tree.map(lambda *each: interleave(each, window), *parts)
+    parts = [
+        _over_phases(of_region, state, windows, (*phases, p), asked) for p in range(window.stride)
+    ]
+    return jax.tree.map(lambda *each: interleave(each, window, asked), *parts)
 
 
 def _over_regions(of_region: Callable, state: Any, axes: list) -> Any:
@@ -565,7 +625,7 @@ def _spread(g: dict, winner: jax.Array, _: Any, group: Group) -> dict:
 
 
 def _spread_pass(
-    g: jax.Array, winner: jax.Array, p: Pass, inner: bool, dtype: Any
+    g: jax.Array, winner: jax.Array, p: Pass, inner: bool, dtype: Any, one_region: bool = False
 ) -> tuple[jax.Array, jax.Array | None]:
     """One pass back: the sums, and if asked for, what won the windows of the pass before."""
     if _in_rows(p):
@@ -574,7 +634,11 @@ def _spread_pass(
         return unrows(dx, p.windows).astype(dtype), None
     wide = _wide(g.dtype)
     # Loops over bytes alone compile for a second each and run slower than those over floats.
-    number = jnp.float32 if winner.dtype.itemsize <= 2 else winner.dtype
+    winners = winner.dtype
+    number = jnp.float32 if winners.itemsize <= 2 else winners
+    fill = None
+    if one_region:
+        winner, number, fill = winner.astype(jnp.int32), jnp.int32, (0, -1)
 
     def of_region(taps: list, shape: tuple, _) -> tuple[jax.Array, jax.Array | None]:
         dx, before = lax.full(shape, 0, wide), lax.full(shape, 0, number)
@@ -584,9 +648,11 @@ def _spread_pass(
                 at = at.astype(number)
                 rest = at - jnp.asarray(tap * p.apart, number)
                 before = lax.select(_won(at, p, tap), rest, before)
-        return dx.astype(g.dtype), before.astype(winner.dtype) if inner else None
+        return dx.astype(g.dtype), before.astype(winners) if inner else None
 
-    dx, before = over_inputs(of_region, (g, winner), p.windows)
+    dx, before = over_inputs(of_region, (g, winner), p.windows, fill)
+    if one_region and inner:
+        dx, before = lax.optimization_barrier((dx, before))
     return dx.astype(dtype), before
 
 
@@ -655,7 +721,7 @@ def _add_of(x: dict, rest: tuple, _: Any, windows: Group) -> dict:
         return _add_pass(x, divisor, last, dtype)
 
     def at_once(x: jax.Array, divisor: Any) -> jax.Array:
-        return _over(_reduce_window(x.astype(_wide(dtype)), windows), divisor, dtype)
+        return _over(_reduce_window(x.astype(_wide(dtype)), windows, least=SMALL), divisor, dtype)
 
     if not is_one_call(windows):
         return {"x": passes(x["x"], divisor)}
@@ -808,9 +874,12 @@ def _twice(
     return join(pieces + ([part(stop, n - stop)] if stop < n else []), axis)
 
 
-def _reduce_window(x: jax.Array, group: Group, op: Callable = lax.add, init: Any = 0) -> jax.Array:
+def _reduce_window(
+    x: jax.Array, group: Group, op: Callable = lax.add, init: Any = 0, least: int = 0
+) -> jax.Array:
+    """One call of XLA: of more than `least` taps a `reduce` where these are whole axes."""
     start = np.asarray(init, x.dtype)
-    if is_whole(group):
+    if is_whole(group) and size_of(group) > least:
         axes = [x.ndim + w.axis for w in group]
         return lax.expand_dims(lax.reduce(x, start, op, axes), axes)
     size, stride, dilation = [1] * x.ndim, [1] * x.ndim, [1] * x.ndim

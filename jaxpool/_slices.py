@@ -1,6 +1,7 @@
 """Arrays as windows see them: slices, rows, borders. Axes count from the end throughout."""
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from math import prod
 from typing import Any
 
@@ -52,13 +53,19 @@ def as_merged(run: Callable, x: jax.Array, axes: Sequence[Any], *others: Any) ->
     return lax.expand_dims(y, ones)
 
 
-def interleave(phases: Sequence[jax.Array], window: Window) -> jax.Array:
-    """Every phase of the stride in its place along the map."""
+def interleave(phases: Sequence[jax.Array], window: Window, asked: bool = False) -> jax.Array:
+    """Every phase of the stride in its place along the map. `asked`: by asking of every element
+    which phase it is of, so that there is nothing to put together."""
     if window.stride == 1:
         return phases[0]
     at = phases[0].ndim + window.axis
     shape, n = phases[0].shape, phases[0].shape[at] * window.stride
-    whole = jnp.stack(phases, at + 1).reshape(replace_axis(shape, at, n))
+    if asked:
+        phase = lax.broadcasted_iota(jnp.int32, replace_axis(shape, at, n), at) % window.stride
+        each = [jnp.repeat(a, window.stride, at) for a in phases]
+        whole = reduce(lambda a, b: jnp.where(phase == b[0], b[1], a), enumerate(each), each[0])
+    else:
+        whole = jnp.stack(phases, at + 1).reshape(replace_axis(shape, at, n))
     return cut(whole, window.axis, 0, window.length)
 
 

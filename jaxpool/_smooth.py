@@ -23,6 +23,7 @@ from jaxpool._geometry import Bins
 from jaxpool._linear import apart, linear_pair
 from jaxpool._reduce import (
     BLOCK,
+    ONE_REGION,
     SMALL,
     Group,
     cut_all,
@@ -154,10 +155,15 @@ def _means(temperature, state, shift, n, group, outs) -> Arrays:
 def _one_by_one(function: Callable, *args: Any, outs: Sequence[str], **how: Any) -> Arrays:
     """Each result in a loop of its own: one loop has one result, and exponentials that two of them
     share would be stored, for every tap."""
-    return {out: apart(function, *args, out=out, **how) for out in outs}
+    return {out: apart(function, *args, elsewhere=ONE_REGION, out=out, **how) for out in outs}
 
 
-def _means_of(cells, around, temperature, out, group, few):
+def _means_of(cells, around, temperature, out, group, few, one_region=False):
+    if one_region and few:  # padding has a term there too, but no count
+        cells = {"count": jnp.ones_like(cells["top"]), **cells}
+    if one_region and "level" in cells:  # as in `_reduce`, the pass before is computed once
+        cells = lax.optimization_barrier(cells)
+
     def terms(cell, around, rate):
         down = cell["top"] - around["shift"]
         z = down * rate + cell.get("level", 0)
@@ -169,9 +175,8 @@ def _means_of(cells, around, temperature, out, group, few):
             return (count * e,)
         if out == "gap":
             return count * e, count * e * (_no_less(down) + cell.get("gap", 0))
-        real = cell["top"] > floor(
-            e.dtype
-        )  # what is not has no exponential that rounding could hit
+        # what is not real has no exponential that rounding could hit
+        real = cell["top"] > floor(e.dtype)
         return count * e, count * jnp.where(real, expm1(z), 0)
 
     def of_sums(around, first, *second):
@@ -184,9 +189,12 @@ def _means_of(cells, around, temperature, out, group, few):
         # at large temperatures. (Elements of -inf are missing from excess; they are no rounding.)
         mean, excess = jnp.where(first == 0, 1, first) / n, second[0] / n
         lost = excess - (mean - 1)
-        return jnp.log(mean) + jnp.where(jnp.abs(lost) * n < 0.5, lost / mean, 0)
+        rounding = jnp.abs(lost) * n < 0.5
+        if one_region:  # where XLA may compute the mean twice, and not round it alike
+            return jnp.where(rounding & (mean > 0.5), log1p(excess), jnp.log(mean))
+        return jnp.log(mean) + jnp.where(rounding, lost / mean, 0)
 
-    return sum_at_windows(terms, of_sums, cells, around, 1 / temperature, group)
+    return sum_at_windows(terms, of_sums, cells, around, 1 / temperature, group, one_region)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(5, 6))
@@ -276,12 +284,12 @@ def _weight(cell: Arrays, around: Arrays, rate: jax.Array) -> tuple[jax.Array, .
     return weight, jnp.where(live, down, 0), jnp.where(live, further, 0)
 
 
-def _moment_of(cells, around, temperature, out, group):
+def _moment_of(cells, around, temperature, out, group, one_region=False):
     def terms(cell, around, rate):
         weight, down, further = _weight(cell, around, rate)
         return (weight * (down if out == "level" else further * down),)
 
-    return sum_at_windows(terms, alone, cells, around, 1 / temperature, group)
+    return sum_at_windows(terms, alone, cells, around, 1 / temperature, group, one_region)
 
 
 def _weigh(tangents: Arrays, rest: Sides, outs: Sequence[str], group: Group) -> Arrays:
@@ -290,7 +298,7 @@ def _weigh(tangents: Arrays, rest: Sides, outs: Sequence[str], group: Group) -> 
     return _one_by_one(_weigh_of, cells, rest.around, rest.temperature, outs=outs, group=group)
 
 
-def _weigh_of(cells, around, temperature, out, group):
+def _weigh_of(cells, around, temperature, out, group, one_region=False):
     """level' = <top'/T + level'> and gap' = <top' + gap' + F (top'/T + level')>."""
 
     def terms(cell, around, rate):
@@ -300,7 +308,7 @@ def _weigh_of(cells, around, temperature, out, group):
             q = cell.get("top'", 0) + cell.get("gap'", 0) + further * q
         return (weight * q,)
 
-    return sum_at_windows(terms, alone, cells, around, 1 / temperature, group)
+    return sum_at_windows(terms, alone, cells, around, 1 / temperature, group, one_region)
 
 
 def _weigh_back(cotangents: Arrays, rest: Sides, outs: Sequence[str], group: Group) -> Arrays:
@@ -309,7 +317,7 @@ def _weigh_back(cotangents: Arrays, rest: Sides, outs: Sequence[str], group: Gro
     return {out: at_elements(_weigh_back_of, *args, out=out) for out in outs}
 
 
-def _weigh_back_of(cells, around, temperature, out, group):
+def _weigh_back_of(cells, around, temperature, out, group, one_region=False):
     """The transpose of `_weigh_of`: every element's sum over its windows."""
 
     def term(cell, around, rate):
@@ -320,7 +328,7 @@ def _weigh_back_of(cells, around, temperature, out, group):
         level = around.get("level'", 0) + further * mean
         return weight * (level if out == "level" else level * rate + mean)
 
-    return sum_at_elements(term, cells, around, 1 / temperature, group)
+    return sum_at_elements(term, cells, around, 1 / temperature, group, one_region)
 
 
 weigh, _ = linear_pair(
@@ -343,6 +351,10 @@ BORDERS, EXPONENTIALS = 49, 25
 def _fill(name: str, a: jax.Array) -> float:
     """What padding holds: an element, or a window, without weight."""
     return {"top": floor(a.dtype), "shift": -floor(a.dtype)}.get(name, 0)
+
+
+def _fills(arrays: Arrays) -> dict[str, float]:
+    return {k: _fill(k, a) for k, a in arrays.items()}
 
 
 def _in_rows(group: Group) -> bool:
@@ -371,7 +383,13 @@ def taps_of(group: Group) -> int:
 
 
 def sum_at_windows(
-    terms: Callable, of_sums: Callable, cells: Arrays, around: Arrays, rate: jax.Array, group: Group
+    terms: Callable,
+    of_sums: Callable,
+    cells: Arrays,
+    around: Arrays,
+    rate: jax.Array,
+    group: Group,
+    one_region: bool = False,
 ) -> jax.Array:
     """`of_sums(around[i], ...)` of the sums of each of terms(cells[p], around[i]) over the elements
     p of window i."""
@@ -394,7 +412,7 @@ def sum_at_windows(
         each = [terms(slab, here, rate) for _, slab in taps]
         return of_sums(here, *(reduce(lax.add, terms) for terms in zip(*each, strict=True)))
 
-    return over_outputs(of_region, cells, group)
+    return over_outputs(of_region, cells, group, _fills(cells) if one_region else None)
 
 
 def alone(_: Arrays, total: jax.Array, *__: jax.Array) -> jax.Array:
@@ -421,14 +439,19 @@ def at_elements(
 ) -> jax.Array:
     """`function`, made of `sum_at_elements`, in a loop of its own."""
     cells, around, complete = surround(cells, around, group)
-    dot = apart(function, cells, around, rate, group=complete, **how)
+    dot = apart(function, cells, around, rate, elsewhere=ONE_REGION, group=complete, **how)
     for w in group:
         dot = cut(dot, w.axis, 0, w.length)
     return dot
 
 
 def sum_at_elements(
-    term: Callable, cells: Arrays, around: Arrays, rate: jax.Array, group: Group
+    term: Callable,
+    cells: Arrays,
+    around: Arrays,
+    rate: jax.Array,
+    group: Group,
+    one_region: bool = False,
 ) -> jax.Array:
     """out[p] = the sum of term(cells[p], around[i]) over the windows i that see p."""
     if isinstance(group[0], Bins):
@@ -450,7 +473,8 @@ def sum_at_elements(
         each = [term(here, slab, rate) for _, slab in taps]
         return reduce(lax.add, each) if each else lax.full(shape, 0, rate.dtype)
 
-    return over_inputs(of_region, around, group)
+    fill = _fills(around) if one_region else None
+    return over_inputs(of_region, around, group, fill, asked=one_region)
 
 
 def _padded(x: jax.Array, edges: tuple[tuple[int, int, int], ...], fill: float) -> jax.Array:

@@ -205,12 +205,12 @@ def _near_back(x, temperature, mask, span, y, means, g, windows, kind):
     return real(_smooth.at_elements(_near_back_of, cells, around, temperature, group), mask)
 
 
-def _near_back_of(cells, around, temperature, group):
+def _near_back_of(cells, around, temperature, group, one_region=False):
     def term(cell, around, rate):
         slope = 1 + (cell["x"] - around["y"]) * rate if "y" in around else 1
         return exp(cell["x"] * rate) * around["g"] * slope
 
-    return _smooth.sum_at_elements(term, cells, around, 1 / temperature, group)
+    return _smooth.sum_at_elements(term, cells, around, 1 / temperature, group, one_region)
 
 
 def _weights(means, mask, span, windows, kind):

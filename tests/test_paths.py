@@ -1,6 +1,8 @@
 """How poolings run: what is kept for the backward pass, what is lowered, that no window unrolls."""
 
+import contextlib
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import chex
@@ -9,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import export, lax
+from jax.interpreters import mlir
 
 import jaxpool
-from jaxpool import _parts, _reduce, _soft
+from jaxpool import _linear, _parts, _reduce, _soft
 from jaxpool._geometry import Window
 
 POOLS = [
@@ -34,6 +37,77 @@ def kept(f, x) -> int:
 
 def gradient(pool, *args, **options):
     return jax.grad(lambda x: pool(x, *args, **options).sum())
+
+
+@contextlib.contextmanager
+def as_elsewhere() -> Iterator[None]:
+    """What is compiled in here is what other platforms than CPU get."""
+    apart = _linear._apart
+    jax.clear_caches()
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (_soft, _reduce):
+            patch.setattr(module, "by_platform", lambda *args, cpu, other: other(*args))
+        mlir.register_lowering(apart, _linear._lower_elsewhere, platform="cpu")
+        try:
+            yield
+        finally:
+            mlir.register_lowering(apart, _linear._lower_apart, platform="cpu")
+            jax.clear_caches()
+
+
+@extremes
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize(
+    ("window", "strides", "options"),
+    [
+        ((3, 3), 2, {"padding": 1}),
+        ((3, 3), 1, {"padding": "SAME"}),
+        ((5, 2), (2, 3), {"padding": ((4, 0), (1, 1)), "window_dilation": (1, 2)}),
+        ((11, 9), 1, {"padding": "SAME"}),  # several passes
+        ((3, 2), (4, 3), {"padding": ((2, 9), (0, 2)), "ceil_mode": True}),  # apart
+        ((3, 4), (1, 2), {"padding": 2, "where": True}),
+    ],
+    ids=["stride", "overlap", "dilation", "passes", "apart", "mask"],
+)
+def test_other_platforms_find_the_same_winners(pool, dtype, window, strides, options):
+    # Ties, NaN, elements that nothing beats and windows that hold nothing else: to the last bit.
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.integers(0, 4, (2, 21, 18, 16)), dtype)
+    if dtype != "int8":
+        worst = -jnp.inf if pool is jaxpool.max_pool else jnp.inf
+        x = x.at[0, :9, :8].set(worst).at[1, ::7, ::5, :4].set(jnp.nan)
+    if "where" in options:
+        options = options | {"where": jnp.asarray(rng.random(x.shape) < 0.5)}
+
+    def results() -> tuple[jax.Array, jax.Array]:
+        f = functools.partial(pool, window_shape=window, strides=strides, **options)
+        if dtype == "int8":  # has no gradient
+            name = f"{pool.__name__}_with_indices"
+            f = functools.partial(getattr(jaxpool, name), window_shape=window, strides=strides)
+            return f(x, **options)
+        y, back = jax.vjp(jax.jit(f), x)
+        return y, back(jnp.arange(y.size, dtype=x.dtype).reshape(y.shape) % 8)[0]
+
+    expected = results()
+    with as_elsewhere():
+        found = results()
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(np.asarray(a, np.float32), np.asarray(b, np.float32))
+
+
+@extremes
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+def test_an_extreme_is_one_region_elsewhere(pool, platform: str):
+    # There regions to put together are what loops are not fused across.
+    x = jax.ShapeDtypeStruct((2, 12, 12, 16), jnp.float32)
+    f = jax.jit(gradient(pool, (3, 3), 1, "SAME"))
+    text = export.export(f, platforms=[platform])(x).mlir_module()
+    assert ("stablehlo.concatenate" in text) == (platform == "cpu")
+    # Values of large windows are calls of up to 16 taps: one of 11, and 16, 2 and 2 for 40.
+    f = jax.jit(functools.partial(pool, window_shape=(11, 40), strides=1))
+    x = jax.ShapeDtypeStruct((2, 48, 48, 16), jnp.float32)
+    text = export.export(f, platforms=[platform])(x).mlir_module()
+    assert text.count("stablehlo.reduce_window") == (0 if platform == "cpu" else 4)
 
 
 @extremes
@@ -201,11 +275,13 @@ def test_every_platform_has_a_lowering(pool, platform: str):
 @pytest.mark.parametrize("pool", POOLS[:4], ids=lambda pool: pool.__name__)
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
 def test_whole_axes_are_one_reduce_where_that_is_fast(pool, platform: str):
-    x = jax.ShapeDtypeStruct((2, 28, 28, 3), jnp.float32)
-    f = jax.jit(functools.partial(pool, window_shape=(28, 28)))
-    text = export.export(f, platforms=[platform])(x).mlir_module()
-    assert text.count("stablehlo.reduce(") == (platform != "cpu")
-    assert "reduce_window" not in text
+    for size, call in {28: "reduce(", 8: "reduce_window"}.items():
+        x = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
+        f = jax.jit(functools.partial(pool, window_shape=(size, size)))
+        text = export.export(f, platforms=[platform])(x).mlir_module()
+        for other in ("reduce(", "reduce_window"):
+            expected = platform != "cpu" and other == call
+            assert text.count(f"stablehlo.{other}") == expected
 
 
 @extremes
@@ -337,8 +413,9 @@ def test_a_large_window_of_its_own_is_passes_of_few_taps(pool, length: int):
         (jaxpool.softmax_pool, (3, 3), (2, 1), (2, 9, 10, 32)),
         (jaxpool.softmax_pool, (5, 4), 1, (2, 9, 10, 32)),
         (jaxpool.softmax_pool, (17, 2), 1, (2, 9, 10, 32)),
-        (jaxpool.softmax_pool, (67, 2), 1, (2, 9, 10, 32)),
+        (jaxpool.lse_pool, (67, 1), 1, (2, 9, 10, 32)),
         (jaxpool.lse_pool, (3, 3), 1, (1, 18, 10, 1)),
+        (jaxpool.lse_pool, (5, 1), 1, (1, 18, 10, 1)),
         (jaxpool.softmax_pool, (5, 3), (2, 1), (1, 21, 10, 1)),
     ],
     ids=[
@@ -346,8 +423,9 @@ def test_a_large_window_of_its_own_is_passes_of_few_taps(pool, length: int):
         "softmax-stride",
         "softmax",
         "softmax-passes",
-        "softmax-digits",
+        "lse-digits",
         "lse-map",
+        "lse-few",
         "softmax-map",
     ],
 )
@@ -374,10 +452,8 @@ def test_near_far_parts_and_other_platforms_agree(pool, window, strides, shape, 
 
     limit, large = _soft.NEAR, _parts.LARGE
     far, near, parts = compiled(0.0, large), compiled(limit, large), compiled(limit, 0)
-    for module in (_soft, _reduce):
-        monkeypatch.setattr(module, "by_platform", lambda *args, cpu, other: other(*args))
-    elsewhere = compiled(limit, large)
-    jax.clear_caches()
+    with as_elsewhere():
+        elsewhere = compiled(limit, large)
     assert "while" in parts.as_text()
     assert ["conditional" in a.as_text() for a in (near, elsewhere)] == [True, False]
     for temperature in (1e-3, 0.08, 1.0, 1e3):
