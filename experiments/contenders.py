@@ -40,6 +40,10 @@ ZOO = {
 }
 
 
+# What GPUs are timed with: launching a program takes them longer than running it on less.
+LARGE, TOGETHER = 2**28, 20  # bytes, calls
+
+
 @dataclass(frozen=True)
 class Case:
     """Something that networks pool. The shape is written channels last."""
@@ -53,6 +57,7 @@ class Case:
     channels_first: bool = False
     against: tuple[str, ...] = ("flax", "equinox", "torch")
     bins: tuple[int, ...] = ()  # pooled adaptively into these, beside the uniform windows above
+    together: int = 1  # so many calls are made before the last one is waited for
 
     @property
     def windows(self) -> tuple[Any, ...]:
@@ -64,6 +69,11 @@ class Case:
         if self.bins:
             return f"adaptive_{op}_pool", (self.bins,), {}
         return ZOO[op].call(self) if op in ZOO else (f"{op}_pool", self.windows, {})
+
+    def large(self) -> "Case":
+        """As many examples as no cache holds, in calls that need not wait for each other."""
+        n = -(-LARGE // (4 * prod(self.shape)))
+        return replace(self, shape=(n * self.shape[0], *self.shape[1:]), together=TOGETHER)
 
     @property
     def divides(self) -> bool:
@@ -159,7 +169,7 @@ def contenders(op: str, case: Case, x: np.ndarray) -> tuple[Runs, dict[str, Any]
     values = _values(case, x)
     ours, facts = _jaxpool(op, case, values)
     moved = facts["input_bytes"] + facts["output_bytes"]
-    runs = floor("value", moved // 2) | floor("gradient", moved) | ours
+    runs = floor("value", moved // 2, case) | floor("gradient", moved, case) | ours
     if case.bins:
         runs |= _jaxpool(op, replace(case, bins=()), values, "uniform")[0]
     elif op in SMOOTH or op in ZOO:
@@ -185,23 +195,38 @@ def _values(case: Case, x: np.ndarray) -> Any:
 PIECE = 16 * 2**20
 
 
-def floor(name: str, size: int) -> Runs:
+def floor(name: str, size: int, case: Case) -> Runs:
     """Read `size` bytes and write as many: what nobody who moves these bytes can beat.
 
     In pieces, each of which leaves its buffer to the next: more than 32 MB would be fetched from
-    the operating system anew on every call, page by page.
+    the operating system anew on every call, page by page. (Calls that are made together are for
+    memory of another kind, and take all at once.)
     """
     import jax
     import jax.numpy as jnp
 
-    arrays = [jnp.ones(floats, jnp.float32) for floats in pieces(size)]
+    counts = pieces(size) if case.together == 1 else [-(-size // 4)]
+    arrays = [jnp.ones(floats, jnp.float32) for floats in counts]
     step = jax.jit(lambda a: a + 1).lower(arrays[0]).compile()
 
     def run() -> None:
         for array in arrays:
             jax.block_until_ready(step(array))
 
+    if case.together > 1:
+        run = waited(lambda: step(arrays[0]), jax.block_until_ready, case)
     return {f"floor/{name}": run}
+
+
+def waited(call: Run, wait: Callable[[Any], Any], case: Case) -> Run:
+    """All calls that the case makes together."""
+
+    def run() -> None:
+        for _ in range(case.together - 1):
+            call()
+        wait(call())
+
+    return run
 
 
 def pieces(size: int) -> list[int]:
@@ -224,7 +249,7 @@ def _jaxpool(op: str, case: Case, x: Any, name: str = "jaxpool") -> tuple[Runs, 
     def f(x: jax.Array) -> jax.Array:
         return pool(x, *arguments, axis=axis, **options)
 
-    runs, facts = _jitted(name, f, x)
+    runs, facts = _jitted(name, f, x, case)
     kept = jax.tree.leaves(jax.eval_shape(lambda x: jax.vjp(f, x)[1], x))
     return runs, facts | {
         "input_bytes": x.nbytes,
@@ -232,7 +257,7 @@ def _jaxpool(op: str, case: Case, x: Any, name: str = "jaxpool") -> tuple[Runs, 
     }
 
 
-def _jitted(name: str, f: Callable, x: Any) -> tuple[Runs, dict[str, Any]]:
+def _jitted(name: str, f: Callable, x: Any, case: Case) -> tuple[Runs, dict[str, Any]]:
     """A JAX function, alone and with its gradient, compiled for x."""
     import jax
 
@@ -251,9 +276,10 @@ def _jitted(name: str, f: Callable, x: Any) -> tuple[Runs, dict[str, Any]]:
         "temporary_bytes": memory.temp_size_in_bytes,
         "output_bytes": g.nbytes,
     }
+    wait = jax.block_until_ready
     return {
-        f"{name}/value": lambda: jax.block_until_ready(value(x)),
-        f"{name}/gradient": lambda: jax.block_until_ready(gradient(x, g)),
+        f"{name}/value": waited(lambda: value(x), wait, case),
+        f"{name}/gradient": waited(lambda: gradient(x, g), wait, case),
     }, facts
 
 
@@ -271,7 +297,7 @@ def _flax(op: str, case: Case, x: np.ndarray) -> Runs:
     def f(x: Any) -> Any:
         return pool(x, case.window, case.strides, padding)
 
-    return _jitted("flax", f, jnp.asarray(x, case.dtype))[0]
+    return _jitted("flax", f, jnp.asarray(x, case.dtype), case)[0]
 
 
 def _equinox(op: str, case: Case, x: np.ndarray) -> Runs:
@@ -284,7 +310,8 @@ def _equinox(op: str, case: Case, x: np.ndarray) -> Runs:
     if kind is None:
         return {}
     pool = jax.vmap(kind(case.window, case.strides, case.padding))
-    return _jitted("equinox", pool, jnp.asarray(np.moveaxis(x, -1, 1), case.dtype))[0]
+    first = jnp.asarray(np.moveaxis(x, -1, 1), case.dtype)
+    return _jitted("equinox", pool, first, case)[0]
 
 
 def _torch(op: str, case: Case, x: np.ndarray) -> Runs:
@@ -294,14 +321,28 @@ def _torch(op: str, case: Case, x: np.ndarray) -> Runs:
     pool = torch and getattr(torch.nn.functional, f"{name}{len(case.window)}d", None)
     if pool is None:
         return {}
-    last = torch.from_numpy(x).to(getattr(torch, case.dtype)).movedim(-1, 1)
+    device = _torch_device()
+    last = torch.from_numpy(x).to(device, getattr(torch, case.dtype)).movedim(-1, 1)
     runs = {}
     for layout, a in {"first": last.contiguous(), "last": last}.items():
-        runs |= _torch_runs(f"torch, channels {layout}", pool, arguments, a.requires_grad_())
+        calls = _torch_calls(f"torch, channels {layout}", pool, arguments, a.requires_grad_())
+        runs |= {name: waited(call, _torch_wait, case) for name, call in calls.items()}
     return runs
 
 
-def _torch_runs(name: str, pool: Callable, arguments: tuple[Any, ...], a: Any) -> Runs:
+def _torch_device() -> str:
+    """Where JAX computes."""
+    import jax
+
+    return "cuda" if jax.default_backend() == "gpu" else "cpu"
+
+
+def _torch_wait(_: Any) -> None:
+    if _torch_device() == "cuda":
+        import_module("torch").cuda.synchronize()
+
+
+def _torch_calls(name: str, pool: Callable, arguments: tuple[Any, ...], a: Any) -> Runs:
     torch = import_module("torch")
 
     def value() -> Any:

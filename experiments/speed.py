@@ -23,6 +23,9 @@ input that are as many; and a training step without pooling, which says how much
 it takes every second pixel instead, or the first quarter of the image, whichever is faster. The net
 of the experiments has a twin in PyTorch, which does all of the same step.
 
+With `--data large`, for GPUs, arrays have as many examples as fill 256 MB, and 20 calls are made
+before the last one is waited for: launching a program takes a GPU longer than running it on less.
+
 `check` holds stored results to what is promised about memory.
 """
 
@@ -45,7 +48,7 @@ from experiments.quiet import Pulse
 from experiments.report import Claim, Column, Picture, Row, Section, Sheet
 from experiments.store import Cell
 
-NAME = "speed"
+NAME, LARGE = "speed", "large"
 QUESTION = "How long does each pooling take, forward and with its gradient?"
 WORKERS = 1  # nothing else may run while a clock does
 
@@ -114,7 +117,9 @@ def cells(
 ) -> list[Config]:
     """One cell for each case and op. More seeds measure again."""
     chosen = PRESETS[configs.choose("preset", preset, PRESETS)]
-    name = configs.choose("data", data_name or "random", ["random"])
+    name = configs.choose("data", data_name or "random", ["random", LARGE])
+    if name == LARGE and not variants:
+        variants = [name for name in chosen.variants if name in _variants(OPS, CASES)]
     once = {"one_example": True, "patience": 0.0} if preset == "smoke" else {"one_example": False}
     return configs.cells(
         Config, chosen, VARIANTS, data=name, seeds=seeds, variants=variants, **once
@@ -139,19 +144,22 @@ def run(config: Config, tick: Callable[[int, float | None], None]) -> tuple[dict
     from experiments import contenders, steps
 
     op, name = config.variant.split("@")
-    what = steps.STEPS[name] if op == "step" else EVERY[name]
+    large = config.data == LARGE
+    what = steps.STEPS[name] if op == "step" else EVERY[name].large() if large else EVERY[name]
     shape = (1, *what.shape[1:]) if config.one_example else what.shape
     x = np.random.default_rng(config.seed).normal(size=shape).astype(np.float32)
     if isinstance(what, steps.Step):
         runs, facts, seconds = steps.contenders(what, x), {}, config.longer * config.seconds
     else:
         (runs, facts), seconds = contenders.contenders(op, what, x), config.seconds
-        compiled = _elsewhere().submit(contenders.compile_seconds, op, what, shape)
-        facts["compile_seconds"] = compiled.result()
+        if not large:  # two processes cannot both have a GPU's memory
+            compiled = _elsewhere().submit(contenders.compile_seconds, op, what, shape)
+            facts["compile_seconds"] = compiled.result()
     pulse = Pulse(config.patience)
     times = _times(runs, config, seconds, pulse.wait, tick)
     facts["pulse"] = float(np.median(pulse.seen))
-    return {name.replace("/", "|"): np.array(ms) for name, ms in times.items()}, facts
+    calls = 1 if isinstance(what, steps.Step) else what.together
+    return {name.replace("/", "|"): np.array(ms) / calls for name, ms in times.items()}, facts
 
 
 @cache
@@ -282,7 +290,7 @@ CONSTANTS = 0.001
 
 def check(cell: Cell) -> list[str]:
     """The memory that a pooling needs and keeps is no more than promised."""
-    if cell.variant.startswith("step"):
+    if cell.variant.startswith("step") or cell.config["data"] == LARGE:
         return []
     op, case = _parts(cell.variant)
     if case.dtype != "float32":
@@ -382,6 +390,7 @@ def section(found: Sequence[Cell]) -> Section:
         Sheet("steps", "A training step", STEP_COLUMNS, steps, unit=""),
         Sheet("sweep", "Windows of every size", COLUMNS, rows["sweep"], "", on_terminal=False),
     ]
+    large = any(cell.config["data"] == LARGE for cell in found)
     pictures = [_against(rows[""]), _smooth(rows[""]), _lines(rows["sweep"])]
     return Section(
         question=QUESTION,
@@ -390,7 +399,7 @@ def section(found: Sequence[Cell]) -> Section:
         sheets=[sheet for sheet in sheets if sheet.rows],
         size="float32, channels last, unless said; one process, median over blocks of the best of "
         "three.",
-        claims=_claims([row for some in rows.values() for row in some], steps),
+        claims=[] if large else _claims([row for some in rows.values() for row in some], steps),
         method=[
             text.replace("\n", " ") for text in str(__doc__).replace("*", "").split("\n\n")[2:4]
         ],

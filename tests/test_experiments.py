@@ -890,6 +890,28 @@ def test_check_holds_speed_to_its_memory(variant, facts, sentence):
     assert speed.check(fabricated("max@stem-float16", kept_bytes=600)) == []
 
 
+def test_large_arrays_are_timed_in_calls_that_do_not_wait():
+    config, *others = speed.cells("quick", "large", variants=["max@image"])
+    assert not others and len(speed.cells("quick", "large")) == len(speed.OPS) * len(speed.CASES)
+    case = speed.EVERY["image"].large()
+    assert case.together == contenders.TOGETHER and case.shape[1:] == (128, 128, 3)
+    assert contenders.LARGE <= 4 * np.prod(case.shape) < contenders.LARGE + 4 * 32 * 128 * 128 * 3
+    said = []
+    contenders.waited(lambda: said.append("call"), lambda _: said.append("wait"), case)()
+    assert said == ["call"] * case.together + ["wait"]
+
+    arrays, facts = speed.run(
+        replace(config, one_example=True, blocks=1, least=0.0, patience=0.0), lambda *_: None
+    )
+    assert {"floor|value", "flax|gradient", "jaxpool|gradient"} <= arrays.keys()
+    cell = replace(fabricated("max@image"), arrays=arrays, facts=facts)
+    cell = replace(cell, config=asdict(config))
+    # What is promised about memory, and aimed at, is about CPUs.
+    assert speed.check(replace(cell, facts=facts | {"kept_bytes": 10**9})) == []
+    section = speed.section([cell])
+    assert section.answer and section.pictures and not section.claims
+
+
 @pytest.mark.parametrize("case", speed.ADAPTIVE.values())
 def test_adaptive_pooling_is_timed_beside_windows_of_as_many_outputs(case):
     def shape(case):
