@@ -147,7 +147,7 @@ def run(config: Config, tick: Callable[[int, float | None], None]) -> tuple[dict
     large = config.data == LARGE
     what = steps.STEPS[name] if op == "step" else EVERY[name].large() if large else EVERY[name]
     shape = (1, *what.shape[1:]) if config.one_example else what.shape
-    x = np.random.default_rng(config.seed).normal(size=shape).astype(np.float32)
+    x = np.random.default_rng(config.seed).standard_normal(shape, np.float32)
     if isinstance(what, steps.Step):
         runs, facts, seconds = steps.contenders(what, x), {}, config.longer * config.seconds
     else:

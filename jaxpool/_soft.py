@@ -3,8 +3,7 @@
 `_far` is exact for any x/T: one exponential per element *and window* (`_smooth`). Where |x/T| is
 not large, `_near` needs one exponential per element; the rest are sums over windows, whose time
 does not grow with them. It pays where an element is in many windows. Which of the two is exact can
-only be seen from the values, so on CPU both are compiled and a glance at x chooses; elsewhere
-exponentials are cheap and choices are not.
+only be seen from the values, so both are compiled and a glance at x chooses.
 """
 
 from collections.abc import Callable
@@ -103,7 +102,7 @@ def _choose(near, far, elements, around, windows, kind, back=False):
     def way(f: Callable, elements: tuple, around: tuple, windows: Group) -> Any:
         return f(*elements, *around, windows=windows, kind=kind)
 
-    def near_or_far(elements, around):
+    def near_or_far(elements, around, of_near, of_far):
         _, _, _, span, *_ = elements
         ways = [
             partial(in_parts, partial(way, f), parts, back, windows=windows)
@@ -111,8 +110,9 @@ def _choose(near, far, elements, around, windows, kind, back=False):
         ]
         return lax.cond(jnp.max(span) < NEAR, *ways, elements, around)
 
-    at_once = partial(way, far, windows=windows)
-    return by_platform(elements, around, cpu=near_or_far, other=at_once)
+    here = partial(near_or_far, of_near=of_near, of_far=of_far)
+    # Elsewhere examples may be on several devices, which parts of them would all have to visit.
+    return by_platform(elements, around, cpu=here, other=partial(near_or_far, of_near=1, of_far=1))
 
 
 def _is_one_loop(x: jax.Array, windows: Group) -> bool:
@@ -139,16 +139,9 @@ _move, _ = linear_pair(
 
 
 def _span(x, temperature, mask):
-    """The largest |x/T|; where there is no near, all are far."""
-
-    def largest(x, temperature):
-        return jnp.max(jnp.abs(x) / temperature)
-
-    def none(x, _):
-        return jnp.full((), jnp.inf, x.dtype)
-
-    of = lax.stop_gradient((real(x, mask), temperature))
-    return by_platform(*of, cpu=largest, other=none)
+    """The largest |x/T|."""
+    x, temperature = lax.stop_gradient((real(x, mask), temperature))
+    return jnp.max(jnp.abs(x) / temperature)
 
 
 def _near(x, temperature, mask, span, windows, kind):
