@@ -3,6 +3,7 @@
 # make check   lint, format and types;  make format  repairs what can be repaired
 # make reference   run all experiments (two hours), and keep the report and what README shows
 # make reference-speed   the same for the times; against PyTorch and Equinox too, if .venv has them
+# make reference-speed-gpu   the same on a GPU, with a jax for it in .venv
 # make clean   remove what make made (the results of experiments stay)
 #
 # All that is needed is Python 3.11 or newer; name another one with: make PYTHON=python3.12 test
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 WIDE_TESTS := tests/test_contract.py tests/test_textbook.py
 
 .DELETE_ON_ERROR:
-.PHONY: run reference reference-speed test test64 check format clean python
+.PHONY: run reference reference-speed reference-speed-gpu test test64 check format clean python
 
 run: $(VENV)/.experiments
 	$(BIN)/python -m experiments run consistency --preset quick
@@ -38,13 +39,23 @@ reference: $(VENV)/.experiments reference-speed
 
 # Times of earlier code would be found and kept: the folder is emptied first.
 reference-speed: $(VENV)/.experiments
-	rm -rf results/speed
+	rm -rf results/speed/random
 	$(BIN)/python -m experiments run speed
 	$(BIN)/python -m experiments report speed
 	mkdir -p experiments/reference
 	cp results/report/speed-bars.png experiments/reference/speed.png
 	cp results/report/speed-smooth.png results/report/speed-sweep.png experiments/reference/
 	cp results/report/speed.md results/report/speed*.csv experiments/reference/
+	$(BIN)/python -m experiments.readme
+
+reference-speed-gpu: $(VENV)/.experiments
+	rm -rf results/speed/large
+	$(BIN)/python -m experiments run speed --data large
+	$(BIN)/python -m experiments report speed --data large
+	mkdir -p experiments/reference
+	cp results/report/speed.md experiments/reference/speed-gpu.md
+	cp results/report/speed.csv experiments/reference/speed-gpu.csv
+	cp results/report/speed-bars.png experiments/reference/speed-gpu.png
 	$(BIN)/python -m experiments.readme
 
 test: $(VENV)/.dev

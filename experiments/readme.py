@@ -19,8 +19,10 @@ from experiments.report import differences, interval, percent, spread
 README = Path("README.md")
 NUMBERS = Path("experiments/reference/consistency.csv")
 TIMES = Path("experiments/reference/speed.md")
+GPU = Path("experiments/reference/speed-gpu.md")
 BLOCK = re.compile("(<!-- table -->\n).*(<!-- end of table -->)", re.DOTALL)
 TOLD = re.compile("(<!-- times -->\n).*(<!-- end of times -->)", re.DOTALL)
+ON_GPU = re.compile("(<!-- gpu -->\n).*(<!-- end of gpu -->)", re.DOTALL)
 KEYS = ("accuracy", "reference")
 """What is compared with max."""
 SHOWN = {"train_accuracy": percent, "accuracy": spread(100), "reference": spread(100)}
@@ -59,9 +61,20 @@ def told(times: Path = TIMES) -> str:
     return "\n".join([text, *([""] if missed else []), *missed, ""])
 
 
-def renewed(text: str, numbers: Path = NUMBERS, times: Path = TIMES) -> str:
+def told_on_gpu(times: Path = GPU) -> str:
+    """What the page of large arrays says first, of which device, and what it lacks."""
+    text = times.read_text("utf-8")
+    _, _, first, *_ = text.splitlines()
+    (device,) = re.findall("device gpu: ([^,]+),", text)
+    missing = "".join(re.findall("([0-9]+ of [0-9]+ cells are missing):", text))
+    told = f"On an {device}, {first[0].lower()}{first[1:]}" + (f" {missing}." if missing else "")
+    return textwrap.fill(told, 100, break_on_hyphens=False) + "\n"
+
+
+def renewed(text: str, numbers: Path = NUMBERS, times: Path = TIMES, gpu: Path = GPU) -> str:
     """The text of README with the table and the times in their places."""
     text = TOLD.sub(lambda found: found[1] + told(times) + found[2], text)
+    text = ON_GPU.sub(lambda found: found[1] + told_on_gpu(gpu) + found[2], text)
     return BLOCK.sub(lambda found: found[1] + table(numbers) + found[2], text)
 
 

@@ -241,13 +241,15 @@ def test_readme_would_fail_if_it_were_wrong(last):
 def test_readme_shows_the_numbers_that_are_kept(tmp_path):
     """The table is made of the stored numbers: `make reference` writes it."""
     text = (ROOT / "README.md").read_text("utf-8")
-    kept, times = ROOT / readme.NUMBERS, ROOT / readme.TIMES
-    assert readme.renewed(text, kept, times) == text
+    kept, times, gpu = (ROOT / path for path in (readme.NUMBERS, readme.TIMES, readme.GPU))
+    assert readme.renewed(text, kept, times, gpu) == text
     other = tmp_path / "other.csv"
     other.write_text(kept.read_text().replace(",0.", ",0.0"))
-    assert readme.renewed(text, other, times) != text
+    assert readme.renewed(text, other, times, gpu) != text
     other.write_text(times.read_text("utf-8").replace("**no**", "yes"), "utf-8")
-    assert readme.renewed(text, kept, other) != text
+    assert readme.renewed(text, kept, other, gpu) != text
+    other.write_text(gpu.read_text("utf-8").replace("device gpu: ", "device gpu: other "), "utf-8")
+    assert readme.renewed(text, kept, times, other) != text
 
 
 def test_readme_shows_what_is_there():
