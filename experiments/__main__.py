@@ -1,5 +1,6 @@
 """The command line: `python -m experiments run | report | check | list`."""
 
+import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -91,8 +92,17 @@ def run(
         done = _run(experiment, cells, results, workers)
     print(
         f"{share}{len(cells)} of {len(cells)} cells are finished in {results}: {_counted(done)}. "
-        f"Now: python -m experiments report {name}"
+        f"Now: python -m experiments report {name}{_study(preset, data, results)}"
     )
+
+
+def _study(preset: str, data: str | None, results: Path) -> str:
+    """What `report` has to be told of a study that is not its usual one."""
+    from experiments.data import flag
+
+    told = f" --preset {preset}" if preset != "quick" else ""
+    told += f" {flag(data)}" if data else ""
+    return told + (f" --results {shlex.quote(str(results))}" if results != Path("results") else "")
 
 
 def _refuse(options: dict[str, Any]) -> None:

@@ -33,7 +33,7 @@ from experiments import (
     train,
     trained,
 )
-from experiments.__main__ import main
+from experiments.__main__ import _study, main
 from experiments.config import UserError, canonical, choose, digest, study
 from experiments.nets import VARIANTS, Net
 from experiments.report import (
@@ -584,7 +584,10 @@ def test_a_second_run_and_a_report_only_draw(study_killed_once, monkeypatch, cap
     smoke = ["--preset", "smoke", "--results", str(results)]
     monkeypatch.setattr("sys.argv", ["x", "run", "consistency", *smoke, "--variants", "max"])
     main()
-    assert "0 now (0 s), 2 before" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "0 now (0 s), 2 before" in said
+    assert said.endswith(f"report consistency --preset smoke --results {results}\n")
+    assert _study("quick", "large", Path("results")) == " --data large"
     monkeypatch.setattr("sys.argv", ["x", "report", *smoke, "--out", str(tmp_path)])
     main()
     text = capsys.readouterr().out
