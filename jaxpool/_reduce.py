@@ -532,7 +532,8 @@ def _over_regions(of_region: Callable, state: Any, axes: list) -> Any:
             pieces.append(go(later, further, now, (*at, here)))
         return jax.tree.map(lambda *each: join(each, window.axis), *pieces)
 
-    return go(axes, [(0, state)], jax.tree.leaves(state)[0].shape, ())
+    shapes = [a.shape for a in jax.tree.leaves(state)]  # some may have one value for all
+    return go(axes, [(0, state)], lax.broadcast_shapes(*shapes), ())
 
 
 def cut_all(a: jax.Array, at: tuple) -> jax.Array:

@@ -750,6 +750,13 @@ def test_a_large_window_is_many_passes(op: Op, window: int, strides: int):
     check_definition(op, call, 40 * coarse(shape), where)
 
 
+@each(lambda op: windowed(op) and (op.soft or op.power or op.id == "stochastic"))
+def test_many_passes_over_padding_alone(op: Op):
+    # The first windows and the last have no element, in every pass.
+    call = Call((2, 50, 1), ((24,), 1, ((25, 26),)), {"axis": 1})
+    check_definition(op, call, coarse((2, 50, 1)), None)
+
+
 @each(windowed)
 def test_the_default_stride_is_the_window(op: Op):
     x = jnp.asarray(distinct((2, 7, 6, 3)), FLOAT)
