@@ -41,7 +41,7 @@ ZOO = {
 
 
 # What GPUs are timed with: launching a program takes them longer than running it on less.
-LARGE, TOGETHER = 2**28, 20  # bytes, calls
+FILL, TOGETHER = 2**28, 20  # bytes, calls
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Case:
 
     def large(self) -> "Case":
         """As many examples as no cache holds, in calls that need not wait for each other."""
-        n = -(-LARGE // (4 * prod(self.shape)))
+        n = -(-FILL // (4 * prod(self.shape)))
         return replace(self, shape=(n * self.shape[0], *self.shape[1:]), together=TOGETHER)
 
     @property
@@ -208,13 +208,12 @@ def floor(name: str, size: int, case: Case) -> Runs:
     counts = pieces(size) if case.together == 1 else [-(-size // 4)]
     arrays = [jnp.ones(floats, jnp.float32) for floats in counts]
     step = jax.jit(lambda a: a + 1).lower(arrays[0]).compile()
+    each = [waited(partial(step, array), jax.block_until_ready, case) for array in arrays]
 
     def run() -> None:
-        for array in arrays:
-            jax.block_until_ready(step(array))
+        for once in each:
+            once()
 
-    if case.together > 1:
-        run = waited(lambda: step(arrays[0]), jax.block_until_ready, case)
     return {f"floor/{name}": run}
 
 

@@ -20,9 +20,6 @@ README = Path("README.md")
 NUMBERS = Path("experiments/reference/consistency.csv")
 TIMES = Path("experiments/reference/speed.md")
 GPU = Path("experiments/reference/speed-gpu.md")
-BLOCK = re.compile("(<!-- table -->\n).*(<!-- end of table -->)", re.DOTALL)
-TOLD = re.compile("(<!-- times -->\n).*(<!-- end of times -->)", re.DOTALL)
-ON_GPU = re.compile("(<!-- gpu -->\n).*(<!-- end of gpu -->)", re.DOTALL)
 KEYS = ("accuracy", "reference")
 """What is compared with max."""
 SHOWN = {"train_accuracy": percent, "accuracy": spread(100), "reference": spread(100)}
@@ -73,9 +70,14 @@ def told_on_gpu(times: Path = GPU) -> str:
 
 def renewed(text: str, numbers: Path = NUMBERS, times: Path = TIMES, gpu: Path = GPU) -> str:
     """The text of README with the table and the times in their places."""
-    text = TOLD.sub(lambda found: found[1] + told(times) + found[2], text)
-    text = ON_GPU.sub(lambda found: found[1] + told_on_gpu(gpu) + found[2], text)
-    return BLOCK.sub(lambda found: found[1] + table(numbers) + found[2], text)
+    for name, block in {
+        "table": table(numbers),
+        "times": told(times),
+        "gpu": told_on_gpu(gpu),
+    }.items():
+        place = re.compile(f"(<!-- {name} -->\n).*(<!-- end of {name} -->)", re.DOTALL)
+        text = place.sub(lambda found, block=block: found[1] + block + found[2], text)
+    return text
 
 
 if __name__ == "__main__":

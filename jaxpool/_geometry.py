@@ -101,10 +101,14 @@ class Window:
         """The same window over a map to which its padding has been added as real elements."""
         return replace(self, length=self.low + self.length + self.high, low=0, high=0)
 
+    def edges(self) -> tuple[int, int, int]:
+        """What `within` adds to the map: (axis, before, after)."""
+        return self.axis, self.low, max(self.overhang, 0)
+
     def within(self) -> "Window":
         """The same window over a map to which all that it reaches has been added."""
-        length = self.low + self.length + max(self.overhang, 0)
-        return replace(self, length=length, low=0, high=0)
+        _, before, after = self.edges()
+        return replace(self, length=before + self.length + after, low=0, high=0)
 
     def reach(self) -> list[tuple[int, int, int, int]]:
         """(tap, first, i, j): window n reads first + n*stride, on the map where i <= n <= j."""

@@ -41,6 +41,7 @@ from jaxpool._slices import (
     interleave,
     join,
     pad,
+    pad_all,
     rank,
     replace_axis,
     rows,
@@ -264,15 +265,16 @@ def _in_lines(
     """A pass of winners apart, with all axes behind its windows as one: its loops are longer."""
     behind = -p.windows[-1].axis - 1
     sizes = x.shape[x.ndim - behind :]
+    run = partial(apart, function, elsewhere=ONE_REGION, **how)
     if behind < 2:
-        return apart(function, x, winner, p=p, elsewhere=ONE_REGION, **how)
+        return run(x, winner, p=p)
 
     def as_one(a: jax.Array) -> jax.Array:
         return a.reshape(*a.shape[: a.ndim - behind], prod(sizes))
 
     windows = tuple(replace(w, axis=w.axis + behind - 1) for w in p.windows)
     lines = jax.tree.map(as_one, (x, winner))
-    results = apart(function, *lines, p=p._replace(windows=windows), elsewhere=ONE_REGION, **how)
+    results = run(*lines, p=p._replace(windows=windows))
     return jax.tree.map(lambda a: a.reshape(*a.shape[:-1], *sizes), results)
 
 
@@ -458,8 +460,8 @@ def over_outputs(of_region: Callable, state: Any, windows: Group, fill: Any = No
     `fill`: what each array holds beyond the map, for one region of all outputs.
     """
     if fill is not None:
-        edges = [(w.axis, w.low, max(w.overhang, 0)) for w in windows]
-        state, windows = _filled(state, edges, fill), tuple(w.within() for w in windows)
+        state = _filled(state, [w.edges() for w in windows], fill)
+        windows = tuple(w.within() for w in windows)
     regions = [(w, w.regions(), w.stride, 0, 1) for w in windows]
     return through_bits(partial(_over_regions, axes=regions), of_region, state)
 
@@ -482,14 +484,8 @@ def over_inputs(
 
 
 def _filled(state: Any, edges: Sequence[tuple[int, int, int]], fill: Any) -> Any:
-    """Every array with its `fill` around it: (axis, low, high)."""
-
-    def around(a: jax.Array, fill: Any) -> jax.Array:
-        for edge in edges:
-            a = pad(a, *edge, fill)
-        return a
-
-    return jax.tree.map(around, state, fill)
+    """Every array with its `fill` around it."""
+    return jax.tree.map(lambda a, fill: pad_all(a, edges, fill), state, fill)
 
 
 def _over_phases(

@@ -1,7 +1,6 @@
 """Arrays as windows see them: slices, rows, borders. Axes count from the end throughout."""
 
 from collections.abc import Callable, Sequence
-from functools import reduce
 from math import prod
 from typing import Any
 
@@ -29,6 +28,13 @@ def pad(x: jax.Array, axis: int, low: int, high: int, fill: Any = 0) -> jax.Arra
         return x
     widths = replace_axis([(0, 0, 0)] * x.ndim, axis, (low, high, 0))
     return lax.pad(x, jnp.full((), fill, x.dtype), widths)
+
+
+def pad_all(x: jax.Array, edges: Sequence[tuple[int, int, int]], fill: Any) -> jax.Array:
+    """`fill` around x: (axis, low, high)."""
+    for edge in edges:
+        x = pad(x, *edge, fill)
+    return x
 
 
 def replace_axis(shape: Sequence[Any], axis: int, n: Any) -> tuple[Any, ...]:
@@ -63,7 +69,7 @@ def interleave(phases: Sequence[jax.Array], window: Window, asked: bool = False)
     if asked:
         phase = lax.broadcasted_iota(jnp.int32, replace_axis(shape, at, n), at) % window.stride
         each = [jnp.repeat(a, window.stride, at) for a in phases]
-        whole = reduce(lambda a, b: jnp.where(phase == b[0], b[1], a), enumerate(each), each[0])
+        whole = lax.select_n(phase, *each)
     else:
         whole = jnp.stack(phases, at + 1).reshape(replace_axis(shape, at, n))
     return cut(whole, window.axis, 0, window.length)

@@ -33,7 +33,7 @@ from jaxpool._reduce import (
     over_inputs,
     over_outputs,
 )
-from jaxpool._slices import along_rows, cut, pad, replace_axis, rows, unrows
+from jaxpool._slices import along_rows, cut, pad_all, replace_axis, rows, unrows
 
 Arrays = dict[str, jax.Array]
 
@@ -368,7 +368,7 @@ def reach(cells: Arrays, group: Group, most: int = BORDERS) -> tuple[Arrays, Gro
     if isinstance(group[0], Bins) or _in_rows(group):
         return cells, group
     n = next((n for n in range(len(group)) if taps_of(_within(group, n)) <= most), len(group))
-    edges = tuple((w.axis, w.low, max(w.overhang, 0)) for w in group[:n])
+    edges = tuple(w.edges() for w in group[:n])
     return {k: _padded(a, edges, _fill(k, a)) for k, a in cells.items()}, _within(group, n)
 
 
@@ -480,10 +480,4 @@ def sum_at_elements(
 def _padded(x: jax.Array, edges: tuple[tuple[int, int, int], ...], fill: float) -> jax.Array:
     """x with `fill` around it, (axis, low, high); apart, since a pad in a loop slows it down."""
     edges = tuple(edge for edge in edges if any(edge[1:]))
-    return apart(_pad, x, edges=edges, fill=fill) if edges else x
-
-
-def _pad(x: jax.Array, edges: tuple[tuple[int, int, int], ...], fill: float) -> jax.Array:
-    for edge in edges:
-        x = pad(x, *edge, fill)
-    return x
+    return apart(pad_all, x, edges=edges, fill=fill) if edges else x

@@ -898,7 +898,7 @@ def test_large_arrays_are_timed_in_calls_that_do_not_wait():
     assert not others and len(speed.cells("quick", "large")) == len(speed.OPS) * len(speed.CASES)
     case = speed.EVERY["image"].large()
     assert case.together == contenders.TOGETHER and case.shape[1:] == (128, 128, 3)
-    assert contenders.LARGE <= 4 * np.prod(case.shape) < contenders.LARGE + 4 * 32 * 128 * 128 * 3
+    assert contenders.FILL <= 4 * np.prod(case.shape) < contenders.FILL + 4 * 32 * 128 * 128 * 3
     said = []
     contenders.waited(lambda: said.append("call"), lambda _: said.append("wait"), case)()
     assert said == ["call"] * case.together + ["wait"]
