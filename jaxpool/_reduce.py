@@ -54,14 +54,16 @@ from jaxpool._slices import (
 # More taps than DIRECT along one axis cost less as several passes over fewer taps, more than JOINT
 # over several axes less as one pass per axis. Windows that do not overlap read every element once
 # whatever their size; BLOCK only bounds the length of the program, and ROWS that of large windows
-# where that takes fewer instructions. A loop is long enough to be vectorised from LONG elements
-# side by side. One loop finds value and winner together where windows are so FAR apart (all their
-# strides, multiplied) that two results of it, as one complex number, are few.
+# where that takes fewer instructions. An axis that is pooled whole is read as LINES equal parts at
+# a time: where these are a power of two apart, a cache has room for few of them. A loop is long
+# enough to be vectorised from LONG elements side by side. One loop finds value and winner together
+# where windows are so FAR apart (all their strides, multiplied) that two results of it, as one
+# complex number, are few.
 DIRECT = 7
 # So many taps at a time then, for values, which are a pass each, and winners, which are more.
 VALUES, WINNERS = 2, 4
 JOINT = 9
-BLOCK, ROWS = 16, 32
+BLOCK, ROWS, LINES = 16, 32, 12
 FAR = 9
 # So often sums are doubled in one loop.
 TWICE = 4
@@ -322,8 +324,7 @@ def _fold(
     if one_region and winner is not None:
         # XLA would compute the pass before anew for each element that this one reads.
         value, winner = lax.optimization_barrier((value, winner))
-    pair = _is_pair(value, winner, size)
-    most = ROWS if size is None or (pair and is_long(value, p.windows)) else BLOCK
+    most = at_once(window, size is None)
     if len(p.windows) == 1 and window.disjoint and window.size > most:
         return _fold_rows(value, winner, window, most, largest, size, ordered)
     value, winner = _fold_few(value, winner, p, largest, size, ordered, one_region)
@@ -421,7 +422,7 @@ def _beats(a: jax.Array, b: jax.Array, largest: bool) -> jax.Array:
 def _fold_rows(value, winner, window, most, largest, size, ordered):
     """Large windows side by side: an axis of their own to fold, some taps at a time."""
     at, k, apart_now = window.axis, window.size, 1
-    single = window.out == 1 and not window.padded  # XLA copies x for an axis of one more
+    single = _is_single(window)  # XLA copies x for an axis of one more
 
     def lay(a: jax.Array, fill: Any) -> jax.Array:
         return cut(a, at, -window.low, k) if single else rows(a, (window,), fill)
@@ -434,7 +435,7 @@ def _fold_rows(value, winner, window, most, largest, size, ordered):
         n = -(-k // most)
         taps = -(-k // n)
         if lines:
-            p = Pass((Window(at, k, taps, 1, n, 0, 0, n),), n, 1)
+            p = Pass((equal_parts(at, k, n),), n, 1)
         else:
             p = Pass((Window(at, k, taps, taps, 1, 0, 0, n),), apart_now, apart_now)
         how = {"largest": largest, "size": size, "ordered": ordered and not lines}
@@ -452,6 +453,22 @@ def _fold_rows(value, winner, window, most, largest, size, ordered):
         first = first.reshape(replace_axis((1,) * value.ndim, at, window.out))
         winner = instead(winner, jnp.asarray(first, index(size)), value, largest)
     return value, winner
+
+
+def at_once(window: Window, values: bool) -> int:
+    """How many taps of a large window one loop reads, for values alone or winners, too."""
+    if _is_single(window) and window.axis < -1:
+        return LINES
+    return ROWS if values else BLOCK
+
+
+def _is_single(window: Window) -> bool:
+    return window.out == 1 and not window.padded
+
+
+def equal_parts(axis: int, k: int, n: int) -> Window:
+    """An axis of k as parts of n elements: windows of one tap from each."""
+    return Window(axis, k, -(-k // n), 1, n, 0, 0, n)
 
 
 def over_outputs(of_region: Callable, state: Any, windows: Group, fill: Any = None) -> Any:
@@ -728,12 +745,37 @@ def _add_of(x: dict, rest: tuple, _: Any, windows: Group) -> dict:
 def _add_pass(x: jax.Array, divisor: Any, group: Group, dtype: Any) -> jax.Array:
     if is_few(group):
         return apart(add_slices, x, divisor, group=group, dtype=dtype)
+    if _in_place(x, group[0]):
+        return apart(_add_rows, x, divisor, window=group[0], dtype=dtype)
+    if group[0].whole:
+        return _add_lines(x, divisor, group[0], dtype)
     if parts := _parts(group[0]):
         x = _add_pass(x, None, (parts[0],), _wide(dtype))
         return _add_pass(x, divisor, (parts[1],), dtype)
     wide = x.astype(_wide(x.dtype))
     y = _reduce_window(wide, group) if is_disjoint(group) else _slide(wide, group[0])
     return _over(y, divisor, dtype)
+
+
+def _in_place(x: jax.Array, window: Window) -> bool:
+    """Whether XLA's own sum of an axis is the fastest: over neighbours in memory, or bfloat16."""
+    if window.axis == -1:
+        return window.disjoint
+    return x.dtype == jnp.bfloat16 and window.whole and is_long(x, (window,))
+
+
+def _add_rows(x: jax.Array, divisor: Any, window: Window, dtype: Any) -> jax.Array:
+    taps = rows(x.astype(_wide(x.dtype)), (window,))
+    at = taps.ndim + window.axis
+    return _over(lax.reduce(taps, np.zeros((), taps.dtype), lax.add, [at]), divisor, dtype)
+
+
+def _add_lines(x: jax.Array, divisor: Any, window: Window, dtype: Any) -> jax.Array:
+    """All of an axis: its equal parts first, then what they add up to."""
+    n = -(-window.size // LINES)
+    parts = equal_parts(window.axis, window.size, n)
+    x = apart(add_slices, x, None, group=(parts,), dtype=_wide(dtype))
+    return _add_pass(x, divisor, (equal_parts(window.axis, n, 1),), dtype)
 
 
 def _parts(window: Window) -> tuple[Window, Window] | None:

@@ -202,8 +202,9 @@ def _read(shape: tuple[int, ...], windows: Sequence[Window]) -> int:
 def _seen(window: Window) -> int:
     """The elements of all windows, and where these are folded in blocks, those blocks."""
     found, size = sum(window.count(padding=False)), window.size
-    while window.disjoint and size > _reduce.ROWS:
-        size = -(-size // _reduce.ROWS)
+    most = _reduce.at_once(window, values=True)
+    while window.disjoint and size > most:
+        size = -(-size // most)
         found += window.out * size
     return found
 

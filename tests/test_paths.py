@@ -407,6 +407,26 @@ def test_a_large_window_of_its_own_is_passes_of_few_taps(pool, length: int):
 
 
 @pytest.mark.parametrize(
+    ("shape", "window", "padding", "dtype", "axis"),
+    [
+        ((3, 64, 80), 80, 0, "float32", -1),
+        ((3, 4, 80), 20, 0, "int32", -1),
+        ((3, 4, 80), 20, 7, "float16", -1),
+        ((3, 80, 64), 80, 0, "bfloat16", -2),
+    ],
+)
+def test_neighbours_in_memory_are_added_up_by_one_reduce(shape, window, padding, dtype, axis):
+    x = np.random.default_rng(0).integers(-9, 10, shape)
+    around = np.pad(x, [(padding, padding) if i == 3 + axis else (0, 0) for i in range(3)])
+    n = (around.shape[axis] - window) // window + 1
+    windows = np.moveaxis(around, axis, -1)[..., : n * window].reshape(*shape[:1], -1, n, window)
+    f = jax.jit(lambda x: jaxpool.sum_pool(x, (window,), padding=padding, axis=axis))
+    y = np.moveaxis(np.asarray(f(jnp.asarray(x, dtype))), axis, -1)
+    np.testing.assert_array_equal(y, windows.sum(-1).astype(dtype))
+    assert f.lower(jax.ShapeDtypeStruct(shape, dtype)).as_text().count("stablehlo.reduce(") == 1
+
+
+@pytest.mark.parametrize(
     ("pool", "window", "strides", "shape"),
     [
         (jaxpool.lse_pool, (3, 3), 1, (2, 9, 10, 32)),
