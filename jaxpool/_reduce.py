@@ -775,7 +775,7 @@ def _add_lines(x: jax.Array, divisor: Any, window: Window, dtype: Any) -> jax.Ar
     n = -(-window.size // LINES)
     parts = equal_parts(window.axis, window.size, n)
     x = apart(add_slices, x, None, group=(parts,), dtype=_wide(dtype))
-    return _add_pass(x, divisor, (equal_parts(window.axis, n, 1),), dtype)
+    return _add_pass(x, divisor, (equal_parts(window.axis, n, 1).plain(),), dtype)
 
 
 def _parts(window: Window) -> tuple[Window, Window] | None:

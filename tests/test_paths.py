@@ -406,6 +406,13 @@ def test_a_large_window_of_its_own_is_passes_of_few_taps(pool, length: int):
     assert "stablehlo.reduce" not in text
 
 
+@pytest.mark.parametrize(("length", "passes"), [(108, 2), (144, 2), (192, 2), (197, 3)])
+def test_a_whole_axis_is_added_up_in_equal_parts(length: int, passes: int):
+    x = jax.ShapeDtypeStruct((2, length, 64), jnp.float32)
+    text = jax.jit(lambda x: jaxpool.avg_pool(x, (length,))).lower(x).as_text()
+    assert text.count("call @add_slices") == passes
+
+
 @pytest.mark.parametrize(
     ("shape", "window", "padding", "dtype", "axis"),
     [
