@@ -1,6 +1,5 @@
 """The command line: `python -m experiments run | report | check | list`."""
 
-import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -13,7 +12,7 @@ import tyro
 from rich.console import Console
 
 from experiments import EXPERIMENTS
-from experiments.config import Config, UserError, at_least, choose, preset_of_all
+from experiments.config import RESULTS, Config, UserError, at_least, choose, preset_of_all
 from experiments.hosts import ALONE, Hosts
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ def run(
     data: str | None = None,
     seeds: int | None = None,
     variants: tuple[str, ...] = (),
-    results: Path = Path("results"),
+    results: Path = RESULTS,
     workers: int = 2,
     skip_damaged: bool = False,
     image_size: int | None = None,
@@ -85,24 +84,17 @@ def run(
         return _run_all(preset, seeds, results, workers, mesh, hosts)
     experiment = _experiment(name)
     data = _named(data, skip_damaged, image_size)
-    cells = experiment.cells(preset, data, seeds, variants)
+    study = experiment.cells(preset, data, seeds, variants)
     share = hosts.join()
-    cells = share.of(cells)
+    cells = share.of(study)
     with _on_devices(mesh):
         done = _run(experiment, cells, results, workers)
+    from experiments.store import command
+
     print(
         f"{share}{len(cells)} of {len(cells)} cells are finished in {results}: {_counted(done)}. "
-        f"Now: python -m experiments report {name}{_study(preset, data, results)}"
+        f"Now: {command('report', study[0], preset, results)}"
     )
-
-
-def _study(preset: str, data: str | None, results: Path) -> str:
-    """What `report` has to be told of a study that is not its usual one."""
-    from experiments.data import flag
-
-    told = f" --preset {preset}" if preset != "quick" else ""
-    told += f" {flag(data)}" if data else ""
-    return told + (f" --results {shlex.quote(str(results))}" if results != Path("results") else "")
 
 
 def _refuse(options: dict[str, Any]) -> None:
@@ -119,6 +111,7 @@ def _run_all(
 ) -> None:
     """Every experiment, one after the other, each with its preset of this name."""
     from experiments.runner import Summary
+    from experiments.store import elsewhere
 
     todo, every = _all_cells(preset, seeds), []
     share = hosts.join()
@@ -130,7 +123,7 @@ def _run_all(
     total = sum(every, Summary(0, 0, 0.0))
     print(
         f"All {len(todo)} experiments are finished in {results}: {total.ran + total.found} cells, "
-        f"{_counted(total)}. Now: python -m experiments check all"
+        f"{_counted(total)}. Now: python -m experiments check all{elsewhere(results)}"
     )
 
 
@@ -164,7 +157,7 @@ def report(
     name: Name = "consistency",
     preset: str | None = None,
     data: str | None = None,
-    results: Path = Path("results"),
+    results: Path = RESULTS,
     out: Path | None = None,
     skip_damaged: bool = False,
     image_size: int | None = None,
@@ -190,7 +183,7 @@ def report(
         sys.exit(1)
 
 
-def check(name: Name = "consistency", results: Path = Path("results")) -> None:
+def check(name: Name = "consistency", results: Path = RESULTS) -> None:
     """Hold all stored cells to the exact statements; exit 1 where one is broken.
 
     Args:
@@ -199,9 +192,11 @@ def check(name: Name = "consistency", results: Path = Path("results")) -> None:
     """
     found = {each: _check(each, results) for each in _names(name)}
     if not any(count for count, _ in found.values()):
+        from experiments.store import elsewhere
+
         raise UserError(
             f"There is no finished cell of {'any experiment' if name == ALL else name} in "
-            f"{results}: first run `python -m experiments run {name}`."
+            f"{results}: first run `python -m experiments run {name}{elsewhere(results)}`."
         )
     for each, (count, broken) in found.items():
         if broken:

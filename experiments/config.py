@@ -10,7 +10,11 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, TypeVar
+
+RESULTS = Path("results")
+"""Where results are, unless said otherwise."""
 
 
 class UserError(ValueError):

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 from experiments import store
-from experiments.config import UserError, preset_of_all
+from experiments.config import RESULTS, UserError, preset_of_all
 from experiments.report import Shown, Study, render, show, study_of
 
 
@@ -87,9 +87,9 @@ def _entry(
     used = preset or "quick"
     try:
         stored = list(store.cells(root, experiment.NAME, experiment.Config))
-        studies = _studies(experiment, preset, data, stored)
+        studies = _studies(experiment, preset, data, stored, root)
         if not studies:
-            command = study_of(experiment, used, data, stored).command("run")
+            command = study_of(experiment, used, data, stored, root).command("run")
             return blank("not measured yet", f"Not measured yet: run `{command}`."), {}
         used = studies[0].preset
         shown, files = show(studies[0], out)
@@ -99,6 +99,7 @@ def _entry(
         return blank("not shown", str(error)), {}
     except Exception as error:  # a fault of one experiment: the others are shown all the same
         again = f"python -m experiments report {experiment.NAME} --preset {used}"
+        again += store.elsewhere(root)
         why = f"Its report failed ({type(error).__name__}: {error}): `{again}` shows where."
         return blank(FAILED, why), {}
 
@@ -110,7 +111,11 @@ def _state(shown: Shown) -> str:
 
 
 def _studies(
-    experiment: ModuleType, preset: str | None, data: str | None, stored: Sequence[store.Cell]
+    experiment: ModuleType,
+    preset: str | None,
+    data: str | None,
+    stored: Sequence[store.Cell],
+    root: Path = RESULTS,
 ) -> list[Study]:
     """The studies of which cells are stored, that of the most cells first."""
     presets = [preset] if preset else [*experiment.PRESETS][::-1]
@@ -118,7 +123,7 @@ def _studies(
     found = []
     for each, name in product(presets, names):
         with suppress(UserError):  # not every experiment takes all data
-            found.append(study_of(experiment, each, name, stored))
+            found.append(study_of(experiment, each, name, stored, root))
     # Presets that differ in the number of seeds alone have cells in common: one is shown.
     first: dict[Path, Study] = {}
     for study in sorted(found, key=lambda study: (-len(study.cells), study.missing)):

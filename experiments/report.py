@@ -21,8 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import store
-from experiments.config import Config, UserError, study
-from experiments.data import flag
+from experiments.config import RESULTS, Config, UserError, study
 from experiments.runner import duration
 from experiments.stats import FEWEST, holm, p_value, summary
 
@@ -229,6 +228,7 @@ class Study:
     """
 
     experiment: ModuleType
+    root: Path
     preset: str
     wanted: Sequence[Config]
     cells: Sequence[store.Cell]
@@ -236,9 +236,8 @@ class Study:
 
     def command(self, verb: str) -> str:
         """What measures it (run), or shows it (report)."""
-        name = f"{self.experiment.NAME} --preset {self.preset}"
         seeds = f" --seeds {self.seeds}" if self.seeds and verb == "run" else ""
-        return f"python -m experiments {verb} {name} {flag(self.wanted[0].data)}{seeds}"
+        return store.command(verb, self.wanted[0], self.preset, self.root) + seeds
 
     @property
     def missing(self) -> int:
@@ -267,22 +266,26 @@ class Shown:
 
 
 def study_of(
-    experiment: ModuleType, preset: str, data: str | None, stored: Iterable[store.Cell]
+    experiment: ModuleType,
+    preset: str,
+    data: str | None,
+    stored: Iterable[store.Cell],
+    root: Path = RESULTS,
 ) -> Study:
-    """The study of a preset, with those of the stored cells that belong to it."""
+    """The study of a preset, with those of the cells stored in `root` that belong to it."""
     wanted = experiment.cells(preset, data)
     shared = study(asdict(wanted[0]))
     cells = [cell for cell in stored if study(cell.config) == shared]
     seeds = 1 + max((cell.seed for cell in cells), default=0)
     if seeds <= 1 + max(config.seed for config in wanted):
-        return Study(experiment, preset, wanted, cells)
-    return Study(experiment, preset, experiment.cells(preset, data, seeds), cells, seeds)
+        return Study(experiment, root, preset, wanted, cells)
+    return Study(experiment, root, preset, experiment.cells(preset, data, seeds), cells, seeds)
 
 
 def report(experiment: ModuleType, preset: str, data: str | None, *, root: Path, out: Path) -> None:
     """Show one study on the terminal and write it to a folder."""
     stored = store.cells(root, experiment.NAME, experiment.Config)
-    ours = study_of(experiment, preset, data, stored)
+    ours = study_of(experiment, preset, data, stored, root)
     if not ours.cells:
         raise UserError(
             f"There is no finished cell of {experiment.NAME} (preset {preset}, data "

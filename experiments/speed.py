@@ -348,7 +348,7 @@ def _columns(**others: str) -> tuple[Column, ...]:
         _column(
             "compile_s",
             "compile",
-            "Seconds to compile value and gradient, in a process of its own.",
+            "Seconds to compile value and gradient, in a process of its own; median of three.",
         ),
         PULSE,
     )

@@ -33,7 +33,7 @@ from experiments import (
     train,
     trained,
 )
-from experiments.__main__ import _study, main
+from experiments.__main__ import main
 from experiments.config import UserError, canonical, choose, digest, study
 from experiments.nets import VARIANTS, Net
 from experiments.report import (
@@ -420,7 +420,7 @@ MISTAKES = [
     ("run all --preset fast", "Unknown preset 'fast': write one of smoke, quick, full."),
     ("run all --variants max --data digits", "--data and --variants cannot be given for all"),
     ("report --preset quick", "first run `python -m experiments run consistency --preset quick"),
-    ("check", "There is no finished cell of consistency"),
+    ("check", "first run `python -m experiments run consistency`."),
 ]
 
 
@@ -487,6 +487,7 @@ def test_all_experiments_run_one_after_the_other_and_resume(monkeypatch, capsys,
     assert "[1/2] one: 2 cells, 2 now (0 s), 0 before\n" in said
     assert "[2/2] two: 2 cells, 2 now (0 s), 0 before\n" in said
     assert f"All 2 experiments are finished in {tmp_path}: 4 cells, 4 now" in said
+    assert said.endswith(f"Now: python -m experiments check all --results {tmp_path}\n")
     ran(monkeypatch, tmp_path, "run all --preset large --seeds 3")
     said = capsys.readouterr().out
     assert "two has no preset large: it runs in its largest, small.\n" in said
@@ -497,7 +498,8 @@ def test_all_experiments_run_one_after_the_other_and_resume(monkeypatch, capsys,
 def test_all_stored_cells_are_checked(monkeypatch, capfd, tmp_path):
     with pytest.raises(SystemExit):
         ran(monkeypatch, tmp_path, "check all")
-    assert "There is no finished cell of any experiment" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert f"any experiment in {tmp_path}: first run `python -m experiments run all --res" in said
     ran(monkeypatch, tmp_path, "run two --preset small")
     ran(monkeypatch, tmp_path, "check all")
     said = capfd.readouterr().out
@@ -586,8 +588,8 @@ def test_a_second_run_and_a_report_only_draw(study_killed_once, monkeypatch, cap
     main()
     said = capsys.readouterr().out
     assert "0 now (0 s), 2 before" in said
-    assert said.endswith(f"report consistency --preset smoke --results {results}\n")
-    assert _study("quick", "large", Path("results")) == " --data large"
+    report = f"report consistency --preset smoke --data digits --results {results}"
+    assert said.endswith(f" {report}\n")
     monkeypatch.setattr("sys.argv", ["x", "report", *smoke, "--out", str(tmp_path)])
     main()
     text = capsys.readouterr().out

@@ -248,15 +248,16 @@ def test_the_answers_are_there_as_text(made):
 
 def test_what_is_missing_is_said_with_its_command(made):
     smoke = "cells are missing: run python -m experiments run consistency --preset smoke --data"
-    assert f"3 of 6 {smoke} digits." in words(part(made.text, "consistency"))
-    run = "Not measured yet: run python -m experiments run speed --preset quick --data random."
-    assert run in words(part(made.text, "speed"))
+    there = f"--results {made.out.parent}"
+    assert f"3 of 6 {smoke} digits {there}." in words(part(made.text, "consistency"))
+    run = "Not measured yet: run python -m experiments run speed --preset quick --data random"
+    assert f"{run} {there}." in words(part(made.text, "speed"))
     assert "missing" not in part(made.text, "toy")
 
 
 def test_a_report_that_fails_takes_no_other_with_it(made):
     assert made.code == 1
-    again = "python -m experiments report broken --preset smoke"
+    again = f"python -m experiments report broken --preset smoke --results {made.out.parent}"
     said = words(part(made.text, "broken"))
     assert f"Its report failed (KeyError: 'gone'): {again} shows where." in said
     assert not list(made.out.glob("broken*"))
