@@ -773,7 +773,7 @@ def fractional(
 
 
 def _ratios(name: str, ratio: Any, lengths: Sequence[int]) -> list[int]:
-    entries = [ratio] * len(lengths) if _scalar(ratio) else list(ratio)
+    entries = [ratio] * len(lengths) if scalar(ratio) else list(ratio)
     if len(entries) != len(lengths):
         fail(
             name,
@@ -813,7 +813,7 @@ def pyramid(
         axes = tuple(window.axis + len(shape) for window in whole(name, shape, axis))
     else:
         axes = _axes(name, tuple(shape), axis)
-    if _scalar(levels) or not len(levels):
+    if scalar(levels) or not len(levels):
         fail(name, f"levels={show(levels)} is no list of levels", "levels=(1, 2, 4)")
     order = sorted(range(len(axes)), key=lambda i: axes[i])
     bins = [_each(name, "levels", level, len(axes), least=1) for level in levels]
@@ -824,7 +824,7 @@ def unpooled(name: str, shape: Sequence[Any], output_shape: Any, axis: Any) -> d
     """{axis: its size before pooling}, from the sizes of these axes or from the whole shape."""
     shape = tuple(shape)
     sizes = output_shape
-    if axis is not None and not _scalar(output_shape):
+    if axis is not None and not scalar(output_shape):
         axes, whole = _axes(name, shape, axis), list(output_shape)
         if len(whole) == len(shape) != len(axes):
             other = [a for a in range(len(shape)) if a not in axes and whole[a] != shape[a]]
@@ -925,7 +925,7 @@ def given_shape(name: str, x_shape: Any) -> tuple[int, ...]:
 def _size_and_axes(
     name: str, shape: tuple, window_shape: Any, axis: Any, argument: str = "window_shape"
 ) -> tuple[Sequence[Any], tuple[int, ...]]:
-    one = _scalar(window_shape)
+    one = scalar(window_shape)
     if axis is not None:
         axes = _axes(name, shape, axis)
         size = [window_shape] * len(axes) if one else list(window_shape)
@@ -939,6 +939,9 @@ def _size_and_axes(
         return size, axes
     ndim = len(shape)
     if one:
+        if window_shape is None:
+            remedy = "whole numbers, one for each axis to pool"
+            fail(name, f"{argument}=None gives no size", remedy, TypeError)
         integer(name, argument, window_shape, window_shape, least=1)
         inner = tuple(range(1, ndim - 1)) or (0,)
         several = (
@@ -969,7 +972,7 @@ def _size_and_axes(
 def sampled_axes(name: str, shape: Sequence[Any], strides: Any, axis: Any) -> tuple[int, ...]:
     """The axes that strides are about: without `axis`, one int is about all but the first and the
     last, and several are about those before the last."""
-    if axis is None and _scalar(strides):
+    if axis is None and scalar(strides):
         return tuple(window.axis + len(shape) for window in whole(name, shape, None))
     return window_axes(name, shape, strides, axis, "strides")
 
@@ -984,13 +987,13 @@ def window_axes(
 def _axes(name: str, shape: tuple, axis: Any) -> tuple[int, ...]:
     ndim = len(shape)
     found = []
-    for entry in [axis] if _scalar(axis) else list(axis):
+    for entry in [axis] if scalar(axis) else list(axis):
         a = integer(name, "axis", axis, entry)
         if not -ndim <= a < ndim:
             fail(
                 name,
                 f"axis={show(axis)} is out of range for x of shape {shape}",
-                f"axes from {-ndim} to {ndim - 1}",
+                f"axes from {-ndim} to {ndim - 1}" if ndim else "an x that has axes",
             )
         found.append(a % ndim)
     if len(set(found)) < len(found) or not found:
@@ -1000,7 +1003,7 @@ def _axes(name: str, shape: tuple, axis: Any) -> tuple[int, ...]:
 
 
 def _each(name: str, argument: str, value: Any, n: int, least: int) -> list[int]:
-    entries = [value] * n if _scalar(value) else list(value)
+    entries = [value] * n if scalar(value) else list(value)
     if len(entries) != n:
         fail(
             name,
@@ -1023,7 +1026,7 @@ def _padding(
                 f"one of {', '.join(map(repr, words))}, an int, or (low, high) per axis",
             )
         return word, [(0, 0)] * n
-    entries = [padding] * n if _scalar(padding) else list(padding)
+    entries = [padding] * n if scalar(padding) else list(padding)
     if len(entries) != n:
         fail(
             name,
@@ -1033,7 +1036,7 @@ def _padding(
         )
     pads = []
     for entry in entries:
-        pair = [entry, entry] if _scalar(entry) else list(entry)
+        pair = [entry, entry] if scalar(entry) else list(entry)
         if len(pair) != 2:
             fail(
                 name,
@@ -1072,8 +1075,13 @@ def fail(name: str, problem: str, remedy: str, kind: type[Exception] = ValueErro
 
 def show(value: Any) -> str:
     """A value as its user wrote it, less NumPy's dressing."""
-    plain = value.tolist() if hasattr(value, "tolist") and hasattr(value, "shape") else value
-    return repr(plain)
+    array = hasattr(value, "tolist") and hasattr(value, "shape") and not traced(value)
+    return repr(value.tolist() if array else value)
+
+
+def traced(value: Any) -> bool:
+    """Whether JAX stands in for it (this file knows no JAX)."""
+    return "Tracer" in type(value).__name__
 
 
 def integer(name: str, argument: str, written: Any, entry: Any, least: int | None = None) -> int:
@@ -1083,17 +1091,9 @@ def integer(name: str, argument: str, written: Any, entry: Any, least: int | Non
             raise TypeError
         number = operator.index(entry)
     except TypeError:
-        traced = (
-            "a traced value"
-            if "Tracer" in type(entry).__name__
-            else f"of type {type(entry).__name__}"
-        )
-        kind = (
-            "Python ints, known before tracing"
-            if "Tracer" in type(entry).__name__
-            else "whole numbers"
-        )
-        fail(name, f"{argument}={show(written)} holds {entry!r}, {traced}", kind, TypeError)
+        what = "a traced value" if traced(entry) else f"of type {type(entry).__name__}"
+        remedy = "Python ints, known before tracing" if traced(entry) else "whole numbers"
+        fail(name, f"{argument}={show(written)} holds {entry!r}, {what}", remedy, TypeError)
     if least is not None and number < least:
         fail(
             name, f"{argument}={show(written)} holds {number}", f"whole numbers of at least {least}"
@@ -1105,7 +1105,7 @@ def _entries(n: int) -> str:
     return f"{n} entry" if n == 1 else f"{n} entries"
 
 
-def _scalar(value: Any) -> bool:
+def scalar(value: Any) -> bool:
     """One number (or no sequence at all, to be told so later), not one entry per axis."""
     if isinstance(value, str | bytes):
         return True

@@ -122,7 +122,7 @@ def polyphase_pool(
     x = _prepare.array(name, x)
     windows = _geometry.phases(name, x.shape, strides, axis, strict)
     _prepare.real_numbers(name, _prepare.Call(x, None, windows))
-    if isinstance(order, bool) or order not in (1, 2, inf):
+    if not isinstance(order, int | float) or isinstance(order, bool) or order not in (1, 2, inf):
         fail(name, f"order={show(order)} is no order of the norms here", "order=1, 2 or inf")
     given = None if phase is None else _given(name, phase, x.shape, windows)
     with jax.named_scope(name):

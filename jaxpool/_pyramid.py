@@ -57,7 +57,7 @@ def spatial_pyramid_pool(
     """
     name = "spatial_pyramid_pool"
     x = _prepare.array(name, x)
-    if pool not in POOLS:
+    if not isinstance(pool, str) or pool not in POOLS:
         known = ", ".join(f'"{word}"' for word in POOLS)
         fail(name, f"pool={pool!r} is not known", f"one of {known}")
     axes, bins = _geometry.pyramid(name, x.shape, levels, axis)

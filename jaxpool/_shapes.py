@@ -17,6 +17,7 @@ from jaxpool._geometry import (
     fail,
     given_shape,
     integer,
+    scalar,
     show,
 )
 
@@ -151,6 +152,8 @@ def receptive_field(layers: Iterable[Any]) -> ReceptiveField:
     ReceptiveField(size=27, stride=4, offset=-13)
     """
     name = "receptive_field"
+    if scalar(layers):
+        fail(name, f"layers={show(layers)} is no list of layers", "[(7, 2, 3), (3, 2, 1)]", TypeError)
     size, jump, offset = 1, 1, 0
     for layer in layers:
         k, s, padding, d = _layer(name, layer)
@@ -161,7 +164,7 @@ def receptive_field(layers: Iterable[Any]) -> ReceptiveField:
 
 
 def _layer(name: str, layer: Any) -> tuple[int, int, int, int]:
-    entries = list(layer) if isinstance(layer, Sequence) and not isinstance(layer, str) else [layer]
+    entries = [layer] if scalar(layer) else list(layer)
     if not 1 <= len(entries) <= 4:
         fail(
             name,
@@ -169,7 +172,7 @@ def _layer(name: str, layer: Any) -> tuple[int, int, int, int]:
             "(window, stride, padding, dilation), such as (3, 2, 1)",
         )
     window, stride, padding, dilation = [*entries, *[None, None, 0, 1][len(entries) :]]
-    low = padding[0] if isinstance(padding, Sequence) and len(padding) == 2 else padding
+    low = padding[0] if not scalar(padding) and len(padding) == 2 else padding
     if isinstance(padding, str):
         fail(
             name, f"layers holds padding={padding!r}", "the padding itself, such as (3, 2, (0, 1))"

@@ -367,6 +367,7 @@ BAD_PHASES: dict[str, tuple[type[Exception], tuple, dict[str, Any], list[str]]] 
     "an axis twice": (ValueError, (X,), {"axis": (1, -3)}, [r"axis=\(1, -3\)"]),
     "an order of 3": (ValueError, (X,), {"order": 3}, ["order=3", "1, 2 or inf"]),
     "an order of text": (ValueError, (X,), {"order": "2"}, ["order='2'"]),
+    "two orders": (ValueError, (X,), {"order": np.array([1, 2])}, [r"order=\[1, 2\]"]),
     "a bool order": (ValueError, (X,), {"order": True}, ["order=True"]),
     "sizes that do not divide": (
         ValueError,
@@ -458,6 +459,7 @@ def test_bad_fractions(bad: str):
         (ValueError, {"levels": (1, (2, 2, 2))}, [r"levels=\(2, 2, 2\)", "3 entries"]),
         (TypeError, {"levels": (1, 2.0)}, [r"levels=2\.0"]),
         (ValueError, {"pool": "median"}, ["pool='median'", "softmax"]),
+        (ValueError, {"pool": ["max"]}, [r"pool=\[.max.\]", "softmax"]),
         (ValueError, {"axis": (1, 1)}, [r"axis=\(1, 1\)"]),
     ],
 )
@@ -516,6 +518,10 @@ def test_the_maximum_before_a_blur_needs_a_window():
     refuses(TypeError, jaxpool.max_blur_pool, x, (2, 2), says=["complex64"])
 
 
+def test_what_has_no_axes_has_none_to_name():
+    refuses(ValueError, jaxpool.max_pool, 3.0, 2, axis=0, says=["axis=0", "has axes"])
+
+
 @pytest.mark.parametrize("pool", ["lse", "softmax"])
 def test_a_pyramid_speaks_for_its_pool(pool: str):
     x = jnp.zeros(IMAGE, jnp.int32)
@@ -537,6 +543,38 @@ def test_a_pyramid_speaks_for_its_pool(pool: str):
 )
 def test_bad_layers(error: type[Exception], layer, says: list[str]):
     refuses(error, jaxpool.receptive_field, [(3, 1), layer], says=says)
+
+
+def test_layers_are_several_and_may_be_arrays():
+    refuses(TypeError, jaxpool.receptive_field, 3, says=["layers=3"])
+    layers = [np.array([7, 2, 3]), (3, 2, np.array([1, 0]))]
+    assert jaxpool.receptive_field(layers) == jaxpool.receptive_field([(7, 2, 3), (3, 2, 1)])
+
+
+# What has to be known before tracing, and an argument that is not.
+TRACED: dict[str, Callable] = {
+    "window_shape": lambda n: jaxpool.max_pool(X, n, axis=1),
+    "strides": lambda n: jaxpool.max_pool(X, (2, 2), n),
+    "padding": lambda n: jaxpool.max_pool(X, (2, 2), padding=n),
+    "axis": lambda n: jaxpool.max_pool(X, 2, axis=n),
+    "output_shape": lambda n: jaxpool.adaptive_max_pool(X, n, axis=1),
+    "divisor_override": lambda n: jaxpool.avg_pool(X, (2, 2), divisor_override=n),
+    "eps": lambda n: jaxpool.gem_pool(X, (2, 2), eps=n),
+    "output_ratio": lambda n: jaxpool.fractional_max_pool(
+        jax.random.key(0), X, (2, 2), output_ratio=n
+    ),
+    "levels": lambda n: jaxpool.spatial_pyramid_pool(X, n),
+    "order": lambda n: jaxpool.polyphase_pool(X, order=n),
+    "key": lambda n: jaxpool.stochastic_pool(n, X, (2, 2)),
+    "temperature": lambda n: jaxpool.lse_pool(X, (2, 2), temperature=n > 1),
+}
+
+
+@pytest.mark.parametrize("argument", TRACED)
+def test_what_has_to_be_known_is_not_traced(argument: str):
+    with pytest.raises((TypeError, ValueError), match=f"^[a-z_]+: {argument}=.* Write ") as caught:
+        jax.jit(TRACED[argument])(2)
+    assert "jax" not in type(caught.value).__module__, "JAX's own"
 
 
 @pytest.mark.parametrize("bad", ["zero window", "unknown word", "axis out of range"])
