@@ -276,8 +276,9 @@ def _jitted_sum(x, where, axes):
 def _jitted_mean(x, where, axes):
     if not jnp.issubdtype(x.dtype, jnp.inexact):
         x = x.astype(jnp.float32)
-    count = jnp.maximum(_bins.count(where, axes, x.ndim), 1).astype(_prepare.wide(x.dtype))
-    return _bins.total(_prepare.real(x, where), axes, count)
+    wide = _prepare.wide(x.dtype)
+    n = _bins.count(where, axes, x.ndim, jnp.finfo(wide).dtype)
+    return _bins.total(_prepare.real(x, where), axes, jnp.maximum(n, 1).astype(wide))
 
 
 def _linear(name: str, call: Binned, mean: bool) -> jax.Array:

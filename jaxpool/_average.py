@@ -198,7 +198,8 @@ def mean(
     """The mean of every window; `padding` counts what may be counted."""
     wide = _prepare.wide(x.dtype)
     if divisor is None:
-        n = jnp.maximum(_reduce.count(where, windows, x.ndim, padding), 1).astype(wide)
+        n = _reduce.count(where, windows, x.ndim, padding, jnp.finfo(wide).dtype)
+        n = jnp.maximum(n, 1).astype(wide)
     else:
         n = jnp.full((1,) * x.ndim, divisor, wide)
     return _reduce.total(_prepare.real(x, where), windows, divisor=n)

@@ -77,12 +77,12 @@ def _not_kept(axes: Axes) -> Axes:
     return [a for a in axes if not kept(a)]
 
 
-def count(mask: jax.Array | None, axes: Axes, ndim: int) -> jax.Array:
-    """How many real elements each window or bin holds, float32; one number where all are alike."""
+def count(mask: jax.Array | None, axes: Axes, ndim: int, dtype: Any) -> jax.Array:
+    """How many real elements each window or bin holds; one number where all are alike."""
     if mask is None:
         counted: Any = axes
-        return _reduce.count(None, counted, ndim, padding=False)
-    return total(mask.astype(jnp.float32), axes)
+        return _reduce.count(None, counted, ndim, padding=False, dtype=dtype)
+    return total(mask.astype(dtype), axes)
 
 
 def sum_over(terms: Callable, seen: Any, beside: Any, bins: Bins) -> list[jax.Array]:

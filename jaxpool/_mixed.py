@@ -9,7 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxpool import _average, _prepare, _reduce
-from jaxpool._geometry import Axes, Padding, PerAxis, Window
+from jaxpool._geometry import Axes, Padding, PerAxis, Window, fail
 from jaxpool._prepare import Call
 from jaxpool._smooth import reach
 
@@ -97,6 +97,13 @@ def gated_pool(
         name, x, window_shape, strides, padding, window_dilation, ceil_mode, axis, where
     )
     _prepare.real_numbers(name, call)
+    pooled = tuple(w.axis + call.x.ndim for w in call.windows)
+    if kernel.ndim > len(pooled) and channel_axis in pooled:
+        fail(
+            name,
+            f"channel_axis={channel_axis} is one of the pooled axes {pooled}",
+            'channel_axis=... for another axis, or learn="layer"',
+        )
     with jax.named_scope(name):
         kernel = _beside(kernel, call, axis, channel_axis)
         return _jitted(*call, kernel, bool(count_include_pad), gated=True)

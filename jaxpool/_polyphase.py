@@ -331,7 +331,9 @@ def learned_polyphase(
     name = type(module).__name__
     x = _prepare.array(name, x)
     windows = _geometry.phases(name, x.shape, module.strides, module.axis, module.strict)
-    _prepare.floats(name, _prepare.Call(x, None, windows))
+    call = _prepare.Call(x, None, windows)
+    _prepare.floats(name, call)
+    temperature = _prepare.temperature(name, module.temperature, call)
     x, windows = wrapped(x, windows)
     pooled, channels = _axes(x.ndim, windows)
     n, phases = len(windows), size_of(windows)
@@ -348,7 +350,7 @@ def learned_polyphase(
         phase = lax.argmax(scores, 0, jnp.int32)
         return pick({"t": x}, _winner(phase, x.ndim, windows), ("t",), group=windows)["t"]
     noise = jax.random.gumbel(key, scores.shape, scores.dtype)
-    weights = jax.nn.softmax((scores + noise) / module.temperature, 0)
+    weights = jax.nn.softmax((scores + noise) / temperature.reshape(()), 0)
     weights = lax.expand_dims(weights, [1 + a for a in _shared(x.ndim, windows)])
     wide = _prepare.wide(x.dtype)
     return (weights.astype(wide) * parts.astype(wide)).sum(0).astype(x.dtype)

@@ -216,6 +216,6 @@ def _jitted(x, where, windows, p, *, known, least, normalize, keepdims=True):
     p = jnp.minimum(p, _norm.MOST)
     y = _norm.norm(wide, windows, p, known, least)
     if normalize and known != np.inf:
-        n = _bins.count(where, windows, x.ndim).astype(y.dtype)
+        n = _bins.count(where, windows, x.ndim, y.dtype)
         y = y / _norm.root(jnp.maximum(n, 1), p, known)
     return _prepare.squeeze(y.astype(x.dtype), windows, keepdims)

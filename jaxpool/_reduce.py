@@ -296,8 +296,12 @@ def _most(group: Group) -> int:
 
 def index(size: int) -> Any:
     """The narrowest dtype that holds numbers up to `size`."""
-    return jnp.dtype(
-        next(t for t in (jnp.uint8, jnp.uint16, jnp.int32) if size <= jnp.iinfo(t).max)
+    for dtype in (jnp.uint8, jnp.uint16, jnp.int32):
+        if size <= jnp.iinfo(dtype).max:
+            return jnp.dtype(dtype)
+    raise ValueError(
+        f"The winner of a window of more than {jnp.iinfo(jnp.int32).max} elements has no number in"
+        " int32, which its gradient needs. Write fewer axes to pool at once."
     )
 
 
@@ -802,7 +806,7 @@ def _add_back(cotangent: dict, rest: tuple, _: Any, windows: Group) -> dict:
     """The transpose: dx[p] = the sum of g[i] over the windows i that see p."""
     g, (divisor, after) = cotangent["x"], rest
     dtype, wide = g.dtype, _wide(g.dtype)
-    if divisor is not None and divisor.size > 1:
+    if divisor is not None and divisor.shape != (1,) * divisor.ndim:
         g, divisor = g.astype(wide) / divisor, None  # ... else in the loop of the last pass
     last, *others = groups_of(g, windows)
     for group in reversed(others):
@@ -940,16 +944,22 @@ _add, _ = linear_pair(
 )
 
 
-def count(mask: jax.Array | None, windows: Sequence[Window], ndim: int, padding: bool) -> jax.Array:
-    """How many real elements each window holds, float32; `padding` counts what may be counted."""
+def count(
+    mask: jax.Array | None,
+    windows: Sequence[Window],
+    ndim: int,
+    padding: bool,
+    dtype: Any = jnp.float32,
+) -> jax.Array:
+    """How many real elements each window holds; `padding` counts what may be counted."""
 
     def positions(padding: bool) -> np.ndarray:
-        along = [np.asarray(window.count(padding), np.float32) for window in windows]
+        along = [np.asarray(window.count(padding), dtype) for window in windows]
         axes = [replace_axis((1,) * ndim, w.axis, w.out) for w in windows]
         n = reduce(np.multiply, [a.reshape(s) for a, s in zip(along, axes, strict=True)])
         return n[(slice(1),) * ndim] if np.all(n == n.flat[0]) else n
 
     if mask is None:
         return jnp.asarray(positions(padding))
-    real = total(mask.astype(jnp.float32), windows)
+    real = total(mask.astype(dtype), windows)
     return real + jnp.asarray(positions(True) - positions(False)) if padding else real

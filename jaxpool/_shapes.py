@@ -153,7 +153,9 @@ def receptive_field(layers: Iterable[Any]) -> ReceptiveField:
     """
     name = "receptive_field"
     if scalar(layers):
-        fail(name, f"layers={show(layers)} is no list of layers", "[(7, 2, 3), (3, 2, 1)]", TypeError)
+        fail(
+            name, f"layers={show(layers)} is no list of layers", "[(7, 2, 3), (3, 2, 1)]", TypeError
+        )
     size, jump, offset = 1, 1, 0
     for layer in layers:
         k, s, padding, d = _layer(name, layer)

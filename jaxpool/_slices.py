@@ -132,10 +132,11 @@ def _from_bits(x: jax.Array, dtype: Any) -> jax.Array:
 
 
 def widen(x: jax.Array) -> jax.Array:
-    """16-bit floats as float32, anything else as it is."""
+    """Floats of fewer than 32 bits as float32, anything else as it is."""
     if x.dtype == jnp.bfloat16:
         return lax.bitcast_convert_type(_to_bits(x).astype(jnp.uint32) << 16, jnp.float32)
-    return x.astype(jnp.float32) if x.dtype == jnp.float16 else x
+    narrow = jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize < 4
+    return x.astype(jnp.float32) if narrow else x
 
 
 def rank(x: jax.Array, largest: bool) -> jax.Array:

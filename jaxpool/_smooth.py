@@ -130,7 +130,7 @@ def _fold(
     shift = _bins.extremum(lax.stop_gradient(state.top), group, largest=True)
     shift = lax.max(shift, jnp.full_like(shift, floor(shift.dtype)))
     if state.count is None:
-        n = _bins.count(None, group, shift.ndim).astype(shift.dtype)
+        n = _bins.count(None, group, shift.ndim, shift.dtype)
     else:
         n = _bins.total(state.count, group)
     if known is None:
@@ -247,9 +247,9 @@ def _means_dots(primals, tangents, found, group, outs) -> Arrays:
     if not isinstance(d_temperature, SymbolicZero):
         cells, reached = reach(rest.cells, group, EXPONENTIALS)
         args = cells, rest.around, temperature
-        slope = d_temperature / (temperature * temperature)
+        slope = d_temperature / temperature
         for out, moment in _one_by_one(_moment_of, *args, outs=outs, group=reached).items():
-            dots[out] -= slope * moment
+            dots[out] -= slope * (moment / temperature)  # its square may be 0
     return {"inverse": -found["inverse"] * dots["level"]} if of_inverse else dots
 
 

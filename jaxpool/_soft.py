@@ -150,7 +150,7 @@ def _near(x, temperature, mask, span, windows, kind):
     x = real(x, mask)
     z = x / temperature
     e = exp(z)
-    n = _reduce.count(mask, windows, x.ndim, padding=False).astype(x.dtype)
+    n = _reduce.count(mask, windows, x.ndim, False, x.dtype)
     if kind == "softmax":
         means = _reduce.total(real(e, mask), windows)
         if mask is not None or not all(all(w.count(padding=False)) for w in windows):
@@ -210,7 +210,7 @@ def _weights(means, mask, span, windows, kind):
     """The sum of exp(x/T) over every window, 1 where there is no element."""
     if kind == "softmax":
         return means
-    n = _reduce.count(mask, windows, means.ndim, padding=False).astype(means.dtype)
+    n = _reduce.count(mask, windows, means.ndim, False, means.dtype)
     return jnp.where(n > 0, n * jnp.where(span < SMALL, 1 + means, means), 1)
 
 
@@ -219,7 +219,7 @@ def _far(x, temperature, mask, span, windows, kind, known=None):
     softmax = kind == "softmax"
     top, level, _, gap = _smooth.smooth(x, windows, temperature, mask, softmax, known)
     found = gap if softmax else level
-    count = _bins.count(mask, windows, x.ndim).astype(x.dtype)
+    count = _bins.count(mask, windows, x.ndim, x.dtype)
     if kind == "sum":
         level += jnp.log(jnp.maximum(count, 1))
     y = top + (temperature * level if gap is None else gap)
@@ -235,7 +235,7 @@ def _far_again(x, temperature, mask, span, y, means, windows, kind):
         if kind == "softmax":
             of_near = y - top
         else:
-            n = _reduce.count(mask, windows, x.ndim, padding=False).astype(x.dtype)
+            n = _reduce.count(mask, windows, x.ndim, False, x.dtype)
             of_near = _level(jnp.where(span < NEAR, means, 1), n, span) - top / temperature
         return jnp.where(span < NEAR, jnp.where(top > _smooth.floor(x.dtype), of_near, 0), means)
 

@@ -1529,6 +1529,15 @@ def test_derivatives_by_temperature_equal_the_definition(op: Op):
 
 
 @each(soft)
+def test_the_derivative_by_the_coldest_temperature_is_that_of_the_counts_alone(op: Op):
+    call = op.call((1, 4, 1), (2,), 2, "VALID")
+    x = jnp.asarray([[[1.0], [0.0], [2.0], [5.0]]], jnp.float32)
+    slope = jax.jacfwd(lambda t: op(x, call, temperature=t))
+    near, far = (jax.jit(slope)(jnp.float32(t)) for t in (1e-30, 1e-3))  # the first, squared, is 0
+    np.testing.assert_array_equal(near, far)
+
+
+@each(soft)
 def test_the_derivative_by_temperature_of_an_empty_window_is_0(op: Op):
     call = op.call((2, 4, 1), (2,), 2, "VALID")
     where = np.zeros(call.shape, bool)

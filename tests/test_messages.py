@@ -318,6 +318,14 @@ def test_more_positions_than_an_int32_counts(function: Callable):
         jax.eval_shape(lambda x: function(x, (2, 2)), x)
 
 
+def test_more_elements_than_an_int32_numbers_have_no_gradient():
+    x = jax.ShapeDtypeStruct((2**16, 2**16, 1), jnp.float32)
+    pool = functools.partial(jaxpool.global_max_pool, axis=(0, 1))
+    assert jax.eval_shape(pool, x).shape == (1,)
+    with pytest.raises(ValueError, match="window of more than 2147483647 .*Write fewer axes"):
+        jax.eval_shape(jax.grad(lambda x: pool(x)[0]), x)
+
+
 # Indices
 
 AT = np.zeros(IMAGE, np.int32)

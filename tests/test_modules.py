@@ -341,6 +341,10 @@ def test_mixtures_refuse():
         jpn.GatedPool((2, 2), kernel_init=nn.initializers.normal())
     with pytest.raises(TypeError, match="^GatedPool: window_shape="):
         jpn.GatedPool((2.0, 2))
+    with pytest.raises(
+        ValueError, match=r"^GatedPool: channel_axis=2 .*\(1, 2\).*Write channel_axis="
+    ):
+        linen(jpl.GatedPool((2, 2), learn="channel", channel_axis=2), images())
     with pytest.raises(ValueError, match="^GatedPool: window_shape=2 "):
         linen(jpl.GatedPool(2), images())
 
@@ -415,6 +419,9 @@ def test_a_learned_choice_needs_to_know_its_axes():
     with pytest.raises(ValueError, match=message):
         jpn.LearnedPolyphasePool(2, features=3, rngs=nnx.Rngs(0))
     module = jpl.LearnedPolyphasePool((3, 3), strict=True, deterministic=True)
+    for wrong in (0.0, -1.0, np.nan):
+        with pytest.raises(ValueError, match="^LearnedPolyphasePool: temperature=.*Write a number"):
+            linen(jpl.LearnedPolyphasePool(temperature=wrong, deterministic=True), images())
     with pytest.raises(ValueError, match="^LearnedPolyphasePool: .*strict=True"):
         module.init(jax.random.key(0), images())
 

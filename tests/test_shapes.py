@@ -194,6 +194,17 @@ def test_the_others_export_with_a_symbolic_batch():
                 np.testing.assert_array_equal(a, b)
 
 
+def test_a_mask_exports_with_a_symbolic_batch():
+    def run(x, mask):
+        return jax.grad(lambda x: jaxpool.global_avg_pool(x, where=mask).sum())(x)
+
+    shapes = ("b, 5, 6, 3", jnp.float32), ("b, 5, 6, 1", jnp.bool_)
+    f = exported(run, *shapes, scope=export.SymbolicScope())
+    rng = np.random.default_rng(0)
+    x, mask = rng.normal(size=(2, 5, 6, 3)).astype(np.float32), rng.random((2, 5, 6, 1)) < 0.5
+    np.testing.assert_array_equal(f.call(x, mask), jax.jit(run)(x, mask))
+
+
 def test_an_axis_that_is_kept_may_be_symbolic():
     f = exported(
         lambda x: jaxpool.adaptive_avg_pool(x, (None, 4)),

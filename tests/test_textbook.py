@@ -74,6 +74,24 @@ def test_channels_are_pooled_apart():
     np.testing.assert_array_equal(jaxpool.max_pool(x, (3, 3), 2, 1), expected)
 
 
+@pytest.mark.parametrize("dtype", [jnp.float8_e4m3fn, jnp.float8_e5m2])
+@pytest.mark.parametrize("pool", [*(pool for pool, _ in POOLS.values()), jaxpool.lse_pool])
+def test_floats_of_8_bits_are_computed_in_32(pool, dtype):
+    narrow = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6, 6, 3)), dtype)
+    for args in (((2, 2),), ((3, 3), 1, "SAME"), ((6, 6),)):
+        y, back = jax.vjp(lambda x, args=args: pool(x, *args), narrow)
+        expected = pool(narrow.astype(jnp.float32), *args).astype(dtype)
+        assert y.dtype == back(y)[0].dtype == dtype
+        np.testing.assert_array_equal(y.astype(jnp.float32), expected.astype(jnp.float32))
+
+
+def test_the_mean_of_ones_is_one_however_many():
+    x = jnp.ones((1, 4099, 4097, 1))  # 16,793,603, a number that float32 does not have
+    mask = jnp.ones((1, 4099, 4097, 1), bool)
+    for y in (jaxpool.global_avg_pool(x), jaxpool.global_avg_pool(x, where=mask)):
+        np.testing.assert_allclose(y, 1, rtol=np.finfo(y.dtype).eps)
+
+
 def test_averages_of_1_to_7():
     check("avg", np.arange(1, 8), [2, 4, 6], (3,), 2)
 
