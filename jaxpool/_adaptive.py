@@ -187,8 +187,8 @@ def adaptive_lse_pool(
     Array([1.0986, 1.0986, 1.0986, 1.0986], dtype=float32)
     """
     call = _prepare.adaptive("adaptive_lse_pool", x, output_shape, axis, where)
-    kind = "mean" if normalize else "sum"
-    return _soft("adaptive_lse_pool", call, temperature, kind)
+    kind = _softmax.kind_of(normalize)
+    return _softmax.pool("adaptive_lse_pool", call, temperature, kind=kind)
 
 
 def adaptive_softmax_pool(
@@ -220,7 +220,7 @@ def adaptive_softmax_pool(
     Array([1.    , 1.7311], dtype=float32)
     """
     call = _prepare.adaptive("adaptive_softmax_pool", x, output_shape, axis, where)
-    return _soft("adaptive_softmax_pool", call, temperature, "softmax")
+    return _softmax.pool("adaptive_softmax_pool", call, temperature, kind="softmax")
 
 
 def adaptive_lp_pool(
@@ -286,13 +286,6 @@ def _linear(name: str, call: Binned, mean: bool) -> jax.Array:
         return (_jitted_mean if mean else _jitted_sum)(*call)
 
 
-def _soft(name: str, call: Binned, temperature: Any, kind: str) -> jax.Array:
-    _prepare.floats(name, call)
-    temperature = _prepare.temperature(name, temperature, call)
-    with jax.named_scope(name):
-        return _softmax._jitted(*call, temperature, kind=kind)
-
-
 # What may become of a bin, by name.
 POOLS: dict[str, Callable[[str, Binned], jax.Array]] = {
     "max": partial(_extremum, largest=True),
@@ -300,6 +293,6 @@ POOLS: dict[str, Callable[[str, Binned], jax.Array]] = {
     "avg": partial(_linear, mean=True),
     "sum": partial(_linear, mean=False),
     "lp": partial(_power.pool, p=2.0, normalize=False),
-    "lse": partial(_soft, temperature=1.0, kind="mean"),
-    "softmax": partial(_soft, temperature=1.0, kind="softmax"),
+    "lse": partial(_softmax.pool, temperature=1.0, kind="mean"),
+    "softmax": partial(_softmax.pool, temperature=1.0, kind="softmax"),
 }

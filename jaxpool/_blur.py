@@ -58,8 +58,8 @@ def blur_pool(
     Returns:
       The blurred array, with the dtype of x, float32 for integers and bools. 16-bit floats are
       added up in float32. A constant stays as it is, but for zeros outside. An element that is NaN
-      is so in every window that sees it. `jaxpool.output_shape(x.shape, filter_size, strides,
-      padding)` has its shape ("SAME" for "NORMALIZED").
+      is so in every window that sees it. `jaxpool.output_shape(x.shape, (3, 3), strides, padding)`,
+      with the filter size for each axis, has its shape ("SAME" for "NORMALIZED").
 
     Raises:
       ValueError, TypeError: for arguments that do not fit together, before anything is traced.

@@ -12,7 +12,7 @@ from jax import lax
 
 @jax.custom_jvp
 def exp(z: jax.Array) -> jax.Array:
-    """exp(z) for z from -87 to 88, within one unit of the last place; 0 from -88 on."""
+    """exp(z) for z from -87 to 88, within 1.2 units of the last place; 0 from -88 on."""
     if z.dtype != jnp.float32:
         return jnp.exp(z)
     power, rest = _power_and_rest(z)
@@ -49,7 +49,7 @@ def _power_and_rest(z: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def log1p(u: jax.Array) -> jax.Array:
-    """log(1 + u) for u from -1 to 1, exact near 0 too, where it is a short series."""
+    """log(1 + u) for u from -1 to 1, within 1.3e-6 of it; near 0 it is a short series."""
     if u.dtype != jnp.float32:
         return jnp.log1p(u)
     series = jnp.zeros_like(u)

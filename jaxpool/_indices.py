@@ -100,6 +100,8 @@ def min_pool_with_indices(
     Raises:
       ValueError, TypeError: as for `jaxpool.max_pool_with_indices`.
 
+    Derivatives: as for `jaxpool.max_pool_with_indices`.
+
     >>> import jax.numpy as jnp
     >>> from jaxpool import min_pool_with_indices
     >>> values, indices = min_pool_with_indices(jnp.arange(16.0).reshape(4, 4, 1), (2, 2))
@@ -135,6 +137,8 @@ def adaptive_max_pool_with_indices(
 
     Raises:
       ValueError, TypeError: as for `jaxpool.max_pool_with_indices`.
+
+    Derivatives: as for `jaxpool.max_pool_with_indices`.
 
     >>> import jax.numpy as jnp
     >>> from jaxpool import adaptive_max_pool_with_indices

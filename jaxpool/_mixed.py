@@ -44,8 +44,9 @@ def mixed_pool(
 
     Returns:
       The pooled array, with the dtype of x, float32 for integers and bools (16-bit floats are
-      computed in float32). alpha=1 is `jaxpool.max_pool`, alpha=0 is `jaxpool.avg_pool`, exactly. A
-      window with a NaN is NaN, one without elements is 0.
+      computed in float32). A window with a NaN is NaN, one without elements is 0. For floats, and
+      windows with elements, alpha=1 is `jaxpool.max_pool` and alpha=0 is `jaxpool.avg_pool` with
+      the same `count_include_pad`, exactly.
 
     Raises:
       ValueError, TypeError: for arguments that do not fit together, before anything is traced.

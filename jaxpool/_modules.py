@@ -105,14 +105,14 @@ def check_learn(module: Any, scalar: Scalar) -> None:
     if learn == "channel" and len(shape) > 1:
         raise ValueError(
             f"{name}: learn='channel' starts from one number, or from one per channel, but "
-            f"{of} has shape {shape}."
+            f"{of} has shape {shape}. Write one number, or one per channel."
         )
     if isinstance(start, jax.core.Tracer):
         return
     if not np.all((scalar.low < np.asarray(start)) & (np.asarray(start) < scalar.high)):
         raise ValueError(
             f"{name}: {of}={start!r} cannot be learned from: a learned {of} starts, and stays, "
-            f"strictly between {scalar.low:.1g} and {scalar.high:.1g}."
+            f"strictly between {scalar.low:.1g} and {scalar.high:.1g}. Write a number in between."
         )
 
 
@@ -123,7 +123,7 @@ def initial(module: Any, scalar: Scalar, channels: int | None) -> jax.Array:
         if start.ndim == 1 and start.shape != (channels,):
             raise ValueError(
                 f"{type(module).__name__}: {scalar.name} has {start.shape[0]} values, but there "
-                f"are {channels} channels."
+                f"are {channels} channels. Write one number, or {channels}."
             )
         start = jnp.broadcast_to(start, (channels,))
     return scalar.write(start).astype(module.param_dtype)

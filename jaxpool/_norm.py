@@ -41,8 +41,8 @@ from jaxpool._smooth import (
 )
 
 WHOLE = (1, 2, 3, 4)  # the powers that are multiplications
-# A larger p, which is traced, counts as this. (Powers of elements that only rounding tells apart
-# should not differ much.)
+# A larger p that is not known to be inf counts as this, so that the rounding of |x| changes |x|^p
+# only a little.
 MOST = 1e6
 
 

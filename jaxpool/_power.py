@@ -39,8 +39,8 @@ def lp_pool(
         `jaxpool.max_pool`; strides default to the window. Padding adds nothing and is not counted.
       p: from 1 to inf: one number, traced or not, or one per channel (shape [channels]; for other
         layouts any shape that broadcasts against x outside the pooled axes). Default 2, the
-        Euclidean norm. Python's numbers 1, 2, 3, 4 and inf take the fastest way. Traced values
-        count as 1e6 beyond it.
+        Euclidean norm. Python's numbers 1, 2, 3, 4 and inf take the fastest way. Any other p above
+        1e6, arrays that hold inf among them, counts as 1e6.
       normalize: sum (the default, as in PyTorch, whose LPPool lacks the |.|) or mean.
 
     Returns:

@@ -28,11 +28,11 @@ def spatial_pyramid_pool(
     layer can follow maps of any size.
 
     Args:
-      x: array [batch, *space, channels], or any layout with `axis`.
+      x: array [batch, *space, channels] of a dtype that the pool takes, or any layout with `axis`.
       levels: bins per axis, one entry per level: an int, or one int per pooled axis. Default
         (1, 2, 4): 21 bins for images.
-      pool: what becomes of a bin: "max" (the default, the paper's), "min", "avg", "sum", "lse" or
-        "softmax", as by `jaxpool.adaptive_max_pool` and its sisters.
+      pool: what becomes of a bin: "max" (the default, the paper's), "min", "avg", "sum", "lp",
+        "lse" or "softmax", as by `jaxpool.adaptive_max_pool` and its sisters.
       axis: the axes to pool. Default: all but the first and the last.
       where: boolean mask that broadcasts to x; elements where it is False do not exist.
 

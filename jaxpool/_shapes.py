@@ -166,7 +166,7 @@ def receptive_field(layers: Iterable[Any]) -> ReceptiveField:
 
 
 def _layer(name: str, layer: Any) -> tuple[int, int, int, int]:
-    entries = [layer] if scalar(layer) else list(layer)
+    entries: list[Any] = [layer] if scalar(layer) else list(layer)
     if not 1 <= len(entries) <= 4:
         fail(
             name,

@@ -8,7 +8,7 @@ from jax.typing import ArrayLike
 
 from jaxpool import _prepare, _soft
 from jaxpool._geometry import Axes, Padding, PerAxis
-from jaxpool._prepare import Call
+from jaxpool._prepare import Binned, Call
 
 
 def lse_pool(
@@ -62,7 +62,7 @@ def lse_pool(
     call = _prepare.windowed(
         "lse_pool", x, window_shape, strides, padding, window_dilation, ceil_mode, axis, where
     )
-    return _pool("lse_pool", call, temperature, kind=_kind(normalize))
+    return pool("lse_pool", call, temperature, kind=kind_of(normalize))
 
 
 def softmax_pool(
@@ -111,7 +111,7 @@ def softmax_pool(
     call = _prepare.windowed(
         "softmax_pool", x, window_shape, strides, padding, window_dilation, ceil_mode, axis, where
     )
-    return _pool("softmax_pool", call, temperature, kind="softmax")
+    return pool("softmax_pool", call, temperature, kind="softmax")
 
 
 def global_lse_pool(
@@ -142,7 +142,7 @@ def global_lse_pool(
     Array([[2.0794, 2.0794, 2.0794]], dtype=float32)
     """
     call = _prepare.whole("global_lse_pool", x, axis, where)
-    return _pool("global_lse_pool", call, temperature, kind=_kind(normalize), keepdims=keepdims)
+    return pool("global_lse_pool", call, temperature, kind=kind_of(normalize), keepdims=keepdims)
 
 
 def global_softmax_pool(
@@ -172,14 +172,14 @@ def global_softmax_pool(
     Array([[1., 1., 1.]], dtype=float32)
     """
     call = _prepare.whole("global_softmax_pool", x, axis, where)
-    return _pool("global_softmax_pool", call, temperature, kind="softmax", keepdims=keepdims)
+    return pool("global_softmax_pool", call, temperature, kind="softmax", keepdims=keepdims)
 
 
-def _kind(normalize: bool) -> str:
+def kind_of(normalize: bool) -> str:
     return "mean" if normalize else "sum"
 
 
-def _pool(name: str, call: Call, temperature: Any, **how: Any) -> jax.Array:
+def pool(name: str, call: Call | Binned, temperature: Any, **how: Any) -> jax.Array:
     _prepare.floats(name, call)
     temperature = _prepare.temperature(name, temperature, call)
     with jax.named_scope(name):

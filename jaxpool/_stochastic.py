@@ -53,8 +53,8 @@ def stochastic_pool(
         anything is traced.
 
     Every window is drawn from the distribution above. Windows that overlap are drawn independently,
-    as in the paper, where they have up to nine elements. Larger ones share part of their chance, so
-    that neighbours agree more often than they would otherwise.
+    as in the paper, where they have up to nine elements (seven, of one axis). Larger ones share
+    part of their chance, so that neighbours agree more often than they would otherwise.
 
     Differentiates in both modes and to every order. Drawn, the whole gradient of a window goes to
     its element, if that is above 0. The expectation is smooth where x is not 0; its gradient is 0

@@ -2,9 +2,11 @@
 
 Write `import jaxpool.linen as jpl`; `import jaxpool` alone does not load Flax.
 
-Every class has its function's arguments, with the same names and defaults, and `__call__(x, where)`
+Classes have their function's arguments, with the same names and defaults, and `__call__(x, where)`
 is one call of that function: what the arguments mean, and what happens at NaN, ties, padding and
-empty windows, is written there. The mask `where` is data and goes to the call; blurs have none.
+empty windows, is written there. What is data goes to the call: the mask `where`, which blurs,
+unpoolings and polyphase poolings lack, `indices` and `phase`. `GatedPool` and
+`LearnedPolyphasePool` have parameters of their own, and no function.
 Lists and arrays are stored as tuples, so that modules compare and hash.
 
 `LSEPool`, `SoftmaxPool`, `LpPool`, `GeMPool` and their global and adaptive forms may learn their
@@ -21,10 +23,10 @@ Lists and arrays are stored as tuples, so that modules compare and hash.
 
 So may `MixedPool` its `alpha`, from 0 to 1: alpha = sigmoid(logit_alpha).
 
-`StochasticPool`, `LearnedPolyphasePool`, and `MixedPool` with `alpha="random"`, draw from the
-random stream `rng_collection`, "pool" unless told, as `FractionalMaxPool` does;
-`rng_collection="dropout"` shares that of Flax's Dropout. `deterministic` is Dropout's too: an
-argument of the module or of the call.
+`FractionalMaxPool`, `StochasticPool`, `LearnedPolyphasePool`, and `MixedPool` with
+`alpha="random"`, draw from the random stream `rng_collection`, "pool" unless told;
+`rng_collection="dropout"` shares that of Flax's Dropout. `deterministic`, which the first lacks, is
+Dropout's too: an argument of the module or of the call.
 
 The same classes for NNX are in `jaxpool.nnx`.
 """
@@ -205,7 +207,7 @@ class _GeM(_Powered, kw_only=True):
 class MaxPool(_Windowed, kw_only=True):
     """Take the maximum of each window: `jaxpool.max_pool` as a module.
 
-        out[o] = max of x over window o
+        out[i] = max of x over window i
         [*batch, *space, channels] -> [*batch, *out, channels]
 
     >>> import jax.numpy as jnp, jaxpool.linen as jpl
@@ -222,7 +224,7 @@ class MaxPool(_Windowed, kw_only=True):
 class MinPool(_Windowed, kw_only=True):
     """Take the minimum of each window: `jaxpool.min_pool` as a module.
 
-        out[o] = min of x over window o
+        out[i] = min of x over window i
         [*batch, *space, channels] -> [*batch, *out, channels]
 
     >>> import jax.numpy as jnp, jaxpool.linen as jpl
@@ -239,7 +241,7 @@ class MinPool(_Windowed, kw_only=True):
 class SumPool(_Windowed, kw_only=True):
     """Add up each window: `jaxpool.sum_pool` as a module.
 
-        out[o] = sum of x over window o
+        out[i] = sum of x over window i
         [*batch, *space, channels] -> [*batch, *out, channels]
 
     >>> import jax.numpy as jnp, jaxpool.linen as jpl
@@ -256,10 +258,10 @@ class SumPool(_Windowed, kw_only=True):
 class AvgPool(_Windowed, kw_only=True):
     """Average each window: `jaxpool.avg_pool` as a module.
 
-        out[o] = sum of x over window o / n[o]
+        out[i] = (sum of x over window i) / n[i]
         [*batch, *space, channels] -> [*batch, *out, channels]
 
-    n[o] counts padding too (`count_include_pad=True`, as in Flax and PyTorch), or only the elements
+    n[i] counts padding too (`count_include_pad=True`, as in Flax and PyTorch), or only the elements
     of x (as in Keras), or is `divisor_override`.
 
     >>> import jax.numpy as jnp, jaxpool.linen as jpl
@@ -279,10 +281,11 @@ class AvgPool(_Windowed, kw_only=True):
 class LSEPool(_Tempered, _Windowed, kw_only=True):
     """Take the log-sum-exp of each window: `jaxpool.lse_pool`, T learnable.
 
-        out[o] = T log(mean of exp(x / T) over window o)
+        out[i] = T log(mean of exp(x / T) over window i)
         [*batch, *space, channels] -> [*batch, *out, channels]
 
-    T -> 0 is the maximum and T -> infinity the mean; `normalize=False` sums instead of averaging.
+    T -> 0 is the maximum and T -> infinity the mean; `normalize=False` sums instead of averaging
+    (Pinheiro and Collobert, 2015).
     How T is learned (`learn`, `channel_axis`) is written at the top of `jaxpool.linen`.
 
     >>> import jax, jax.numpy as jnp, jaxpool.linen as jpl
@@ -305,7 +308,7 @@ class LSEPool(_Tempered, _Windowed, kw_only=True):
 class SoftmaxPool(_Tempered, _Windowed, kw_only=True):
     """Weigh each window by its own softmax: `jaxpool.softmax_pool`, T learnable.
 
-        out[o] = sum of softmax(x / T) x over window o
+        out[i] = sum of softmax(x / T) x over window i
         [*batch, *space, channels] -> [*batch, *out, channels]
 
     T -> 0 is the maximum, T -> infinity the mean, and T = 1 "SoftPool" (Stergiou, Poppe and
@@ -330,7 +333,7 @@ class SoftmaxPool(_Tempered, _Windowed, kw_only=True):
 class LpPool(_Powered, _Windowed, kw_only=True):
     """Take the p-norm of each window: `jaxpool.lp_pool`, p learnable.
 
-        out[o] = (sum of |x|^p over window o)^(1/p)
+        out[i] = (sum of |x|^p over window i)^(1/p)
         [*batch, *space, channels] -> [*batch, *out, channels]
 
     p = 1 is the sum and p = inf the maximum of |x|; with `normalize=True`, p = 1 is the average.
@@ -355,7 +358,7 @@ class LpPool(_Powered, _Windowed, kw_only=True):
 class GeMPool(_GeM, _Windowed, kw_only=True):
     """Take the generalized mean of each window: `jaxpool.gem_pool`, p learnable.
 
-        out[o] = (mean of max(x, eps)^p over window o)^(1/p)
+        out[i] = (mean of max(x, eps)^p over window i)^(1/p)
         [*batch, *space, channels] -> [*batch, *out, channels]
 
     How p is learned is written at the top of `jaxpool.linen` (Radenovic, Tolias and Chum, 2018).
@@ -419,7 +422,7 @@ class GlobalSumPool(_Global, kw_only=True):
 
 
 class GlobalAvgPool(_Global, kw_only=True):
-    """Average whole axes: `jaxpool.global_avg_pool` as a module (Lin, Chen and Yan, 2013).
+    """Average whole axes: `jaxpool.global_avg_pool` as a module (Lin, Chen and Yan, 2014).
 
         out = mean of x over all positions
         [batch, *space, channels] -> [batch, channels]
@@ -525,7 +528,7 @@ class GlobalGeMPool(_GeM, _Global, kw_only=True):
 class MaxPoolWithIndices(_Windowed, kw_only=True):
     """Take the largest element of each window, and say where: `jaxpool.max_pool_with_indices`.
 
-        out[o], index[o] = max and argmax of x over window o
+        out[i], index[i] = max and argmax of x over window i
         [*batch, *space, channels] -> twice [*batch, *out, channels]
 
     >>> import jax.numpy as jnp, jaxpool.linen as jpl
@@ -542,7 +545,7 @@ class MaxPoolWithIndices(_Windowed, kw_only=True):
 class MinPoolWithIndices(_Windowed, kw_only=True):
     """Take the smallest element of each window, and say where: `jaxpool.min_pool_with_indices`.
 
-        out[o], index[o] = min and argmin of x over window o
+        out[i], index[i] = min and argmin of x over window i
         [*batch, *space, channels] -> twice [*batch, *out, channels]
 
     >>> import jax.numpy as jnp, jaxpool.linen as jpl
@@ -559,7 +562,7 @@ class MinPoolWithIndices(_Windowed, kw_only=True):
 class AdaptiveMaxPool(_Adaptive, kw_only=True):
     """Take the maximum of each bin: `jaxpool.adaptive_max_pool` as a module.
 
-        out[o] = max of x over bin o
+        out[i] = max of x over bin i
         [*batch, *space, channels] -> [*batch, *output_shape, channels]
 
     >>> import jax.numpy as jnp, jaxpool.linen as jpl
@@ -575,7 +578,7 @@ class AdaptiveMaxPool(_Adaptive, kw_only=True):
 class AdaptiveMinPool(_Adaptive, kw_only=True):
     """Take the minimum of each bin: `jaxpool.adaptive_min_pool` as a module.
 
-        out[o] = min of x over bin o
+        out[i] = min of x over bin i
         [*batch, *space, channels] -> [*batch, *output_shape, channels]
 
     >>> import jax.numpy as jnp, jaxpool.linen as jpl
@@ -591,7 +594,7 @@ class AdaptiveMinPool(_Adaptive, kw_only=True):
 class AdaptiveSumPool(_Adaptive, kw_only=True):
     """Add up the elements of each bin: `jaxpool.adaptive_sum_pool` as a module.
 
-        out[o] = sum of x over bin o
+        out[i] = sum of x over bin i
         [*batch, *space, channels] -> [*batch, *output_shape, channels]
 
     >>> import jax.numpy as jnp, jaxpool.linen as jpl
@@ -607,7 +610,7 @@ class AdaptiveSumPool(_Adaptive, kw_only=True):
 class AdaptiveAvgPool(_Adaptive, kw_only=True):
     """Take the average of each bin: `jaxpool.adaptive_avg_pool` as a module.
 
-        out[o] = mean of x over bin o
+        out[i] = mean of x over bin i
         [*batch, *space, channels] -> [*batch, *output_shape, channels]
 
     >>> import jax.numpy as jnp, jaxpool.linen as jpl
@@ -623,7 +626,7 @@ class AdaptiveAvgPool(_Adaptive, kw_only=True):
 class AdaptiveLSEPool(_Tempered, _Adaptive, kw_only=True):
     """Take the log-sum-exp of each bin: `jaxpool.adaptive_lse_pool`, T learnable.
 
-        out[o] = T log(mean of exp(x / T) over bin o)
+        out[i] = T log(mean of exp(x / T) over bin i)
         [*batch, *space, channels] -> [*batch, *output_shape, channels]
 
     `temperature`, `normalize` and how T is learned: see `LSEPool`.
@@ -646,7 +649,7 @@ class AdaptiveLSEPool(_Tempered, _Adaptive, kw_only=True):
 class AdaptiveSoftmaxPool(_Tempered, _Adaptive, kw_only=True):
     """Take the softmax-weighted mean of each bin: `jaxpool.adaptive_softmax_pool`, T learnable.
 
-        out[o] = sum of softmax(x / T) x over bin o
+        out[i] = sum of softmax(x / T) x over bin i
         [*batch, *space, channels] -> [*batch, *output_shape, channels]
 
     `temperature` and how T is learned: see `SoftmaxPool`.
@@ -667,7 +670,7 @@ class AdaptiveSoftmaxPool(_Tempered, _Adaptive, kw_only=True):
 class AdaptiveLpPool(_Powered, _Adaptive, kw_only=True):
     """Take the p-norm of each bin: `jaxpool.adaptive_lp_pool`, p learnable.
 
-        out[o] = (sum of |x|^p over bin o)^(1/p)
+        out[i] = (sum of |x|^p over bin i)^(1/p)
         [*batch, *space, channels] -> [*batch, *output_shape, channels]
 
     `p`, `normalize` and how p is learned: see `LpPool`.
@@ -690,7 +693,7 @@ class AdaptiveLpPool(_Powered, _Adaptive, kw_only=True):
 class AdaptiveMaxPoolWithIndices(_Adaptive, kw_only=True):
     """Take the maximum of each bin, and say where: `jaxpool.adaptive_max_pool_with_indices`.
 
-        out[o], index[o] = max and argmax of x over bin o
+        out[i], index[i] = max and argmax of x over bin i
         [*batch, *space, channels] -> twice [*batch, *output_shape, channels]
 
     >>> import jax.numpy as jnp, jaxpool.linen as jpl
@@ -709,6 +712,8 @@ class MaxUnpool(_Output, kw_only=True):
         out[index[i]] = x[i]
         twice [*batch, *space, channels] -> [*batch, *output_shape, channels]
 
+    (Zeiler and Fergus, 2014.)
+
     >>> import jax.numpy as jnp, jaxpool.linen as jpl
     >>> x = jnp.array([1.0, 5, 2, 3]).reshape(1, 4, 1)
     >>> y, indices = jpl.MaxPoolWithIndices((2,)).apply({}, x)
@@ -723,10 +728,10 @@ class MaxUnpool(_Output, kw_only=True):
 class FractionalMaxPool(_Pool):
     """Take the maximum of windows that lie at random: `jaxpool.fractional_max_pool` as a module.
 
-        out[o] = max of x[start[o] : start[o] + k]
+        out[i] = max of x[start[i] : start[i] + k]
         [*batch, *space, channels] -> [*batch, *out, channels]
 
-    Every call draws its windows anew, from the random stream "pool".
+    Every call draws its windows anew, from the random stream `rng_collection` (Graham, 2014).
 
     >>> import jax, jax.numpy as jnp, jaxpool.linen as jpl
     >>> pool = jpl.FractionalMaxPool((2, 2), output_ratio=0.7)
@@ -741,9 +746,10 @@ class FractionalMaxPool(_Pool):
     axis: Axes | None = None
     sequence: str = "pseudorandom"
     overlapping: bool = True
+    rng_collection: str = "pool"
 
     def __call__(self, x: ArrayLike, where: ArrayLike | None = None) -> jax.Array:
-        key = self.make_rng("pool")
+        key = self.make_rng(self.rng_collection)
         return jaxpool.fractional_max_pool(key, x, **arguments(self), where=where)
 
 
@@ -772,7 +778,7 @@ class SpatialPyramidPool(_Pool):
 class BlurPool(_Pool):
     """Blur, then keep every s-th element: `jaxpool.blur_pool` as a module (Zhang, 2019).
 
-        out[o] = sum over j of h[j] x[o*s + j - lo], h binomial
+        out[i] = sum over j of h[j] x[i*s + j - lo], h binomial
         [batch, *space, channels] -> [batch, *out, channels]
 
     >>> import jax.numpy as jnp, jaxpool.linen as jpl
@@ -817,7 +823,7 @@ class MaxBlurPool(_Pool):
 class StochasticPool(_Random, _Windowed, kw_only=True):
     """Draw an element of each window by its size: `jaxpool.stochastic_pool` as a module.
 
-        out[o] = a[j] with probability a[j] / sum a over window o,    a = max(x, 0)
+        out[i] = a[j] with probability a[j] / sum a over window i,    a = max(x, 0)
         [*batch, *space, channels] -> [*batch, *out, channels]
 
     Every call draws anew; where `deterministic`, the expectation is taken instead (Zeiler and
@@ -843,7 +849,7 @@ class StochasticPool(_Random, _Windowed, kw_only=True):
 class MixedPool(_Learning, _Random, _Windowed, kw_only=True):
     """Blend the maximum and the average of each window: `jaxpool.mixed_pool`, alpha learnable.
 
-        out[o] = alpha max + (1 - alpha) mean of x over window o
+        out[i] = alpha max + (1 - alpha) mean of x over window i
         [*batch, *space, channels] -> [*batch, *out, channels]
 
     How alpha is learned (`learn`, `channel_axis`) is written at the top of `jaxpool.linen` (Lee,
@@ -881,8 +887,8 @@ class MixedPool(_Learning, _Random, _Windowed, kw_only=True):
 class GatedPool(_Windowed, kw_only=True):
     """Blend the maximum and the average as each window asks: `jaxpool.mixed_pool` behind a gate.
 
-        out[o] = alpha[o] max + (1 - alpha[o]) mean of x over window o
-        alpha[o] = sigmoid(sum of kernel * x over window o)
+        out[i] = alpha[i] max + (1 - alpha[i]) mean of x over window i
+        alpha[i] = sigmoid(sum of kernel * x over window i)
         [*batch, *space, channels] -> [*batch, *out, channels]
 
     The parameter is `kernel`, of the shape of the window, one for all channels (`learn="layer"`,
@@ -951,6 +957,8 @@ class PolyphaseUnpool(_Pool):
         out[i*s + p] = x[i]
         [batch, *space, channels] -> [batch, *output_shape, channels]
 
+    (Chaman and Dokmanic, 2021.)
+
     >>> import jax.numpy as jnp, jaxpool.linen as jpl
     >>> x = jnp.array([1.0, 5, 2, 6]).reshape(1, 4, 1)
     >>> y, phase = jpl.PolyphasePool(return_phase=True).apply({}, x)
@@ -983,8 +991,9 @@ class LearnedPolyphasePool(_Random):
 
     Args:
       strides: the distance of the elements to take, an int or one per axis. Default: (2, 2).
-      hidden: channels of the convolution, whose border is circular.
-      temperature: T. Lower it in the course of training.
+      hidden: channels of the convolution, whose border is circular. Default: 16.
+      temperature: T, one number above 0. Default: 1. Lower it in the course of training.
+      axis, strict: as for `jaxpool.polyphase_pool`.
       deterministic: whether to take the best phase. This and streams: see the top of
         `jaxpool.linen`.
 

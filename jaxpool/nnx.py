@@ -2,9 +2,11 @@
 
 Write `import jaxpool.nnx as jpn`; `import jaxpool` alone does not load Flax.
 
-Every class has its function's arguments, with the same names and defaults, and `__call__(x, where)`
+Classes have their function's arguments, with the same names and defaults, and `__call__(x, where)`
 is one call of that function: what the arguments mean, and what happens at NaN, ties, padding and
-empty windows, is written there. The mask `where` is data and goes to the call; blurs have none.
+empty windows, is written there. What is data goes to the call: the mask `where`, which blurs,
+unpoolings and polyphase poolings lack, `indices` and `phase`. `GatedPool` and
+`LearnedPolyphasePool` have parameters of their own, and no function.
 Lists and NumPy arrays are stored as tuples, which NNX takes as static; a `temperature` or `p` given
 as a jax.Array is data to NNX, so it may change between two calls of a compiled function.
 
@@ -24,11 +26,11 @@ as a jax.Array is data to NNX, so it may change between two calls of a compiled 
 
 So may `MixedPool` its `alpha`, from 0 to 1: alpha = sigmoid(logit_alpha).
 
-`StochasticPool`, `LearnedPolyphasePool`, and `MixedPool` with `alpha="random"`, draw from the
-stream `rng_collection`, "pool" unless told, of `rngs`: the module's or the call's, as
-`FractionalMaxPool` does; `rng_collection="dropout"` shares that of Flax's Dropout. `deterministic`
-is Dropout's too: an argument of the module (default False) or of the call, and what `train()`,
-`eval()` and `nnx.view` set.
+`FractionalMaxPool`, `StochasticPool`, `LearnedPolyphasePool`, and `MixedPool` with
+`alpha="random"`, draw from the stream `rng_collection`, "pool" unless told, of `rngs`: the module's
+or the call's; `rng_collection="dropout"` shares that of Flax's Dropout. `deterministic`, which the
+first lacks, is Dropout's too: an argument of the module (default False) or of the call, and what
+`train()`, `eval()` and `nnx.view` set.
 
 The same classes for Linen are in `jaxpool.linen`.
 """
@@ -257,7 +259,7 @@ class _GeM(_Powered):
 class MaxPool(_Windowed):
     """Take the maximum of each window: `jaxpool.max_pool` as a module.
 
-        out[o] = max of x over window o
+        out[i] = max of x over window i
         [*batch, *space, channels] -> [*batch, *out, channels]
 
     >>> import jax.numpy as jnp, jaxpool.nnx as jpn
@@ -274,7 +276,7 @@ class MaxPool(_Windowed):
 class MinPool(_Windowed):
     """Take the minimum of each window: `jaxpool.min_pool` as a module.
 
-        out[o] = min of x over window o
+        out[i] = min of x over window i
         [*batch, *space, channels] -> [*batch, *out, channels]
 
     >>> import jax.numpy as jnp, jaxpool.nnx as jpn
@@ -291,7 +293,7 @@ class MinPool(_Windowed):
 class SumPool(_Windowed):
     """Add up each window: `jaxpool.sum_pool` as a module.
 
-        out[o] = sum of x over window o
+        out[i] = sum of x over window i
         [*batch, *space, channels] -> [*batch, *out, channels]
 
     >>> import jax.numpy as jnp, jaxpool.nnx as jpn
@@ -309,10 +311,10 @@ class SumPool(_Windowed):
 class AvgPool(_Windowed):
     """Average each window: `jaxpool.avg_pool` as a module.
 
-        out[o] = sum of x over window o / n[o]
+        out[i] = (sum of x over window i) / n[i]
         [*batch, *space, channels] -> [*batch, *out, channels]
 
-    n[o] counts padding too (`count_include_pad=True`, as in Flax and PyTorch), or only the elements
+    n[i] counts padding too (`count_include_pad=True`, as in Flax and PyTorch), or only the elements
     of x (as in Keras), or is `divisor_override`.
 
     >>> import jax.numpy as jnp, jaxpool.nnx as jpn
@@ -333,10 +335,11 @@ class AvgPool(_Windowed):
 class LSEPool(_Tempered, _Windowed):
     """Take the log-sum-exp of each window: `jaxpool.lse_pool`, T learnable.
 
-        out[o] = T log(mean of exp(x / T) over window o)
+        out[i] = T log(mean of exp(x / T) over window i)
         [*batch, *space, channels] -> [*batch, *out, channels]
 
-    T -> 0 is the maximum and T -> infinity the mean; `normalize=False` sums instead of averaging.
+    T -> 0 is the maximum and T -> infinity the mean; `normalize=False` sums instead of averaging
+    (Pinheiro and Collobert, 2015).
     How T is learned (`learn`, `features`, `channel_axis`) is written at the top of `jaxpool.nnx`.
 
     >>> import jax.numpy as jnp, jaxpool.nnx as jpn
@@ -358,7 +361,7 @@ class LSEPool(_Tempered, _Windowed):
 class SoftmaxPool(_Tempered, _Windowed):
     """Weigh each window by its own softmax: `jaxpool.softmax_pool`, T learnable.
 
-        out[o] = sum of softmax(x / T) x over window o
+        out[i] = sum of softmax(x / T) x over window i
         [*batch, *space, channels] -> [*batch, *out, channels]
 
     T -> 0 is the maximum, T -> infinity the mean, and T = 1 "SoftPool" (Stergiou, Poppe and
@@ -382,7 +385,7 @@ class SoftmaxPool(_Tempered, _Windowed):
 class LpPool(_Powered, _Windowed):
     """Take the p-norm of each window: `jaxpool.lp_pool`, p learnable.
 
-        out[o] = (sum of |x|^p over window o)^(1/p)
+        out[i] = (sum of |x|^p over window i)^(1/p)
         [*batch, *space, channels] -> [*batch, *out, channels]
 
     p = 1 is the sum and p = inf the maximum of |x|; with `normalize=True`, p = 1 is the average.
@@ -408,7 +411,7 @@ class LpPool(_Powered, _Windowed):
 class GeMPool(_GeM, _Windowed):
     """Take the generalized mean of each window: `jaxpool.gem_pool`, p learnable.
 
-        out[o] = (mean of max(x, eps)^p over window o)^(1/p)
+        out[i] = (mean of max(x, eps)^p over window i)^(1/p)
         [*batch, *space, channels] -> [*batch, *out, channels]
 
     How p is learned is written at the top of `jaxpool.nnx` (Radenovic, Tolias and Chum, 2018).
@@ -472,7 +475,7 @@ class GlobalSumPool(_Global):
 
 
 class GlobalAvgPool(_Global):
-    """Average whole axes: `jaxpool.global_avg_pool` as a module (Lin, Chen and Yan, 2013).
+    """Average whole axes: `jaxpool.global_avg_pool` as a module (Lin, Chen and Yan, 2014).
 
         out = mean of x over all positions
         [batch, *space, channels] -> [batch, channels]
@@ -578,7 +581,7 @@ class GlobalGeMPool(_GeM, _Global):
 class MaxPoolWithIndices(_Windowed):
     """Take the largest element of each window, and say where: `jaxpool.max_pool_with_indices`.
 
-        out[o], index[o] = max and argmax of x over window o
+        out[i], index[i] = max and argmax of x over window i
         [*batch, *space, channels] -> twice [*batch, *out, channels]
 
     >>> import jax.numpy as jnp, jaxpool.nnx as jpn
@@ -595,7 +598,7 @@ class MaxPoolWithIndices(_Windowed):
 class MinPoolWithIndices(_Windowed):
     """Take the smallest element of each window, and say where: `jaxpool.min_pool_with_indices`.
 
-        out[o], index[o] = min and argmin of x over window o
+        out[i], index[i] = min and argmin of x over window i
         [*batch, *space, channels] -> twice [*batch, *out, channels]
 
     >>> import jax.numpy as jnp, jaxpool.nnx as jpn
@@ -612,7 +615,7 @@ class MinPoolWithIndices(_Windowed):
 class AdaptiveMaxPool(_Adaptive):
     """Take the maximum of each bin: `jaxpool.adaptive_max_pool` as a module.
 
-        out[o] = max of x over bin o
+        out[i] = max of x over bin i
         [*batch, *space, channels] -> [*batch, *output_shape, channels]
 
     >>> import jax.numpy as jnp, jaxpool.nnx as jpn
@@ -628,7 +631,7 @@ class AdaptiveMaxPool(_Adaptive):
 class AdaptiveMinPool(_Adaptive):
     """Take the minimum of each bin: `jaxpool.adaptive_min_pool` as a module.
 
-        out[o] = min of x over bin o
+        out[i] = min of x over bin i
         [*batch, *space, channels] -> [*batch, *output_shape, channels]
 
     >>> import jax.numpy as jnp, jaxpool.nnx as jpn
@@ -644,7 +647,7 @@ class AdaptiveMinPool(_Adaptive):
 class AdaptiveSumPool(_Adaptive):
     """Add up the elements of each bin: `jaxpool.adaptive_sum_pool` as a module.
 
-        out[o] = sum of x over bin o
+        out[i] = sum of x over bin i
         [*batch, *space, channels] -> [*batch, *output_shape, channels]
 
     >>> import jax.numpy as jnp, jaxpool.nnx as jpn
@@ -660,7 +663,7 @@ class AdaptiveSumPool(_Adaptive):
 class AdaptiveAvgPool(_Adaptive):
     """Take the average of each bin: `jaxpool.adaptive_avg_pool` as a module.
 
-        out[o] = mean of x over bin o
+        out[i] = mean of x over bin i
         [*batch, *space, channels] -> [*batch, *output_shape, channels]
 
     >>> import jax.numpy as jnp, jaxpool.nnx as jpn
@@ -677,7 +680,7 @@ class AdaptiveAvgPool(_Adaptive):
 class AdaptiveLSEPool(_Tempered, _Adaptive):
     """Take the log-sum-exp of each bin: `jaxpool.adaptive_lse_pool`, T learnable.
 
-        out[o] = T log(mean of exp(x / T) over bin o)
+        out[i] = T log(mean of exp(x / T) over bin i)
         [*batch, *space, channels] -> [*batch, *output_shape, channels]
 
     `temperature`, `normalize` and how T is learned: see `LSEPool`.
@@ -699,7 +702,7 @@ class AdaptiveLSEPool(_Tempered, _Adaptive):
 class AdaptiveSoftmaxPool(_Tempered, _Adaptive):
     """Take the softmax-weighted mean of each bin: `jaxpool.adaptive_softmax_pool`, T learnable.
 
-        out[o] = sum of softmax(x / T) x over bin o
+        out[i] = sum of softmax(x / T) x over bin i
         [*batch, *space, channels] -> [*batch, *output_shape, channels]
 
     `temperature` and how T is learned: see `SoftmaxPool`.
@@ -719,7 +722,7 @@ class AdaptiveSoftmaxPool(_Tempered, _Adaptive):
 class AdaptiveLpPool(_Powered, _Adaptive):
     """Take the p-norm of each bin: `jaxpool.adaptive_lp_pool`, p learnable.
 
-        out[o] = (sum of |x|^p over bin o)^(1/p)
+        out[i] = (sum of |x|^p over bin i)^(1/p)
         [*batch, *space, channels] -> [*batch, *output_shape, channels]
 
     `p`, `normalize` and how p is learned: see `LpPool`.
@@ -742,7 +745,7 @@ class AdaptiveLpPool(_Powered, _Adaptive):
 class AdaptiveMaxPoolWithIndices(_Adaptive):
     """Take the maximum of each bin, and say where: `jaxpool.adaptive_max_pool_with_indices`.
 
-        out[o], index[o] = max and argmax of x over bin o
+        out[i], index[i] = max and argmax of x over bin i
         [*batch, *space, channels] -> twice [*batch, *output_shape, channels]
 
     >>> import jax.numpy as jnp, jaxpool.nnx as jpn
@@ -761,6 +764,8 @@ class MaxUnpool(_Output):
         out[index[i]] = x[i]
         twice [*batch, *space, channels] -> [*batch, *output_shape, channels]
 
+    (Zeiler and Fergus, 2014.)
+
     >>> import jax.numpy as jnp, jaxpool.nnx as jpn
     >>> x = jnp.array([1.0, 5, 2, 3]).reshape(1, 4, 1)
     >>> y, indices = jpn.MaxPoolWithIndices((2,))(x)
@@ -776,11 +781,11 @@ class MaxUnpool(_Output):
 class FractionalMaxPool(_Pool):
     """Take the maximum of windows that lie at random: `jaxpool.fractional_max_pool` as a module.
 
-        out[o] = max of x[start[o] : start[o] + k]
+        out[i] = max of x[start[i] : start[i] + k]
         [*batch, *space, channels] -> [*batch, *out, channels]
 
-    Every call draws its windows anew, from the stream "pool" of `rngs` (the module's, or the
-    call's).
+    Every call draws its windows anew, from the stream `rng_collection` of `rngs`, the module's or
+    the call's (Graham, 2014).
 
     >>> import jax.numpy as jnp, jaxpool.nnx as jpn
     >>> from flax import nnx
@@ -796,12 +801,13 @@ class FractionalMaxPool(_Pool):
     axis: Axes | None = None
     sequence: str = "pseudorandom"
     overlapping: bool = True
+    rng_collection: str = "pool"
     rngs: nnx.Rngs | None = None
 
     def __call__(
-        self, x: ArrayLike, where: ArrayLike | None = None, rngs: nnx.Rngs | None = None
+        self, x: ArrayLike, where: ArrayLike | None = None, *, rngs: nnx.Rngs | None = None
     ) -> jax.Array:
-        key = _draw(self, rngs, "pool")
+        key = _draw(self, rngs, self.rng_collection)
         return jaxpool.fractional_max_pool(key, x, **arguments(self), where=where)
 
 
@@ -832,7 +838,7 @@ class SpatialPyramidPool(_Pool):
 class BlurPool(_Pool):
     """Blur, then keep every s-th element: `jaxpool.blur_pool` as a module (Zhang, 2019).
 
-        out[o] = sum over j of h[j] x[o*s + j - lo], h binomial
+        out[i] = sum over j of h[j] x[i*s + j - lo], h binomial
         [batch, *space, channels] -> [batch, *out, channels]
 
     >>> import jax.numpy as jnp, jaxpool.nnx as jpn
@@ -879,7 +885,7 @@ class MaxBlurPool(_Pool):
 class StochasticPool(_Random, _Windowed):
     """Draw an element of each window by its size: `jaxpool.stochastic_pool` as a module.
 
-        out[o] = a[j] with probability a[j] / sum a over window o,    a = max(x, 0)
+        out[i] = a[j] with probability a[j] / sum a over window i,    a = max(x, 0)
         [*batch, *space, channels] -> [*batch, *out, channels]
 
     Every call draws anew; where `deterministic`, the expectation is taken instead (Zeiler and
@@ -911,7 +917,7 @@ class StochasticPool(_Random, _Windowed):
 class MixedPool(_Learning, _Random, _Windowed):
     """Blend the maximum and the average of each window: `jaxpool.mixed_pool`, alpha learnable.
 
-        out[o] = alpha max + (1 - alpha) mean of x over window o
+        out[i] = alpha max + (1 - alpha) mean of x over window i
         [*batch, *space, channels] -> [*batch, *out, channels]
 
     How alpha is learned (`learn`, `features`, `channel_axis`) is written at the top of
@@ -953,8 +959,8 @@ class MixedPool(_Learning, _Random, _Windowed):
 class GatedPool(_Windowed):
     """Blend the maximum and the average as each window asks: `jaxpool.mixed_pool` behind a gate.
 
-        out[o] = alpha[o] max + (1 - alpha[o]) mean of x over window o
-        alpha[o] = sigmoid(sum of kernel * x over window o)
+        out[i] = alpha[i] max + (1 - alpha[i]) mean of x over window i
+        alpha[i] = sigmoid(sum of kernel * x over window i)
         [*batch, *space, channels] -> [*batch, *out, channels]
 
     The parameter is `kernel`, of the shape of the window, one for all channels (`learn="layer"`,
@@ -1031,6 +1037,8 @@ class PolyphaseUnpool(_Pool):
         out[i*s + p] = x[i]
         [batch, *space, channels] -> [batch, *output_shape, channels]
 
+    (Chaman and Dokmanic, 2021.)
+
     >>> import jax.numpy as jnp, jaxpool.nnx as jpn
     >>> x = jnp.array([1.0, 5, 2, 6]).reshape(1, 4, 1)
     >>> y, phase = jpn.PolyphasePool(return_phase=True)(x)
@@ -1064,8 +1072,9 @@ class LearnedPolyphasePool(_Random):
 
     Args:
       strides: the distance of the elements to take, an int or one per axis. Default: (2, 2).
-      hidden: channels of the convolution, whose border is circular.
-      temperature: T. Lower it in the course of training.
+      hidden: channels of the convolution, whose border is circular. Default: 16.
+      temperature: T, one number above 0. Default: 1. Lower it in the course of training.
+      axis, strict: as for `jaxpool.polyphase_pool`.
       deterministic: whether to take the best phase. This and streams: see the top of
         `jaxpool.nnx`.
       features: the number of channels of x, which NNX has to know before it sees any.
@@ -1113,7 +1122,7 @@ class LearnedPolyphasePool(_Random):
         )
 
     def __call__(
-        self, x: ArrayLike, deterministic: bool | None = None, rngs: nnx.Rngs | None = None
+        self, x: ArrayLike, *, deterministic: bool | None = None, rngs: nnx.Rngs | None = None
     ) -> jax.Array:
         score = partial(mean_score, self.conv, self.dense)
         return learned_polyphase(self, x, score, self._key(deterministic, rngs))

@@ -153,6 +153,8 @@ def test_fractional_modules_draw_from_their_stream():
     arguments = {"output_ratio": 0.6, "sequence": "random", "overlapping": False}
     module = jpl.FractionalMaxPool([2, 2], **arguments)
     y = module.apply({}, x, rngs={"pool": key})
+    other = jpl.FractionalMaxPool([2, 2], **arguments, rng_collection="dropout")
+    np.testing.assert_array_equal(other.apply({}, x, rngs={"dropout": key}), y)
     assert y.shape == (2, 5, 5, 3)
     np.testing.assert_array_equal(module.apply({}, x, rngs={"pool": key}), y)
     assert np.any(module.apply({}, x, rngs={"pool": jax.random.key(4)}) != y)
@@ -160,6 +162,8 @@ def test_fractional_modules_draw_from_their_stream():
     expected = jaxpool.fractional_max_pool(nnx.Rngs(pool=3).pool(), x, (2, 2), **arguments)
     module = jpn.FractionalMaxPool([2, 2], **arguments, rngs=nnx.Rngs(pool=3))
     np.testing.assert_array_equal(module(x), expected)
+    other = jpn.FractionalMaxPool([2, 2], **arguments, rng_collection="other")
+    np.testing.assert_array_equal(other(x, rngs=nnx.Rngs(other=3)), expected)
     assert np.any(module(x) != expected)  # drawn anew
     np.testing.assert_array_equal(module(x, rngs=nnx.Rngs(pool=3)), expected)
     with pytest.raises(ValueError, match="^FractionalMaxPool: rngs=None .*Write rngs="):
