@@ -36,7 +36,7 @@ class Pass(NamedTuple):
     """One of the small windows that make up a large one.
 
     Its tap j stands for the taps [j*apart, j*apart + covered) of the large window, of which those
-    from `first(j)` on are no other's before it. (Several windows, one per axis: for few taps.)
+    before `first(j)` are tap j - 1's already. (Several windows, one per axis: for few taps.)
     """
 
     windows: tuple["Window", ...]
@@ -85,7 +85,8 @@ class Window:
         return self.low > 0 or self.overhang > 0
 
     def plain(self) -> "Window":
-        """The same window, a single one cut to the map: then it has no neighbour to overlap."""
+        """The same window; a single one without its padding and with its size as stride, since it
+        overlaps no other."""
         first, stop = max(-self.low, 0), min(self.size - self.low, self.length)
         if self.out > 1 or self.dilation > 1 or stop <= first:
             return self

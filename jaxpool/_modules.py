@@ -37,7 +37,7 @@ class Scalar(NamedTuple):
     limits: tuple[float, float] = (-LIMIT, LIMIT)  # the parameter's
 
 
-# From 2e-9 (a maximum, for any use) to 5e8 (a mean).
+# From 2e-9 (in practice a maximum) to 5e8 (a mean).
 TEMPERATURE = Scalar(
     "temperature", "log_temperature", jnp.exp, jnp.log, float(np.exp(-LIMIT)), float(np.exp(LIMIT))
 )

@@ -51,22 +51,23 @@ from jaxpool._slices import (
     widen,
 )
 
-# More taps than DIRECT along one axis cost less as several passes over fewer taps, more than JOINT
-# over several axes less as one pass per axis. Windows that do not overlap read every element once
-# whatever their size; BLOCK only bounds the length of the program, and ROWS that of large windows
-# where that takes fewer instructions. An axis that is pooled whole is read as LINES equal parts at
-# a time: where these are a power of two apart, a cache has room for few of them. A loop is long
-# enough to be vectorised from LONG elements side by side. One loop finds value and winner together
-# where windows are so FAR apart (all their strides, multiplied) that two results of it, as one
-# complex number, are few.
-DIRECT = 7
-# So many taps at a time then, for values, which are a pass each, and winners, which are more.
+# How many taps one loop reads, all measured on CPU. Overlapping windows of more than DIRECT taps
+# along an axis are folded in several passes, of VALUES taps each for values alone and of WINNERS
+# with winners; of several axes with more than JOINT taps together, axis by axis.
+DIRECT, JOINT = 7, 9
 VALUES, WINNERS = 2, 4
-JOINT = 9
-BLOCK, ROWS, LINES = 16, 32, 12
+# Windows that do not overlap read every element once, whatever their size: BLOCK bounds the length
+# of the program, and ROWS that of values alone, where a longer one takes fewer instructions.
+BLOCK, ROWS = 16, 32
+# An axis that is pooled whole is read as so many equal parts at a time. They may be a power of two
+# apart, and then a cache has room for few of them.
+LINES = 12
+# One loop finds value and winner together, as one complex number, where windows are so far apart
+# (all their strides, multiplied) that there are few of these numbers.
 FAR = 9
-# So often sums are doubled in one loop.
+# So many times sums are doubled in one loop.
 TWICE = 4
+# A loop can be vectorised if there are so many elements side by side.
 LONG = 16
 # GPUs and TPUs get one `reduce_window` over all axes of up to SMALL taps, else one `reduce` of axes
 # that are pooled whole, else, for extremes, a `reduce_window` for every CALL taps along one axis.
@@ -76,12 +77,12 @@ ONE_REGION = {"one_region": True}
 Group = tuple[Window, ...]
 
 
-def together(windows: Sequence[Window], join: Callable[[Group], bool]) -> list[Group]:
-    """The axes to fold at once, last axes first: as many as `join` is true of."""
+def together(windows: Sequence[Window], fits: Callable[[Group], bool]) -> list[Group]:
+    """The axes to fold at once, last axes first: as many as `fits` is true of."""
     groups: list[Group] = []
     for window in (window.plain() for window in reversed(windows)):
         joint = (window, *(groups[-1] if groups else ()))
-        if groups and join(joint):
+        if groups and fits(joint):
             groups[-1] = joint
         else:
             groups.append((window,))
@@ -220,8 +221,8 @@ def groups_of(x: jax.Array, windows: Sequence[Window], scalar: bool = False) -> 
     them cannot be vectorised, since little is left of x by then. `scalar`: even in such loops
     several axes are folded at once where windows overlap."""
     long = is_long(x, windows)
-    at_once = long or scalar
-    groups = together(windows, lambda group: is_few(group) and (at_once or is_disjoint(group)))
+    several = long or scalar
+    groups = together(windows, lambda group: is_few(group) and (several or is_disjoint(group)))
     return groups if long else groups[::-1]
 
 
@@ -738,12 +739,12 @@ def _add_of(x: dict, rest: tuple, _: Any, windows: Group) -> dict:
             x = _add_pass(x, None, group, _wide(dtype))
         return _add_pass(x, divisor, last, dtype)
 
-    def at_once(x: jax.Array, divisor: Any) -> jax.Array:
+    def one_call(x: jax.Array, divisor: Any) -> jax.Array:
         return _over(_reduce_window(x.astype(_wide(dtype)), windows, least=SMALL), divisor, dtype)
 
     if not is_one_call(windows):
         return {"x": passes(x["x"], divisor)}
-    return {"x": by_platform(x["x"], divisor, cpu=passes, other=at_once)}
+    return {"x": by_platform(x["x"], divisor, cpu=passes, other=one_call)}
 
 
 def _add_pass(x: jax.Array, divisor: Any, group: Group, dtype: Any) -> jax.Array:

@@ -173,7 +173,8 @@ def _layer(name: str, layer: Any) -> tuple[int, int, int, int]:
             f"layers holds {show(layer)}, which has {len(entries)} entries",
             "(window, stride, padding, dilation), such as (3, 2, 1)",
         )
-    window, stride, padding, dilation = [*entries, *[None, None, 0, 1][len(entries) :]]
+    missing: list[Any] = [None, None, 0, 1][len(entries) :]
+    window, stride, padding, dilation = [*entries, *missing]
     low = padding[0] if not scalar(padding) and len(padding) == 2 else padding
     if isinstance(padding, str):
         fail(

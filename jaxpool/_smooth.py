@@ -24,7 +24,6 @@ from jaxpool._linear import apart, linear_pair
 from jaxpool._reduce import (
     BLOCK,
     ONE_REGION,
-    SMALL,
     Group,
     cut_all,
     groups_of,
@@ -116,7 +115,7 @@ def few_taps(axes: Group) -> Iterator[Group]:
         for part in parts:
             yield from few_taps((part,))
     else:
-        yield from ((window,) for window in axes[0].digits(SMALL, BLOCK))
+        yield from ((window,) for window in axes[0].digits(FACTOR, BLOCK))
 
 
 def _fold(
@@ -342,10 +341,10 @@ weigh, _ = linear_pair(
 
 # ---- sums over a window, and over the windows of an element ----
 
-# Windows at the borders are computed by themselves, up to so many taps of all regions, or so many
-# exponentials of values, whose loops take long to compile; where there would be more, padding is
-# added instead.
-BORDERS, EXPONENTIALS = 49, 25
+# Windows at the borders are computed by themselves while the regions have at most BORDERS taps
+# together, or EXPONENTIALS where each is an exponential of a value, since such loops take long to
+# compile; else the map is padded. A factor of a window's size up to FACTOR is one pass.
+BORDERS, EXPONENTIALS, FACTOR = 49, 25, 64
 
 
 def _fill(name: str, a: jax.Array) -> float:

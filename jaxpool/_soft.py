@@ -91,9 +91,9 @@ def _value(x, temperature, mask, windows, kind):
 def _choose(near, far, elements, around, windows, kind, back=False):
     """`near(*elements, *around)` or `far(*elements, *around)`, the way that fits the values; sides
     and `back` as for `in_parts`."""
-    # In how many parts, one after the other, since their passes need several arrays of the size of
-    # x: those of far keep three each for the backward pass, those of near none. `between` is what
-    # they hand on, in sizes of x. (All must have been near for near to be their way back.)
+    # In how many parts, one after the other, since passes need several arrays of the size of x:
+    # those of far keep three each for the backward pass, those of near none. `between` is what
+    # passes hand on, in sizes of x. (The way back is near only if every example was.)
     of_near = 4 if any(w.size > _reduce.BLOCK for w in windows) else 1
     passes = [(p.out, w.length) for w in windows for (p,) in _smooth.few_taps((w,))]
     between = sum(out / max(length, 1) for out, length in passes)
