@@ -58,7 +58,7 @@ from experiments.report import (
     spread,
     thin,
 )
-from experiments.stats import FEWEST, summary
+from experiments.stats import FEWEST, paired, summary
 from experiments.store import Cell
 
 NAME = "continuum"
@@ -484,8 +484,8 @@ def _answer(rows: Sequence[Row], name: str, n: str) -> str:
 def optimum(fixed: Sequence[Row]) -> tuple[float, float] | None:
     """Between which positions the most accurate of these poolings lies, in 95 % of 2,000 draws of
     the seeds; None with too few seeds, or where seeds are missing."""
-    seeds = len(fixed[0].values["accuracy"])
-    if seeds < FEWEST or any(len(row.values["accuracy"]) != seeds for row in fixed):
+    seeds = len(fixed[0].seeds)
+    if seeds < FEWEST or any(row.seeds != fixed[0].seeds for row in fixed):
         return None
     accuracy, position = (
         np.array([row.values[k] for row in fixed]) for k in ("accuracy", "position")
@@ -584,22 +584,22 @@ def _inner(rows: Sequence[Row], found: Sequence[Cell]) -> list[Claim]:
     fixed = [row for row in rows if row.variant in PLACES and not _is_learned(row.variant)]
     if not fixed:
         return []
-    accuracy = {row.variant: row.values["accuracy"] for row in rows}
-    end = max(ENDS, key=lambda end: accuracy[end].mean())
+    ends = [row for row in rows if row.variant in ENDS]
+    end = max(ends, key=lambda row: row.values["accuracy"].mean())
     best = max(fixed, key=lambda row: row.values["accuracy"].mean())
     inner, all_fixed = len(fixed), len(fixed) + len(ENDS)
     claims = [
         Claim(
             "The most accurate fixed value is between average and max",
-            f"{best.title}: {_gain(best, accuracy[end])[1]} points against {end}, the better end. "
+            f"{best.title}: {_gain(best, end)[1]} points against {end.variant}, the better end. "
             f"(Were all alike, one of the {inner} between would win in {inner} of {all_fixed} "
             "cases.)",
-            _gain(best, accuracy[end])[0],
+            _gain(best, end)[0],
             "Boureau et al. 2010",
         )
     ]
     if mixed := [row for row in fixed if row.variant.startswith("mixed-")]:
-        gains = [_gain(row, accuracy[end]) for row in mixed]
+        gains = [_gain(row, end) for row in mixed]
         each = ", ".join(
             f"{text} with alpha = {PLACES[row.variant].value:g}"
             for row, (_, text) in zip(mixed, gains, strict=True)
@@ -607,7 +607,7 @@ def _inner(rows: Sequence[Row], found: Sequence[Cell]) -> list[Claim]:
         claims.append(
             Claim(
                 "Mixed pooling is more accurate than either end",
-                f"{each}, in points against {end}, the better end.",
+                f"{each}, in points against {end.variant}, the better end.",
                 all(holds for holds, _ in gains),
                 "Lee, Gallagher, Tu 2016",
             )
@@ -625,10 +625,9 @@ def _inner(rows: Sequence[Row], found: Sequence[Cell]) -> list[Claim]:
     return claims
 
 
-def _gain(row: Row, end: np.ndarray) -> tuple[bool, str]:
+def _gain(row: Row, end: Row) -> tuple[bool, str]:
     """Whether it is more accurate than an end, by the interval if there is one; and by how much."""
-    seeds = min(len(end), len(row.values["accuracy"]))
-    gained = row.values["accuracy"][:seeds] - end[:seeds]
+    gained = paired(row.by_seed("accuracy"), end.by_seed("accuracy"))
     found = summary(gained)
     return bool((found.interval or (found.mean,))[0] > 0), interval(gained)
 

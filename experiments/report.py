@@ -42,11 +42,16 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """One variant: for each column one value per seed."""
+    """One variant: for each column one value per seed; or what all variants say, of no seed."""
 
     variant: str
     title: str
     values: Mapping[str, np.ndarray]
+    seeds: Sequence[int] = ()
+
+    def by_seed(self, key: str) -> dict[int, float]:
+        """The values of a column: nothing promises that another row has the same seeds."""
+        return dict(zip(self.seeds, self.values[key].tolist(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -150,9 +155,10 @@ def by_variant(
     """One row for each variant that there is, in the order of the titles."""
     found = []
     for variant, title in titles.items():
-        if each := [numbers(cell) for cell in of_variant(cells, variant)]:
+        if of := of_variant(cells, variant):
+            each = [numbers(cell) for cell in of]
             values = {key: np.array([row[key] for row in each]) for key in each[0]}
-            found.append(Row(variant, title, values))
+            found.append(Row(variant, title, values, [cell.seed for cell in of]))
     return found
 
 
@@ -181,7 +187,7 @@ def differences(
         for name, p in adjusted.items():
             values = found[name]
             values[f"p_{key}"] = np.full(len(values[key]), np.nan if p is None else p)
-    return [Row(name, pairs[name][0], values) for name, values in found.items()]
+    return [Row(name, title, found[name], sorted(ours)) for name, (title, ours, _) in pairs.items()]
 
 
 def chance(p: np.ndarray) -> str:
@@ -348,8 +354,7 @@ def _csv(sheet: Sheet, cells: Sequence[store.Cell]) -> bytes:
     lines.writerow(["data", "variant", "seed", *keys])
     data = cells[0].config["data"]
     for row in sheet.rows:
-        seeds = sorted(cell.seed for cell in cells if cell.variant == row.variant) or ["all"]
-        for number, seed in enumerate(seeds):
+        for number, seed in enumerate(row.seeds or ["all"]):
             values = [f"{row.values[key][number]:.6f}" for key in keys]
             lines.writerow([data, row.variant, seed, *values])
     return text.getvalue().encode()

@@ -37,7 +37,7 @@ import numpy as np
 
 from experiments import config as configs
 from experiments.poolings import POOLINGS
-from experiments.report import Claim, Column, Picture, Row, Section, Sheet
+from experiments.report import Claim, Column, Picture, Row, Section, Sheet, of_variant
 from experiments.store import Cell
 
 NAME = "separability"
@@ -380,13 +380,14 @@ def _rows(found: Sequence[Cell], sizes: Sequence[int], feature: int) -> list[Row
     pair = list(FEATURES.values())[feature]
     rows = []
     for variant in VARIANTS:
-        of = [measured(cell)[:, feature] for cell in found if cell.variant == variant]
+        cells = of_variant(found, variant)
+        of = [measured(cell)[:, feature] for cell in cells]
         if of:
             at = best(variant, pair)
             values = {f"P={n}": column for n, column in zip(sizes, np.transpose(of), strict=True)}
             values["best_size"] = np.full(len(of), at)
             values["best"] = np.full(len(of), law(variant, at, pair))
-            rows.append(Row(variant, POOLINGS[variant].title, values))
+            rows.append(Row(variant, POOLINGS[variant].title, values, [c.seed for c in cells]))
     return rows
 
 

@@ -45,7 +45,7 @@ import numpy as np
 from experiments import config as configs
 from experiments.contenders import ADAPTIVE, CASES, FORMS, SIX, SMOOTH, SWEEP, ZOO, Case, Runs
 from experiments.quiet import Pulse
-from experiments.report import Claim, Column, Picture, Row, Section, Sheet
+from experiments.report import Claim, Column, Picture, Row, Section, Sheet, by_variant
 from experiments.store import Cell
 
 NAME, LARGE = "speed", "large"
@@ -410,7 +410,7 @@ def _rows(found: Sequence[Cell], ops: Collection[str], cases: Mapping[str, Case]
     wanted = _variants(ops, cases)
     names = [name for name in VARIANTS if name in wanted]
     titles = {name: "{}, {}".format(*_titles(name)) for name in names}
-    return _measured(found, titles, numbers)
+    return by_variant(found, titles, numbers)
 
 
 def _titles(variant: str) -> tuple[str, str]:
@@ -422,20 +422,7 @@ def _step_rows(found: Sequence[Cell]) -> list[Row]:
     from experiments import steps
 
     titles = {f"step@{name}": steps.STEPS[name].title for name in STEPS}
-    return _measured(found, titles, step_numbers)
-
-
-def _measured(
-    found: Sequence[Cell], titles: Mapping[str, str], numbers: Callable[[Cell], dict[str, float]]
-) -> list[Row]:
-    """A row for each variant that was measured, with one value per seed."""
-    rows = []
-    for variant, title in titles.items():
-        of = [numbers(cell) for cell in found if cell.variant == variant]
-        if of:
-            values = {key: np.array([each[key] for each in of]) for key in of[0]}
-            rows.append(Row(variant, title, values))
-    return rows
+    return by_variant(found, titles, step_numbers)
 
 
 # ---- what it aims at ----

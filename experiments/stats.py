@@ -98,9 +98,14 @@ def p_value(differences: np.ndarray, tests: int = 1) -> float | None:
     return sign_flip(differences) if possible else None
 
 
+def paired(ours: Mapping[int, float], base: Mapping[int, float]) -> np.ndarray:
+    """Ours minus base, of each seed that both have."""
+    return np.array([ours[seed] - base[seed] for seed in sorted(ours.keys() & base.keys())])
+
+
 def difference(ours: Mapping[int, float], base: Mapping[int, float]) -> Difference:
     """Ours minus base, over the seeds that both have."""
-    pairs = np.array([ours[seed] - base[seed] for seed in sorted(ours.keys() & base.keys())])
+    pairs = paired(ours, base)
     pairs = pairs[np.isfinite(pairs)]
     found = summary(pairs)
     why = found.why or (f"{found.n} seeds: more than {MOST}" if found.n > MOST else "")

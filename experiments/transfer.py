@@ -601,6 +601,10 @@ def _share(row: Row) -> np.ndarray:
     return row.values["elsewhere"] / np.where(home > 0, home, np.nan)
 
 
+def _share_by_seed(row: Row) -> dict[int, float]:
+    return dict(zip(row.seeds, _share(row).tolist(), strict=True))
+
+
 def _carried(kind: str, rows: Sequence[Row]) -> Claim:
     shares = [float(_share(row).mean()) for row in rows]
     flat, title = KINDS[kind].flat, KINDS[kind].title
@@ -615,10 +619,15 @@ def _carried(kind: str, rows: Sequence[Row]) -> Claim:
 
 def _borders(circular: Sequence[Row], zero: Sequence[Row]) -> Claim:
     """Circular borders against zeros, seed by seed."""
-    theirs = {row.title: row for row in zero}
-    pairs = [(_share(row), _share(theirs[row.title])) for row in circular if row.title in theirs]
-    ahead = [row[: len(other)] > other[: len(row)] for row, other in pairs]
-    held, count = int(np.sum([x.sum() for x in ahead])), sum(map(len, ahead))
+    theirs = {row.title: _share_by_seed(row) for row in zero}
+    ahead = np.concatenate(
+        [
+            stats.paired(_share_by_seed(row), theirs[row.title]) > 0
+            for row in circular
+            if row.title in theirs
+        ]
+    )
+    held, count = int(ahead.sum()), len(ahead)
     return Claim(
         "More carries over with circular borders than with zeros, for every pooling and seed",
         f"in {held} of {count} pairs of nets.",
@@ -665,7 +674,7 @@ RUDERMAN = "Ruderman et al. 2018"
 
 def _against_stride(base: Row, others: Sequence[Row], when: str) -> dict[str, stats.Difference]:
     """The effect on the last maps, of each pooling minus strided convolution, by title."""
-    values = {row.title: dict(enumerate(row.values[f"{when} {LAST}"])) for row in [base, *others]}
+    values = {row.title: row.by_seed(f"{when} {LAST}") for row in [base, *others]}
     return stats.against(values, base.title)
 
 

@@ -107,6 +107,16 @@ def test_the_optimum_lies_where_seeds_drawn_anew_find_it():
     assert "most accurate would lie 0 to 0 % of the way" in answer({})  # all alike: the first
 
 
+def test_gains_are_of_the_same_seeds_whichever_are_there():
+    right = (1, 2, 4)  # by seed, the same for all
+    seeds = {"avg": (0, 1, 2), "max": (0, 1, 2), "mixed-0.4": (1, 2)}
+    found = [fabricated(v, seed, right[seed]) for v, some in seeds.items() for seed in some]
+    _, inner, mixed, *_ = continuum.section(found).claims
+    assert "+0.0 points" in inner.observed and not inner.holds
+    assert mixed.observed.startswith("+0.0 with") and not mixed.holds
+    assert continuum.optimum(continuum.section(found).sheets[0].rows) is None
+
+
 @pytest.mark.parametrize("variant", ["avg", "max", "lp-3", "lse-0.1", "softmax-0.3", "mixed-0.2"])
 def test_check_sees_damage(variant):
     cell = fabricated(variant)

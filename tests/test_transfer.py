@@ -154,6 +154,15 @@ def test_claims_are_judged_by_what_is_stored():
     assert exact[0] and exact[1].startswith("0 of 4 (0 to 60 %) images")
 
 
+def test_nets_are_compared_seed_by_seed_whichever_are_there():
+    moved = cell().arrays["moved"]
+    by_seed = [moved, 2 * moved, 3 * moved]
+    stride = [cell("stride@circular", seed, moved=by_seed[seed]) for seed in (0, 1, 2)]
+    some = [cell("max@circular", seed, moved=by_seed[seed]) for seed in (1, 2)]
+    observed = [seen for what, (_, seen) in claims(*stride, *some).items() if "is more sta" in what]
+    assert all(seen.endswith("from there max +0.00.") for seen in observed)
+
+
 def test_poolings_that_end_less_stable_are_as_expected():
     moved = cell().arrays["moved"]
     said = claims(cell("stride@circular", moved=moved), cell(moved=2 * moved))
