@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 
 from jaxpool import _bins, _power, _prepare, _softmax
 from jaxpool._geometry import Axes
+from jaxpool._linear import of_alike
 from jaxpool._prepare import Binned
 
 Sizes = int | None
@@ -263,16 +264,19 @@ def _extremum(name: str, call: Binned, **how: Any) -> jax.Array:
 
 
 @partial(jax.jit, static_argnames=("axes", "largest"))
+@of_alike
 def _jitted(x, where, axes, *, largest):
     return _bins.extremum(x, axes, largest, where)
 
 
 @partial(jax.jit, static_argnames=("axes",))
+@of_alike
 def _jitted_sum(x, where, axes):
     return _bins.total(_prepare.real(x, where), axes)
 
 
 @partial(jax.jit, static_argnames=("axes",))
+@of_alike
 def _jitted_mean(x, where, axes):
     if not jnp.issubdtype(x.dtype, jnp.inexact):
         x = x.astype(jnp.float32)

@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 
 from jaxpool import _prepare, _reduce
 from jaxpool._geometry import Axes, Padding, PerAxis, Window, fail, show
+from jaxpool._linear import of_alike
 from jaxpool._prepare import Call
 
 
@@ -177,11 +178,13 @@ def _mean(name: str, call: Call, **how: Any) -> jax.Array:
 
 
 @partial(jax.jit, static_argnames=("windows", "keepdims"))
+@of_alike
 def _jitted_sum(x, where, windows, *, keepdims=True):
     return _prepare.squeeze(_reduce.total(_prepare.real(x, where), windows), windows, keepdims)
 
 
 @partial(jax.jit, static_argnames=("windows", "padding", "divisor", "keepdims"))
+@of_alike
 def _jitted_mean(x, where, windows, *, padding, divisor, keepdims=True):
     if jnp.issubdtype(x.dtype, jnp.integer) or x.dtype == jnp.bool_:
         x = x.astype(jnp.float32)

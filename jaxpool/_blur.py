@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 
 from jaxpool import _geometry, _prepare, _reduce
 from jaxpool._geometry import Axes, Padding, PerAxis, Window, shape_of
-from jaxpool._linear import apart, linear_pair
+from jaxpool._linear import apart, linear_pair, of_alike
 from jaxpool._prepare import wide
 from jaxpool._reduce import Group
 from jaxpool._slices import replace_axis, widen
@@ -137,6 +137,7 @@ def max_blur_pool(
 
 
 @partial(jax.jit, static_argnames=("windows", "normalized"))
+@of_alike
 def _jitted_blur(x, windows, normalized):
     if not jnp.issubdtype(x.dtype, jnp.inexact):
         x = x.astype(jnp.float32)
@@ -144,6 +145,7 @@ def _jitted_blur(x, windows, normalized):
 
 
 @partial(jax.jit, static_argnames=("within", "windows", "normalized"))
+@of_alike
 def _jitted_max_blur(x, within, windows, normalized):
     return _jitted_blur(_reduce.extremum(x, within, largest=True), windows, normalized)
 

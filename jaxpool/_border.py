@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxpool._geometry import Bordered, Window
-from jaxpool._linear import apart, by_platform, linear_pair
+from jaxpool._linear import alike, apart, by_platform, linear_pair
 from jaxpool._reduce import (
     Group,
     add_slices,
@@ -63,10 +63,9 @@ def _there(x: dict, *_, group: Group) -> dict:
 
 
 def _back(g: dict, *_, group: Group) -> dict:
-    x = jax.ShapeDtypeStruct(shape_back(g["x"].shape, group), g["x"].dtype)
-
     def transposed(g: jax.Array) -> jax.Array:
-        return jax.linear_transpose(partial(_pad, group=group), x)(g)[0]
+        x, g = alike((jnp.zeros(shape_back(g.shape, group), g.dtype), g))
+        return jax.vjp(partial(_pad, group=group), x)[1](g)[0]
 
     here = partial(apart, add_slices_back, divisor=None, group=group, dtype=g["x"].dtype)
     return {"x": by_platform(g["x"], cpu=here, other=transposed)}

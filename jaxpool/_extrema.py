@@ -8,6 +8,7 @@ from jax.typing import ArrayLike
 
 from jaxpool import _prepare, _reduce
 from jaxpool._geometry import Axes, Padding, PerAxis
+from jaxpool._linear import of_alike
 from jaxpool._prepare import Call
 
 
@@ -187,5 +188,6 @@ def _extremum(name: str, call: Call, **how: Any) -> jax.Array:
 
 
 @partial(jax.jit, static_argnames=("windows", "largest", "keepdims"))
+@of_alike
 def _jitted(x, where, windows, *, largest, keepdims=True):
     return _prepare.squeeze(_reduce.extremum(x, windows, largest, where), windows, keepdims)

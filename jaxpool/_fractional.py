@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 from jaxpool import _geometry, _prepare, _reduce
 from jaxpool._geometry import Axes, Fraction, PerAxis, fail, show
 from jaxpool._lay import Tables, repeat
+from jaxpool._linear import of_alike
 
 
 def fractional_max_pool(
@@ -97,6 +98,7 @@ def fractional_max_pool(
 
 
 @partial(jax.jit, static_argnames=("axes", "sequence", "overlapping"))
+@of_alike
 def _jitted(x, where, axes, key, samples, sequence, overlapping):
     order = np.argsort([f.axis for f in axes], stable=True)  # last axes first, as ever
     starts = _starts(axes, key, samples, sequence)

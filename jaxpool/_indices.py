@@ -16,7 +16,7 @@ from jaxpool._adaptive import OutputShape
 from jaxpool._bins import laid
 from jaxpool._geometry import Axes, Bins, Padding, PerAxis, fail, show
 from jaxpool._lay import repeat
-from jaxpool._linear import linear_pair
+from jaxpool._linear import linear_pair, of_alike
 from jaxpool._prepare import Binned, Call
 from jaxpool._reduce import Group, pick, winners
 
@@ -257,6 +257,7 @@ def _check_positions(name: str, lengths: Iterable[int]) -> None:
 
 
 @partial(jax.jit, static_argnames=("windows", "lengths", "elements", "largest"))
+@of_alike
 def _jitted(x, where, windows, lengths, elements, *, largest):
     x = _reduce.real(x, where, largest)
     known = {w.axis: (prod(lengths[i + 1 :]), elements[i]) for i, w in enumerate(windows)}
@@ -298,6 +299,7 @@ def _number(before: Any, winner: jax.Array, group: Group, known: dict) -> jax.Ar
 
 
 @partial(jax.jit, static_argnames=("sizes",))
+@of_alike
 def _jitted_unpool(x, indices, sizes):
     axes, lengths = [a for a, _ in sizes], [n for _, n in sizes]
     last = range(x.ndim - len(axes), x.ndim)

@@ -52,7 +52,8 @@ def _bind(
 ) -> Arrays:
     ins = tuple(sorted(tangents))
     leaves, tree = jax.tree.flatten(rest)
-    flat = new.bind(*(tangents[k] for k in ins), *leaves, ins=ins, outs=outs, tree=tree, **static)
+    args = alike([*(tangents[k] for k in ins), *leaves])
+    flat = new.bind(*args, ins=ins, outs=outs, tree=tree, **static)
     return dict(zip(outs, flat, strict=True))
 
 
@@ -86,11 +87,12 @@ def primitive(name: str, function: Callable, shapes: Callable, jvp: Callable) ->
         return outs, [jvp(outs, tangents[0], **static), *zeros[1:]]
 
     ad.primitive_jvps[new] = rule
-    return new.bind
+    return lambda *args, **static: new.bind(*alike(args), **static)
 
 
 def _primitive(name: str, function: Callable, shapes: Callable) -> Primitive:
-    """`shapes(*avals, **static)`: (shape, dtype) of each result, None for that of operand 0."""
+    """`shapes(*avals, **static)`: (shape, dtype) of each result, None for that of operand 0, with
+    which all operands are to be `alike`."""
     new = Primitive(f"jaxpool_{name}")
     new.multiple_results = True
 
@@ -156,6 +158,42 @@ def _zero(out):
     return ad.Zero(jax.typeof(out).to_tangent_aval())
 
 
+# ---- several devices ----
+
+
+def alike(tree: Any) -> Any:
+    """The same arrays, all varying over the devices that one of them varies over.
+
+    Inside `jax.shard_map` an array's type says over which axes of the mesh it varies. JAX's own
+    operations agree on that by themselves; the transpose of it adds up over the devices.
+    """
+    arrays = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
+    axes = frozenset[Any]().union(*map(_varying, arrays))
+    if not axes:
+        return tree
+
+    def vary(leaf: Any) -> Any:
+        missing = tuple(axes - _varying(leaf)) if isinstance(leaf, jax.Array) else ()
+        return lax.pcast(leaf, missing, to="varying") if missing else leaf
+
+    return jax.tree.map(vary, tree)
+
+
+def _varying(a: jax.Array) -> frozenset:
+    kind = getattr(jax.typeof(a), "manual_axis_type", None)
+    return getattr(kind, "varying", frozenset())
+
+
+def of_alike(function: Callable) -> Callable:
+    """`function` of arrays that are `alike`."""
+
+    @wraps(function)
+    def run(*args: Any, **how: Any) -> Any:
+        return function(*alike(args), **how)
+
+    return run
+
+
 # ---- backends ----
 
 
@@ -178,7 +216,7 @@ def apart(
     how: dict[str, Any] = {"of": function, "tree": tree, "static": tuple(static.items())}
     how["elsewhere"] = tuple((elsewhere or {}).items())
     shape = _program(**how).eval_shape(*leaves)
-    return jax.tree.unflatten(jax.tree.structure(shape), _apart.bind(*leaves, **how))
+    return jax.tree.unflatten(jax.tree.structure(shape), _apart.bind(*alike(leaves), **how))
 
 
 @lru_cache(maxsize=4096)

@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 
 from jaxpool import _average, _prepare, _reduce
 from jaxpool._geometry import Axes, Padding, PerAxis, Window, fail
+from jaxpool._linear import of_alike
 from jaxpool._prepare import Call
 from jaxpool._smooth import reach
 
@@ -123,6 +124,7 @@ def _beside(kernel: jax.Array, call: Call, axis: Any, channel_axis: int) -> jax.
 
 
 @partial(jax.jit, static_argnames=("windows", "padding", "gated"))
+@of_alike
 def _jitted(x, where, windows, alpha, padding, gated=False):
     dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.dtype(jnp.float32)
     x = _prepare.real(x.astype(_prepare.wide(dtype)), where)

@@ -23,7 +23,7 @@ from jax.typing import ArrayLike
 from jaxpool import _geometry, _prepare
 from jaxpool._border import surround
 from jaxpool._geometry import Axes, PerAxis, fail, show
-from jaxpool._linear import apart
+from jaxpool._linear import apart, of_alike
 from jaxpool._reduce import BLOCK, Group, pick, size_of, spread
 from jaxpool._slices import along_rows, rows, widen
 
@@ -212,6 +212,7 @@ def _shared(ndim: int, windows: Group) -> list[int]:
 
 
 @partial(jax.jit, static_argnames=("windows", "order"))
+@of_alike
 def _pool(x, phase, windows, order):
     x, windows = wrapped(x, windows)
     if phase is None:
@@ -220,6 +221,7 @@ def _pool(x, phase, windows, order):
 
 
 @partial(jax.jit, static_argnames=("windows",))
+@of_alike
 def _unpool(x, phase, windows):
     return spread({"t": x}, _winner(phase, x.ndim, windows), ("t",), group=windows)["t"]
 

@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 
 from jaxpool import _bins, _norm, _prepare
 from jaxpool._geometry import Axes, Padding, PerAxis, fail, show
+from jaxpool._linear import of_alike
 from jaxpool._prepare import Binned, Call
 
 
@@ -209,6 +210,7 @@ def _known(p: Any) -> int | float | None:
 
 
 @partial(jax.jit, static_argnames=("windows", "known", "least", "normalize", "keepdims"))
+@of_alike
 def _jitted(x, where, windows, p, *, known, least, normalize, keepdims=True):
     wide = x.astype(_prepare.wide(x.dtype))
     if where is not None:

@@ -8,6 +8,7 @@ from jax.typing import ArrayLike
 
 from jaxpool import _prepare, _soft
 from jaxpool._geometry import Axes, Padding, PerAxis
+from jaxpool._linear import of_alike
 from jaxpool._prepare import Binned, Call
 
 
@@ -187,6 +188,7 @@ def pool(name: str, call: Call | Binned, temperature: Any, **how: Any) -> jax.Ar
 
 
 @partial(jax.jit, static_argnames=("axes", "kind", "keepdims"))
+@of_alike
 def _jitted(x, where, axes, temperature, *, kind, keepdims=True):
     wide = x.astype(_prepare.wide(x.dtype))
     y = _soft.pool(wide, temperature, where, axes, kind)

@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 
 from jaxpool import _prepare, _reduce
 from jaxpool._geometry import Axes, Padding, PerAxis, shape_of
-from jaxpool._linear import apart
+from jaxpool._linear import apart, of_alike
 from jaxpool._reduce import BLOCK, Group, cut_all, is_few, over_outputs, size_of, together
 from jaxpool._slices import widen
 from jaxpool._smooth import few_taps, reach, sum_at_windows
@@ -84,6 +84,7 @@ def stochastic_pool(
 
 
 @partial(jax.jit, static_argnames=("windows",))
+@of_alike
 def _jitted(x, where, windows, key):
     x = _prepare.real(x, where)
     if key is not None:
