@@ -151,8 +151,12 @@ def _scale(x: jax.Array, group: Group, least: float | None) -> jax.Array:
 
 
 def _from_level(level, p, scale, whole):
-    nothing = 1 / float(jnp.finfo(scale.dtype).tiny)  # the scale of zeros
-    return jnp.where(scale == nothing, 0, root(level, p, whole) / scale)
+    return jnp.where(_of_zeros(scale), 0, root(level, p, whole) / scale)
+
+
+def _of_zeros(scale):
+    """Whether it is the scale of a window of zeros."""
+    return scale == 1 / float(jnp.finfo(scale.dtype).tiny)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(3, 4, 5))
@@ -166,7 +170,8 @@ def _level_jvp(group, whole, least, primals, tangents):
     how = {"group": group, "whole": whole, "least": least}
     dots = [jnp.zeros_like(scale)]
     if not isinstance(d_x, SymbolicZero):
-        dots.append(p * scale * lean({"x": d_x}, (x, scale, p), ("x",), **how)["x"])
+        slope = p * jnp.where(_of_zeros(scale), 0, scale)  # which may be too large for p times it
+        dots.append(slope * lean({"x": d_x}, (x, scale, p), ("x",), **how)["x"])
     if not isinstance(d_p, SymbolicZero):
         dots.append(_moment(x, p, scale, **how) * d_p)
     return _level(x, p, scale, **how), reduce(lax.add, dots)
@@ -197,7 +202,7 @@ def _sums_of(cells, around, p, term, group, whole, least, zero):
         return (term(jnp.abs(raised(cell["x"], least)) * around["scale"], p, whole),)
 
     def of_sums(_, total, *__):
-        return jnp.where(total == 0, zero, total)
+        return jnp.where(total == 0, zero, total) if zero else total
 
     return sum_at_windows(terms, of_sums, cells, around, p, group)
 

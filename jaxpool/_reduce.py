@@ -126,7 +126,9 @@ def lowest(dtype: Any, largest: bool) -> Any:
     if dtype == jnp.bool_:
         return not largest
     if jnp.issubdtype(dtype, jnp.inexact):
-        return -jnp.inf if largest else jnp.inf
+        most = float(np.asarray(np.inf, dtype))  # NaN in a dtype that has no infinity
+        most = float(jnp.finfo(dtype).max) if np.isnan(most) else most
+        return -most if largest else most
     return jnp.iinfo(dtype).min if largest else jnp.iinfo(dtype).max
 
 

@@ -182,8 +182,8 @@ def _means_of(cells, around, temperature, out, group, few, one_region=False):
         if out in ("gap", "inverse"):  # no element, no weight
             return (second[0] if second else 1) / jnp.where(first == 0, 1, first)
         n = jnp.maximum(around["n"], 1)
-        if few:
-            return log1p(jnp.where(around["n"] > 0, first, 0) / n)
+        if few:  # -1 of every element: all are -inf, and weigh nothing at any level
+            return log1p(jnp.where(first <= -around["n"], 0, first) / n)
         # log(mean), near 1 with the part of mean = 1 + excess that is rounded away: all there is
         # at large temperatures. (Elements of -inf are missing from excess; they are no rounding.)
         mean, excess = jnp.where(first == 0, 1, first) / n, second[0] / n

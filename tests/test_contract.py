@@ -1529,6 +1529,26 @@ def test_derivatives_by_temperature_equal_the_definition(op: Op):
 
 
 @each(soft)
+def test_elements_of_minus_infinity_alone_have_no_gradient(op: Op):
+    call = op.call((1, 6, 1), (3,), 3, "VALID")
+    x = jnp.asarray([-np.inf] * 3 + [1.0, 2.0, 4.0], FLOAT).reshape(call.shape)
+    for where in (None, np.array([0, 1, 1, 1, 1, 1], bool).reshape(call.shape)):
+
+        @jax.jit
+        def run(x, t, where=where):
+            y, back = jax.vjp(lambda x, t: op(x, call, temperature=t, where=where), x, t)
+            last = jnp.zeros_like(y).at[:, -1].set(1)
+            return back(jnp.ones_like(y))[0], back(last)[1], y.size
+
+        by_x, by_last, windows = run(x, FLOAT.type(0.5))
+        assert np.isfinite(by_x).all() and not np.any(by_x[:, :3])
+        if windows > 1:  # not all of it in one window
+            other, expected, _ = run(x.at[:, :3].set(x[:, 3:]), FLOAT.type(0.5))
+            np.testing.assert_array_equal(by_x[:, 3:], other[:, 3:])
+            np.testing.assert_array_equal(by_last, expected)
+
+
+@each(soft)
 def test_the_derivative_by_the_coldest_temperature_is_that_of_the_counts_alone(op: Op):
     call = op.call((1, 4, 1), (2,), 2, "VALID")
     x = jnp.asarray([[[1.0], [0.0], [2.0], [5.0]]], jnp.float32)

@@ -134,6 +134,32 @@ def test_curvature_at_a_zero():
     assert_equal(hessian, [[0.5, 0], [0, 0]], TOLERANCE)
 
 
+@pytest.mark.parametrize("p", [2.5, 5.0, 30.0])
+def test_second_derivatives_of_zeros_and_empty_windows_are_0(p):
+    x = jnp.asarray([1.0, 2.0, 0.0, 0.0, 3.0, 4.0], FLOAT)
+    where = np.array([1, 1, 1, 1, 0, 0], bool)
+
+    def pool(x, p):
+        return lp_pool(x, 2, axis=0, p=p, where=where).sum()
+
+    both = jax.jit(jax.hessian(pool, (0, 1)))(x, jnp.asarray(p, FLOAT))
+    for second in jax.tree.leaves(both):
+        assert np.isfinite(second).all()
+    assert not np.any(both[0][0][2:]) and not np.any(both[1][0][2:])
+
+
+@pytest.mark.parametrize("window", [[2.0, 2.0], [3.0, 0.0], [2.0, 1.0]])
+@pytest.mark.parametrize("pool", [lp_pool, jaxpool.gem_pool])
+def test_second_derivatives_by_x_and_p_do_not_depend_on_their_order(pool, window):
+    def f(x, p):
+        return pool(x, 2, axis=0, p=p)[0]
+
+    args = jnp.asarray(window, FLOAT), jnp.asarray(2.5, FLOAT)
+    first = jax.jit(jax.jacfwd(jax.grad(f, 0), 1))(*args)
+    for second in (jax.grad(jax.grad(f, 1), 0), jax.jacfwd(jax.jacfwd(f, 1), 0)):
+        np.testing.assert_allclose(jax.jit(second)(*args), first, atol=1e-6)
+
+
 # The power as data
 
 
