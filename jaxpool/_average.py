@@ -132,7 +132,9 @@ def global_sum_pool(
     Array([[30., 36.]], dtype=float32)
     """
     return _sum(
-        "global_sum_pool", _prepare.whole("global_sum_pool", x, axis, where), keepdims=keepdims
+        "global_sum_pool",
+        _prepare.whole("global_sum_pool", x, axis, where),
+        keepdims=bool(keepdims),
     )
 
 
@@ -164,7 +166,7 @@ def global_avg_pool(
     Array([[5., 6.]], dtype=float32)
     """
     call = _prepare.whole("global_avg_pool", x, axis, where)
-    return _mean("global_avg_pool", call, padding=False, divisor=None, keepdims=keepdims)
+    return _mean("global_avg_pool", call, padding=False, divisor=None, keepdims=bool(keepdims))
 
 
 def _sum(name: str, call: Call, **how: Any) -> jax.Array:

@@ -147,7 +147,7 @@ def global_max_pool(
     Array([[10., 11.]], dtype=float32)
     """
     call = _prepare.whole("global_max_pool", x, axis, where)
-    return _extremum("global_max_pool", call, largest=True, keepdims=keepdims)
+    return _extremum("global_max_pool", call, largest=True, keepdims=bool(keepdims))
 
 
 def global_min_pool(
@@ -178,7 +178,7 @@ def global_min_pool(
     Array([[0., 1.]], dtype=float32)
     """
     call = _prepare.whole("global_min_pool", x, axis, where)
-    return _extremum("global_min_pool", call, largest=False, keepdims=keepdims)
+    return _extremum("global_min_pool", call, largest=False, keepdims=bool(keepdims))
 
 
 def _extremum(name: str, call: Call, **how: Any) -> jax.Array:

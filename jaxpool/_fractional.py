@@ -167,6 +167,8 @@ def _tables(f: Fraction, starts: jax.Array, overlapping: bool) -> Tables:
 
 def _samples(name: str, samples: Any, n: int) -> jax.Array:
     given = _prepare.array(name, samples, "samples")
+    if jnp.issubdtype(given.dtype, jnp.complexfloating):
+        fail(name, f"samples={show(samples)} are not real", f"samples={(0.5,) * n}", TypeError)
     if given.dtype not in (jnp.float32, jnp.float64):
         given = given.astype(jnp.float32)
     if given.shape != (n,):

@@ -814,10 +814,11 @@ def pyramid(
         axes = tuple(window.axis + len(shape) for window in whole(name, shape, axis))
     else:
         axes = _axes(name, tuple(shape), axis)
-    if scalar(levels) or not len(levels):
+    given = [] if scalar(levels) else list(levels)
+    if not given:
         fail(name, f"levels={show(levels)} is no list of levels", "levels=(1, 2, 4)")
     order = sorted(range(len(axes)), key=lambda i: axes[i])
-    bins = [_each(name, "levels", level, len(axes), least=1) for level in levels]
+    bins = [_each(name, "levels", level, len(axes), least=1) for level in given]
     return tuple(axes[i] for i in order), [tuple(level[i] for i in order) for level in bins]
 
 

@@ -151,7 +151,7 @@ def global_lp_pool(
     Array([[8., 8., 8.]], dtype=float32)
     """
     call = _prepare.whole("global_lp_pool", x, axis, where)
-    return pool("global_lp_pool", call, p, normalize=bool(normalize), keepdims=keepdims)
+    return pool("global_lp_pool", call, p, normalize=bool(normalize), keepdims=bool(keepdims))
 
 
 def global_gem_pool(
@@ -182,7 +182,7 @@ def global_gem_pool(
     Array([[2., 2., 2.]], dtype=float32)
     """
     call = _prepare.whole("global_gem_pool", x, axis, where)
-    return _gem("global_gem_pool", call, p, eps, keepdims=keepdims)
+    return _gem("global_gem_pool", call, p, eps, keepdims=bool(keepdims))
 
 
 def _gem(name: str, call: Call, p: Any, eps: Any, **how: Any) -> jax.Array:

@@ -72,7 +72,10 @@ def adaptive(
 def array(name: str, x: Any, argument: str = "x") -> jax.Array:
     """x as a JAX array; lists and NumPy arrays are welcome."""
     try:
-        return jnp.asarray(x)
+        found = jnp.asarray(x)
+        if jnp.issubdtype(found.dtype, jax.dtypes.extended):  # random keys
+            raise TypeError
+        return found
     except (TypeError, ValueError) as error:
         what = argument if argument == "x" else f"{argument}={show(x)}"
         raise TypeError(
@@ -123,14 +126,14 @@ def wide(dtype: Any) -> Any:
 
 
 def temperature(name: str, value: Any, call: Call | Binned) -> jax.Array:
-    """The temperature, a number above 0."""
+    """The temperature, a number above 0, as far as it and its inverse are float32s."""
     return number(
         name,
         "temperature",
         value,
         call,
-        lambda given: (given > 0) & np.isfinite(given),
-        ("above 0 and finite", "a number above 0, such as 1.0"),
+        lambda given: (given >= 1e-37) & (given <= 1e37),  # what float32 can divide by, and 1 too
+        ("between 1e-37 and 1e37", "a number above 0, such as 1.0"),
     )
 
 

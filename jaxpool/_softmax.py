@@ -37,8 +37,8 @@ def lse_pool(
       window_shape, strides, padding, window_dilation, ceil_mode, axis, where: as for
         `jaxpool.max_pool`; strides default to the window. Padding has no weight and is not counted.
       temperature: T > 0, in the units of x: one number, traced or not, or one per channel (shape
-        [channels]; for other layouts any shape that broadcasts against x outside the pooled axes).
-        Default 1.
+        [channels]; for other layouts any shape that broadcasts against x outside the pooled axes),
+        from 1e-37 to 1e37. Default 1.
       normalize: mean (the default) or sum inside the logarithm.
 
     Returns:
@@ -143,7 +143,9 @@ def global_lse_pool(
     Array([[2.0794, 2.0794, 2.0794]], dtype=float32)
     """
     call = _prepare.whole("global_lse_pool", x, axis, where)
-    return pool("global_lse_pool", call, temperature, kind=kind_of(normalize), keepdims=keepdims)
+    return pool(
+        "global_lse_pool", call, temperature, kind=kind_of(normalize), keepdims=bool(keepdims)
+    )
 
 
 def global_softmax_pool(
@@ -173,7 +175,7 @@ def global_softmax_pool(
     Array([[1., 1., 1.]], dtype=float32)
     """
     call = _prepare.whole("global_softmax_pool", x, axis, where)
-    return pool("global_softmax_pool", call, temperature, kind="softmax", keepdims=keepdims)
+    return pool("global_softmax_pool", call, temperature, kind="softmax", keepdims=bool(keepdims))
 
 
 def kind_of(normalize: bool) -> str:

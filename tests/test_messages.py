@@ -447,6 +447,11 @@ BAD_FRACTIONS: dict[str, tuple[dict[str, Any], type[Exception], list[str]]] = {
         ["samples", "pseudorandom"],
     ),
     "one sample": ({"output_shape": 3, "samples": (0.5,)}, ValueError, [r"\(1,\)", r"\b2\b"]),
+    "a complex sample": (
+        {"output_shape": 3, "samples": (0.5, 0.5j)},
+        TypeError,
+        ["samples=", "real"],
+    ),
     "a sample of 1": ({"output_shape": 3, "samples": (0.5, 1)}, ValueError, [r"samples=\(0\.5, 1"]),
 }
 
@@ -528,6 +533,16 @@ def test_the_maximum_before_a_blur_needs_a_window():
 
 def test_what_has_no_axes_has_none_to_name():
     refuses(ValueError, jaxpool.max_pool, 3.0, 2, axis=0, says=["axis=0", "has axes"])
+
+
+def test_what_is_iterable_may_be_levels():
+    y = jaxpool.spatial_pyramid_pool(X, (level for level in (1, 2)))
+    np.testing.assert_array_equal(y, jaxpool.spatial_pyramid_pool(X, (1, 2)))
+
+
+@pytest.mark.parametrize("function", GLOBAL, ids=names(GLOBAL))
+def test_keepdims_may_be_numpys(function: Callable):
+    assert function(X, keepdims=np.array(True)).shape == (2, 1, 1, 3)
 
 
 @pytest.mark.parametrize("pool", ["lse", "softmax"])
@@ -646,6 +661,8 @@ BAD_TEMPERATURES: dict[str, tuple[type[Exception], Any, list[str]]] = {
     "zero as a float": (ValueError, 0.0, [r"temperature=0"]),
     "negative": (ValueError, -1.5, [r"temperature=-1\.5"]),
     "not a number": (ValueError, float("nan"), [r"temperature=nan"]),
+    "too hot for float32": (ValueError, 1e38, [r"temperature=1e\+38", "1e37"]),
+    "too cold for float32": (ValueError, 1e-38, [r"temperature=1e-38", "1e-37"]),
     "a NumPy zero": (ValueError, np.float32(0), [r"temperature"]),
     "negative for one channel": (ValueError, jnp.asarray([1.0, -1.0, 2.0]), [r"-1"]),
     "two for three channels": (ValueError, np.ones(2, np.float32), [r"\(2,\)", r"\(2, 8, 8, 3\)"]),
@@ -766,7 +783,11 @@ def test_an_order_needs_real_numbers(function: Callable):
 
 
 @pytest.mark.parametrize("function", ALL, ids=names(ALL))
-@pytest.mark.parametrize("x", [None, "image", object()], ids=["none", "text", "object"])
+@pytest.mark.parametrize(
+    "x",
+    [None, "image", object(), jax.random.split(jax.random.key(0), IMAGE)],
+    ids=["none", "text", "object", "keys"],
+)
 def test_what_is_no_array(function: Callable, x):
     args = arguments(function)
     refuses(TypeError, function, x, *args, says=[r"\bx\b"])
