@@ -12,7 +12,15 @@ import tyro
 from rich.console import Console
 
 from experiments import EXPERIMENTS
-from experiments.config import RESULTS, Config, UserError, at_least, choose, preset_of_all
+from experiments.config import (
+    RESULTS,
+    Config,
+    Interrupted,
+    UserError,
+    at_least,
+    choose,
+    preset_of_all,
+)
 from experiments.hosts import ALONE, Hosts
 
 if TYPE_CHECKING:
@@ -38,6 +46,10 @@ def _named(text: str | None, skip: bool, side: int | None) -> str | None:
 
     if side is not None:
         at_least("--image-size", side, 1)
+    if text is None and (skip or side is not None):
+        raise UserError(
+            "--image-size and --skip-damaged are for images of your own: write --data PATH, too."
+        )
     return text and data.named(text, skip=skip, side=side)
 
 
@@ -80,7 +92,8 @@ def run(
       hosts: share the cells with other processes.
     """
     if name == ALL:
-        _refuse({"data": data, "variants": variants, "image-size": image_size})
+        asked = {"data": data, "variants": variants, "image-size": image_size}
+        _refuse(asked | {"skip-damaged": skip_damaged})
         return _run_all(preset, seeds, results, workers, mesh, hosts)
     experiment = _experiment(name)
     data = _named(data, skip_damaged, image_size)
@@ -241,8 +254,6 @@ def show() -> None:
 
 def main() -> None:
     """Run a command; the user's mistakes are one sentence, not a traceback."""
-    from experiments.runner import Interrupted
-
     try:
         tyro.extras.subcommand_cli_from_dict(
             {"run": run, "report": report, "check": check, "list": show},

@@ -21,6 +21,10 @@ class UserError(ValueError):
     """A mistake that the user can repair: the command line prints its sentence and no traceback."""
 
 
+class Interrupted(Exception):
+    """The user stopped a run; the message says what is kept."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """What every cell has; an experiment adds its own fields.
@@ -38,12 +42,13 @@ class Config:
 C = TypeVar("C", bound=Config)
 
 
-def canonical(config: Config) -> str:
+def canonical(config: Config | Mapping[str, Any]) -> str:
     """The configuration as one line of JSON with sorted keys: equal configurations, equal text."""
-    return json.dumps(dataclasses.asdict(config), sort_keys=True, separators=(",", ":"))
+    fields = config if isinstance(config, Mapping) else dataclasses.asdict(config)
+    return json.dumps(fields, sort_keys=True, separators=(",", ":"))
 
 
-def digest(config: Config) -> str:
+def digest(config: Config | Mapping[str, Any]) -> str:
     """Eight hexadecimal digits that name a configuration."""
     return hashlib.sha256(canonical(config).encode()).hexdigest()[:8]
 

@@ -63,8 +63,10 @@ def told_on_gpu(times: Path = GPU) -> str:
     text = times.read_text("utf-8")
     _, _, first, *_ = text.splitlines()
     (device,) = re.findall("device gpu: ([^,]+),", text)
+    ((commit, dirty),) = re.findall("commit ([0-9a-f]+)(-dirty)?", text)
     missing = "".join(re.findall("([0-9]+ of [0-9]+ cells are missing):", text))
     told = f"On an {device}, {first[0].lower()}{first[1:]}" + (f" {missing}." if missing else "")
+    told += f" Measured at commit {commit[:7]}{' with changes' if dirty else ''}."
     return textwrap.fill(told, 100, break_on_hyphens=False) + "\n"
 
 

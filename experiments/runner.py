@@ -19,16 +19,12 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 from rich.text import Text
 
 from experiments import store
-from experiments.config import Config
+from experiments.config import Config, Interrupted
 from experiments.stamp import stamp
 
 
 class Stopped(Exception):
     """Raised inside a cell when the run was interrupted."""
-
-
-class Interrupted(Exception):
-    """The user stopped the run; the message says what is kept."""
 
 
 @dataclass(frozen=True)

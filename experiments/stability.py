@@ -389,7 +389,7 @@ def _claims(cells: Sequence[Cell]) -> list[Claim]:
         ranges = [100 * numbers(cell)["range"] for cell in adaptive]
         claims.append(
             Claim(
-                f"Parts of a pixel do: {exact}",
+                f"Shifts by parts of a pixel change the probability: {exact}",
                 f"the probability ranges over {np.mean(ranges):.1f} % in a slide, on average.",
                 min(ranges) > 100 * ROUNDING,
                 "no theorem for them",

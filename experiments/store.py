@@ -82,7 +82,8 @@ def save(root: Path, config: Config, facts: Mapping[str, Any], arrays: Mapping[s
 
 
 def load(target: Path) -> Cell | None:
-    """Read a cell; None where there is none, or where it is torn or does not fit together."""
+    """Read a cell; None where there is none, or where it is torn or does not fit together: the
+    record to its name, or the arrays to the record."""
     try:
         record = json.loads(target.read_bytes())
     except (FileNotFoundError, ValueError):
@@ -97,7 +98,9 @@ def load(target: Path) -> Cell | None:
         packed = target.with_suffix(".npz").read_bytes()
     except FileNotFoundError:
         return None
-    if hashlib.sha256(packed).hexdigest() != record["sha256"]:
+    if hashlib.sha256(packed).hexdigest() != record.get("sha256"):
+        return None
+    if not target.stem.endswith(digest(record.get("config", {}))):
         return None
     with np.load(io.BytesIO(packed), allow_pickle=False) as arrays:
         return Cell(target, record["config"], record["facts"], dict(arrays))
@@ -107,18 +110,24 @@ def cells(root: Path, experiment: str, kind: type[Config] | None = None) -> Iter
     """All finished cells of an experiment, in the order of their names.
 
     With `kind`, those with other settings than this configuration are from another version: they
-    are left out, and that is said.
+    are left out, as damaged ones are, and that is said.
     """
     fields = {field.name for field in dataclasses.fields(kind)} if kind else None
-    others = 0
+    others, damaged = 0, []
     for target in sorted((root / experiment).glob("*/*/seed=*.json")):
         cell = load(target)
         if cell is None:
-            continue
-        if fields is None or fields == cell.config.keys():
+            damaged.append(target)
+        elif fields is None or fields == cell.config.keys():
             yield cell
         else:
             others += 1
+    if damaged:
+        print(
+            f"{len(damaged)} of the cells in {root / experiment} cannot be read, {damaged[0]} is "
+            "the first: they are left out, and a run measures them again.",
+            file=sys.stderr,
+        )
     if others:
         print(
             f"Another version wrote {others} of the cells in {root / experiment}, with other "

@@ -174,7 +174,7 @@ def never(cells: Sequence[Cell], name: str, expected: str, source: str) -> list[
     answers = sum(int(changed(cell).sum()) for cell in cells)
     asked = sum(cell.arrays[name].size for cell in cells)
     images = of_images(cells, lambda cell: changed(cell).any(0))
-    observed = f"{answers:,} of {asked:,} answers changed; images with such a one: {images}."
+    observed = f"{answers:,} of {asked:,} answers changed; images of which one did: {images}."
     return [Claim(expected, observed, not answers, source)]
 
 

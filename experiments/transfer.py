@@ -462,7 +462,7 @@ def _answer(rows: Sequence[Row]) -> str:
         for row in next(iter(of.values()))
     ]
     return (
-        f"Of the accuracy at the place of training, there is elsewhere {'; '.join(carried)}. "
+        f"Of their accuracy at the place of training, nets keep elsewhere {'; '.join(carried)}. "
         "A deformation moves the last maps by this share of the distance to another image, before "
         f"and after training: {', '.join(effects)}."
     )
@@ -660,7 +660,7 @@ def _deformations(rows: Sequence[Row]) -> list[Claim]:
             all(each.mean >= 0 for each in after.values()),
         ),
         Claim(
-            f"{kind}: where pooling starts more stable, training takes of that",
+            f"{kind}: where pooling starts more stable, training takes some of that away",
             ", ".join(f"{name} {old:+.2f} to {new:+.2f}" for name, (old, new) in ahead.items())
             + (" from strided convolution." if ahead else "no pooling starts more stable."),
             all(old < new for old, new in ahead.values()),

@@ -448,5 +448,10 @@ def test_own_data_has_a_name_that_follows_its_content(idx_folder, monkeypatch):
     source = data.known(name)
     assert source.size == 32 and source.load().train == 5
     assert data.flag(name) == f"--data {folder}/" and data.flag("digits") == "--data digits"
+    assert data.flag(data.named(str(folder), skip=True)) == f"--data {folder} --skip-damaged"
+    with pytest.raises(
+        UserError, match="--image-size scales pictures .* holds arrays: leave it out"
+    ):
+        data.named(str(folder), side=16)
     (folder / "t10k-labels.idx1-ubyte").write_bytes(idx(LABELS[1:3]))
     assert data.named(str(folder)) != name

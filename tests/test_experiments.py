@@ -34,7 +34,7 @@ from experiments import (
     trained,
 )
 from experiments.__main__ import main
-from experiments.config import UserError, canonical, choose, digest, study
+from experiments.config import Interrupted, UserError, canonical, choose, digest, study
 from experiments.nets import VARIANTS, Net
 from experiments.report import (
     Shown,
@@ -273,10 +273,33 @@ def test_results_of_another_version_are_refused(tmp_path):
     assert target.read_text() == '{"no": "format"}'
 
 
+@pytest.mark.parametrize("damage", ["another seed", "no arrays", "torn arrays", "no sum"])
+def test_damaged_cells_are_counted_and_measured_again(tmp_path, capfd, damage):
+    store.save(tmp_path, replace(CONFIG, seed=1), {}, ARRAYS)
+    target = store.save(tmp_path, CONFIG, {}, ARRAYS)
+    record, packed = json.loads(target.read_text()), target.with_suffix(".npz")
+    if damage == "another seed":
+        record["config"]["seed"] = 7
+    elif damage == "no arrays":
+        packed.unlink()
+    elif damage == "torn arrays":
+        packed.write_bytes(packed.read_bytes()[:-10])
+    else:
+        del record["sha256"]
+    target.write_text(json.dumps(record))
+    assert store.load(target) is None
+    assert [cell.seed for cell in store.cells(tmp_path, "consistency")] == [1]
+    said = capfd.readouterr().err
+    assert said.startswith("1 of the cells in ") and f"{target} is the first" in said
+
+
 def test_other_settings_are_of_another_version_and_left_out(tmp_path, monkeypatch, capfd):
     target = store.save(tmp_path, CONFIG, {}, ARRAYS)
     record = json.loads(target.read_text())
     del record["config"]["probe_images"]
+    theirs = target.with_name(f"seed=0-{digest(record['config'])}.json")
+    target.with_suffix(".npz").rename(theirs.with_suffix(".npz"))
+    target = target.rename(theirs)
     target.write_text(json.dumps(record))
     before = target.read_bytes()
     said = "Another version wrote 1 of the cells in .*consistency.* stay as they are"
@@ -370,7 +393,7 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path, request):
         return ARRAYS, {"losses": [0.5]}
 
     cells = [replace(CONFIG, seed=seed) for seed in range(4)]
-    with pytest.raises(runner.Interrupted, match="1 of 4 cells are finished and kept"):
+    with pytest.raises(Interrupted, match="1 of 4 cells are finished and kept"):
         runner.run(fake(run), cells, root=tmp_path, workers=1)
     assert [cell.seed for cell in store.cells(tmp_path, "consistency")] == [0]
 
@@ -419,6 +442,8 @@ MISTAKES = [
     ("run al", "Unknown experiment 'al': write one of consistency, equivariance,"),
     ("run all --preset fast", "Unknown preset 'fast': write one of smoke, quick, full."),
     ("run all --variants max --data digits", "--data and --variants cannot be given for all"),
+    ("run all --skip-damaged", "--skip-damaged cannot be given for all"),
+    ("run consistency --image-size 16", "are for images of your own: write --data PATH, too."),
     ("report --preset quick", "first run `python -m experiments run consistency --preset quick"),
     ("check", "first run `python -m experiments run consistency`."),
 ]
@@ -437,11 +462,14 @@ def test_a_mistake_is_answered_by_one_sentence(monkeypatch, capfd, tmp_path, lin
 
 def test_a_folder_that_cannot_be_written(monkeypatch, capfd, tmp_path):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr("sys.argv", ["experiments", "check", "--results", str(tmp_path / "file")])
+    line = ["run", "equivariance", "--preset", "smoke", "--variants", "max", "--results"]
+    monkeypatch.setattr("sys.argv", ["experiments", *line, str(tmp_path / "file" / "inside")])
     with pytest.raises(SystemExit) as stopped:
         main()
     assert stopped.value.code == 2
-    assert "Traceback" not in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert "The results cannot be read or written: " in said and str(tmp_path / "file") in said
+    assert "Traceback" not in said
 
 
 def test_list_names_everything(monkeypatch, capsys):
@@ -692,7 +720,7 @@ def test_an_image_of_a_seed_counts_once():
         for seed in (0, 1)
     ]
     (claim,) = trained.never(cells, "predictions", "never", "nobody")
-    assert claim.observed.endswith("images with such a one: 8 of 16 (25 to 75 %).")
+    assert claim.observed.endswith("images of which one did: 8 of 16 (25 to 75 %).")
 
 
 def test_more_seeds_than_those_of_the_preset_are_part_of_the_study():

@@ -32,7 +32,7 @@ FASHION = Path("/usr/share/datasets/fashion-mnist")
 class Source:
     """A data set: what it is called in a sentence and in a list, and the side of its canvas.
 
-    `given` is what was written after --data, where that was not the name.
+    `given` is what was written on the command line, where that was not --data and the name.
     """
 
     name: str
@@ -187,14 +187,16 @@ def named(text: str, *, skip: bool = False, side: int | None = None) -> str:
         found, stem = files.read(path, skip=skip, side=side), path.resolve().name
     name = f"{re.sub(r'[^A-Za-z0-9.]+', '-', stem).strip('-.')}-{_digest(found)}"
     size = -(-max(found.images.shape[1:3]) // STRIDES) * STRIDES
-    SOURCES[name] = Source(stem, "", lambda: found, size, "", given=text)
+    given = f"--data {shlex.quote(text)}" + (f" --image-size {side}" if side is not None else "")
+    given += " --skip-damaged" if skip else ""
+    SOURCES[name] = Source(stem, "", lambda: found, size, "", given)
     return name
 
 
 def flag(name: str) -> str:
     """What to write on the command line for the data of this name."""
     given = SOURCES[name].given if name in SOURCES else ""
-    return f"--data {shlex.quote(given or name)}"
+    return given or f"--data {shlex.quote(name)}"
 
 
 def _digest(found: Images) -> str:

@@ -76,6 +76,11 @@ def read(path: Path, *, skip: bool = False, side: int | None = None) -> Images:
     for pattern, reader in READERS.items():
         mine = [file for file in inside if re.search(pattern, file.name) and file.is_file()]
         mine = [file for file in mine if not _unpacked_in(file, mine)]
+        if mine and side is not None:
+            raise UserError(
+                f"--image-size scales pictures in folders, and hf:..., but {path} holds arrays: "
+                "leave it out, or scale them yourself."
+            )
         if mine:
             return _join(path, usable(path, mine, reader, skip))
     pictures = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
@@ -103,6 +108,8 @@ def _join(path: Path | str, files: Iterable[Sequence[Part]]) -> Images:
     images = np.concatenate(wide)
     train = sum(len(part.labels) for part in parts if not part.held_out)
     labels = np.concatenate([part.labels for part in parts])
+    if len(labels) and (labels == labels[0]).all():
+        raise UserError(f"All images in {path} are of one class: name files with two or more.")
     return Images(images, labels, train if train < len(labels) else 0)
 
 
