@@ -68,7 +68,7 @@ def report(
         entries.append(entry)
         files |= of
         print(f"{entry.name}: {entry.said}\n", file=sys.stderr if entry.failed else sys.stdout)
-    if not any(entry.shown or entry.failed for entry in entries):
+    if not files and not any(entry.failed for entry in entries):
         raise UserError(f"There is nothing to show in {root}. {entries[0].why}")
     page, text = out / "report.html", out / "report.md"
     files[page] = render("joint.html.j2", entries=entries)
@@ -93,6 +93,11 @@ def _entry(
             return blank("not measured yet", f"Not measured yet: run `{command}`."), {}
         used = studies[0].preset
         shown, files = show(studies[0], out)
+        if getattr(experiment, "OF_ONE_COMMIT", False):
+            why = (
+                f"See {experiment.NAME}.md, beside this page: times are of one machine and commit."
+            )
+            return blank("on a page of its own", why), files
         others = [study.command("report") for study in studies[1:]]
         return blank(_state(shown), shown=shown, others=others), files
     except UserError as error:

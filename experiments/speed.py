@@ -51,6 +51,7 @@ from experiments.store import Cell
 NAME, LARGE = "speed", "large"
 QUESTION = "How long does each pooling take, forward and with its gradient?"
 WORKERS = 1  # nothing else may run while a clock does
+OF_ONE_COMMIT = True  # measured anew more often than the rest: not on the page of all
 
 EVERY = CASES | FORMS | SWEEP | ADAPTIVE
 OPS = ("max", "avg", *SMOOTH)

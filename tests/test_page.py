@@ -102,6 +102,16 @@ def test_what_is_shown_is_the_study_of_which_most_is_stored(tmp_path, stored, sh
     assert len(only.cells) == stored[0][1]
 
 
+def test_what_is_of_one_commit_has_a_page_of_its_own(tmp_path):
+    module, out = toy(plain, "times"), tmp_path / "report"
+    module.OF_ONE_COMMIT = True
+    keep(tmp_path, "quick", 1, name="times")
+    assert joint.report([module], None, None, root=tmp_path, out=out) == []
+    for page in "report.html", "report.md":
+        assert "See times.md, beside this page" in (out / page).read_text()
+    assert "2 < 1." in (out / "times.md").read_text()
+
+
 # --- the page ---
 
 VOID = {"meta", "link", "img", "source", "br"}
