@@ -1,6 +1,7 @@
 """The poolings: one table for every experiment, each a function with a geometry.
 
-A further pooling is a row of `POOLINGS`, and appears in every experiment that the row fits.
+A further pooling is a row of `POOLINGS`, which `equivariance` shows; nets that pool by it are a row
+of `nets.VARIANTS`.
 """
 
 from collections.abc import Callable

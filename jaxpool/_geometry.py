@@ -966,7 +966,7 @@ def _size_and_axes(
             name,
             f"{argument}={show(window_shape)} has {_entries(len(size))},"
             f" but x of shape {shape} has {max(ndim - 1, 0)} axes before its last",
-            "fewer entries, or name the axes: axis=...",
+            "fewer entries" if len(size) > ndim else f"axis={tuple(range(len(size)))}, or others",
         )
     return size, tuple(range(ndim - 1 - len(size), ndim - 1))
 
@@ -1069,6 +1069,8 @@ def _length(name: str, shape: tuple, axis: int) -> int:
 
 # ---- messages ----
 
+LONGEST = 120  # characters of a value
+
 
 def fail(name: str, problem: str, remedy: str, kind: type[Exception] = ValueError) -> NoReturn:
     """Function, rule, the values as the user wrote them, the way out."""
@@ -1076,9 +1078,10 @@ def fail(name: str, problem: str, remedy: str, kind: type[Exception] = ValueErro
 
 
 def show(value: Any) -> str:
-    """A value as its user wrote it, less NumPy's dressing."""
+    """A value as its user wrote it, less NumPy's dressing and what makes it long."""
     array = hasattr(value, "tolist") and hasattr(value, "shape") and not traced(value)
-    return repr(value.tolist() if array else value)
+    text = repr(value.tolist() if array else value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
 
 
 def traced(value: Any) -> bool:
@@ -1095,7 +1098,7 @@ def integer(name: str, argument: str, written: Any, entry: Any, least: int | Non
     except TypeError:
         what = "a traced value" if traced(entry) else f"of type {type(entry).__name__}"
         remedy = "Python ints, known before tracing" if traced(entry) else "whole numbers"
-        fail(name, f"{argument}={show(written)} holds {entry!r}, {what}", remedy, TypeError)
+        fail(name, f"{argument}={show(written)} holds {show(entry)}, {what}", remedy, TypeError)
     if least is not None and number < least:
         fail(
             name, f"{argument}={show(written)} holds {number}", f"whole numbers of at least {least}"

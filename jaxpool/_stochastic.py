@@ -74,11 +74,11 @@ def stochastic_pool(
     Array([2.5, 2. ], dtype=float32)
     """
     name = "stochastic_pool"
+    key = None if deterministic else _prepare.key(name, key)
     call = _prepare.windowed(
         name, x, window_shape, strides, padding, window_dilation, ceil_mode, axis, where
     )
     _prepare.floats(name, call)
-    key = None if deterministic else _prepare.key(name, key)
     with jax.named_scope(name):
         return _jitted(*call, key)
 

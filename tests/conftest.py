@@ -76,3 +76,15 @@ def usual_promotion():
     jax.config.update("jax_numpy_dtype_promotion", "standard")
     yield
     jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """The command line of the experiments, in this process."""
+    from experiments.__main__ import main  # what the library is tested with does not have it
+
+    def run(*words: object) -> None:
+        monkeypatch.setattr("sys.argv", ["experiments", *map(str, words)])
+        main()
+
+    return run

@@ -8,16 +8,9 @@ import numpy as np
 import pytest
 
 from experiments import augmentation, shifts, store
-from experiments.__main__ import main
 from experiments.augmentation import ARMS, Arm
 from experiments.config import UserError
 from experiments.report import chance
-
-
-def command(monkeypatch, *words):
-    monkeypatch.setattr("sys.argv", ["experiments", *map(str, words)])
-    main()
-
 
 SMALL = replace(augmentation.cells("smoke")[0], widths=(4,), size=4, near=1, far=2, step=1)
 
@@ -142,6 +135,14 @@ def test_check_sees_damage():
     assert damaged("logits", np.nan)[0] == "its logits are not finite"
 
 
+def test_shifts_in_training_are_judged_pooling_by_pooling():
+    gains = {"max": [[0.5, 0.1], [0.3, 0.1]], "average": [[0.1, 0.2]]}
+    claim = augmentation._less_beyond(gains, 4)
+    assert not claim.holds  # though it is true of the mean of all
+    assert claim.observed.startswith("max +10.0 beyond, +40.0 within; average +20.0 beyond, +10.0")
+    assert augmentation._less_beyond({"max": gains["max"]}, 4).holds
+
+
 @pytest.mark.parametrize("narrow", [False, True])
 def test_a_report_judges_what_is_stored(narrow):
     import matplotlib.pyplot as plt
@@ -181,12 +182,12 @@ def test_names_are_unique():
 
 
 @pytest.mark.usefixtures("usual_promotion")
-def test_augmentation_runs_and_is_drawn(monkeypatch, capsys, tmp_path):
+def test_augmentation_runs_and_is_drawn(command, capsys, tmp_path):
     smoke = ["--preset", "smoke", "--results", tmp_path]
-    command(monkeypatch, "run", "augmentation", *smoke)
-    command(monkeypatch, "check", "augmentation", "--results", tmp_path)
+    command("run", "augmentation", *smoke)
+    command("check", "augmentation", "--results", tmp_path)
     assert "hold in all 2 stored cells" in capsys.readouterr().out
-    command(monkeypatch, "report", "augmentation", *smoke)
+    command("report", "augmentation", *smoke)
     assert "do not make a factorial design" in capsys.readouterr().out
     for picture in ("consistency", "profiles", "maps-zero"):
         assert (tmp_path / "report" / f"augmentation-{picture}.png").stat().st_size > 5_000

@@ -7,14 +7,7 @@ import numpy as np
 import pytest
 
 from experiments import continuum, nets, shifts, store, train
-from experiments.__main__ import main
 from experiments.continuum import FAMILIES, PLACES
-
-
-def command(monkeypatch, *words):
-    monkeypatch.setattr("sys.argv", ["experiments", *map(str, words)])
-    main()
-
 
 WINDOWS = np.random.default_rng(0).random((3, 50, 4)).astype(np.float32)
 WINDOWS[:, :5] = 0  # ReLU gives such ones
@@ -162,10 +155,10 @@ def test_a_report_judges_what_is_stored(narrow):
 
 
 @pytest.mark.usefixtures("usual_promotion")
-def test_continuum_runs_and_is_drawn(monkeypatch, capsys, tmp_path):
+def test_continuum_runs_and_is_drawn(command, capsys, tmp_path):
     smoke = ["--preset", "smoke", "--results", tmp_path]
-    command(monkeypatch, "run", "continuum", *smoke)
-    command(monkeypatch, "check", "continuum", "--results", tmp_path)
+    command("run", "continuum", *smoke)
+    command("check", "continuum", "--results", tmp_path)
     assert "hold in all 2 stored cells" in capsys.readouterr().out
-    command(monkeypatch, "report", "continuum", *smoke)
+    command("report", "continuum", *smoke)
     assert (tmp_path / "report" / "continuum-paths.png").stat().st_size > 5_000

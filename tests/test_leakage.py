@@ -7,14 +7,8 @@ import numpy as np
 import pytest
 
 from experiments import leakage, store
-from experiments.__main__ import main
 
 SMOKE = replace(leakage.cells("smoke")[0], test_images=3)
-
-
-def command(monkeypatch, *words):
-    monkeypatch.setattr("sys.argv", ["experiments", *map(str, words)])
-    main()
 
 
 def pair(left, right):
@@ -103,12 +97,12 @@ def test_a_net_that_should_not_tell_is_reported():
 
 
 @pytest.mark.usefixtures("usual_promotion")
-def test_leakage_runs_and_is_drawn(monkeypatch, capsys, tmp_path):
+def test_leakage_runs_and_is_drawn(command, capsys, tmp_path):
     smoke = ["--preset", "smoke", "--results", tmp_path]
-    command(monkeypatch, "run", "leakage", *smoke, "--variants", "stride")
-    command(monkeypatch, "check", "leakage", "--results", tmp_path)
+    command("run", "leakage", *smoke, "--variants", "stride")
+    command("check", "leakage", "--results", tmp_path)
     assert "hold in all 1 stored cells" in capsys.readouterr().out
-    command(monkeypatch, "report", "leakage", *smoke)
+    command("report", "leakage", *smoke)
     text = capsys.readouterr().out
     assert "zero padding, 16 pixels" in text and "2 of 2 cells are missing" in text
     assert (tmp_path / "report" / "leakage-places.png").stat().st_size > 5_000

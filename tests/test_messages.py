@@ -531,6 +531,19 @@ def test_the_maximum_before_a_blur_needs_a_window():
     refuses(TypeError, jaxpool.max_blur_pool, x, (2, 2), says=["complex64"])
 
 
+def test_long_values_are_cut():
+    many = -np.ones((2, 8, 8, 3), np.float32)
+    refuses(
+        ValueError, jaxpool.lse_pool, X, (2, 2), temperature=many, says=[r"\[-1\.0.* \.\.\. is"]
+    )
+    refuses(TypeError, jaxpool.max_pool, X, X, says=["window_shape=.* holds"])
+
+
+def test_a_key_comes_first():
+    swapped = jaxpool.stochastic_pool
+    refuses(TypeError, swapped, X, jax.random.key(0), (2, 2), says=["key=.*not one random key"])
+
+
 def test_what_has_no_axes_has_none_to_name():
     refuses(ValueError, jaxpool.max_pool, 3.0, 2, axis=0, says=["axis=0", "has axes"])
 

@@ -254,13 +254,3 @@ def test_two_hosts_share_the_cells(one_and_eight, tmp_path, port):
         assert f"Process {index} of 2: 1 of 1 cells are finished" in said and "1 now" in said
     assert len(list(store.cells(tmp_path, "consistency"))) == 2
     same_answers(tmp_path, one)
-
-
-# --- the library on several devices ---
-
-
-def test_poolings_inside_shard_map():
-    two = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
-    run = python(ROOT / "tests" / "sharded.py", env=two, stderr=subprocess.PIPE)
-    _, said = run.communicate()
-    assert run.returncode == 0, said

@@ -7,16 +7,9 @@ import numpy as np
 import pytest
 
 from experiments import data, shifts, stability, store
-from experiments.__main__ import main
 from experiments.data import glyphs
 from experiments.nets import VARIANTS, Net
 from experiments.train import start
-
-
-def command(monkeypatch, *words):
-    monkeypatch.setattr("sys.argv", ["experiments", *map(str, words)])
-    main()
-
 
 # One reduction: the period is 2 pixels and a slide 4, here in halves.
 SMALL = replace(stability.cells("smoke")[0], widths=(4,), parts=2, test_images=2)
@@ -147,12 +140,12 @@ def test_a_quarter_moves_the_centre_by_a_quarter(name):
 
 
 @pytest.mark.usefixtures("usual_promotion")
-def test_stability_runs_and_is_drawn(monkeypatch, capsys, tmp_path):
+def test_stability_runs_and_is_drawn(command, capsys, tmp_path):
     smoke = ["--preset", "smoke", "--results", tmp_path]
-    command(monkeypatch, "run", "stability", *smoke, "--variants", "stride")
-    command(monkeypatch, "check", "stability", "--results", tmp_path)
+    command("run", "stability", *smoke, "--variants", "stride")
+    command("check", "stability", "--results", tmp_path)
     assert "hold in all 1 stored cells" in capsys.readouterr().out
-    command(monkeypatch, "report", "stability", *smoke)
+    command("report", "stability", *smoke)
     assert "2 of 2 cells are missing" in capsys.readouterr().out
     for picture in ("traces", "steps"):
         assert (tmp_path / "report" / f"stability-{picture}.png").stat().st_size > 5_000

@@ -3,21 +3,14 @@
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
 from experiments import shifts, store, transfer
-from experiments.__main__ import main
 from experiments.config import UserError
 from experiments.nets import VARIANTS, Net
 
 RANDOM = np.random.default_rng(0)
-
-
-def command(monkeypatch, *words):
-    monkeypatch.setattr("sys.argv", ["experiments", *map(str, words)])
-    main()
 
 
 # --- pictures ---
@@ -215,25 +208,17 @@ def test_answers_may_change_where_nothing_is_exact():
 # --- the whole ---
 
 
-@pytest.fixture
-def usual_promotion():
-    """What users have: not all of optax and Flax is strict."""
-    jax.config.update("jax_numpy_dtype_promotion", "standard")
-    yield
-    jax.config.update("jax_numpy_dtype_promotion", "strict")
-
-
 @pytest.mark.usefixtures("usual_promotion")
-def test_transfer_runs_and_is_drawn(monkeypatch, capsys, tmp_path):
+def test_transfer_runs_and_is_drawn(command, capsys, tmp_path):
     smoke = ["--preset", "smoke", "--results", tmp_path]
-    command(monkeypatch, "run", "transfer", *smoke, "--variants", "max@circular")
-    command(monkeypatch, "check", "transfer", "--results", tmp_path)
+    command("run", "transfer", *smoke, "--variants", "max@circular")
+    command("check", "transfer", "--results", tmp_path)
     assert "hold in all 1 stored cells" in capsys.readouterr().out
     (stored,) = store.cells(tmp_path, "transfer")
     assert stored.arrays["predictions"].shape == (9, 64)
     moved = stored.arrays["moved"]
     assert moved.shape == (3, 5, 64) and (moved[0] != moved[-1])[1:].any()
-    command(monkeypatch, "report", "transfer", *smoke)
+    command("report", "transfer", *smoke)
     for picture in ("maps", "layers", "epochs"):
         assert (tmp_path / "report" / f"transfer-{picture}.png").stat().st_size > 5_000
     lines = (tmp_path / "report" / "transfer-circular.csv").read_text().splitlines()

@@ -11,16 +11,10 @@ import numpy as np
 import pytest
 
 from experiments import equivariance, figures, periodic, separability, shifts, store
-from experiments.__main__ import main
 from experiments.config import UserError
 from experiments.poolings import FAMILIES, POOLINGS
 
 RANDOM = np.random.default_rng(0)
-
-
-def command(monkeypatch, *words):
-    monkeypatch.setattr("sys.argv", ["experiments", *map(str, words)])
-    main()
 
 
 # --- the table ---
@@ -178,12 +172,12 @@ def test_check_sees_damage(cells, name, sentence):
     assert len(equivariance.check(replace(cell, arrays=cell.arrays | {name: damaged}))) == 1
 
 
-def test_equivariance_runs_and_is_drawn(monkeypatch, capsys, tmp_path):
+def test_equivariance_runs_and_is_drawn(command, capsys, tmp_path):
     smoke = ["--preset", "smoke", "--results", tmp_path]
-    command(monkeypatch, "run", "equivariance", *smoke, "--variants", "maxblur3")
-    command(monkeypatch, "check", "equivariance", "--results", tmp_path)
+    command("run", "equivariance", *smoke, "--variants", "maxblur3")
+    command("check", "equivariance", "--results", tmp_path)
     assert "hold in all 1 stored cells" in capsys.readouterr().out
-    command(monkeypatch, "report", "equivariance", *smoke)
+    command("report", "equivariance", *smoke)
     text = capsys.readouterr().out
     assert "bit for bit" in text and "cells are missing" in text
     for picture in ("slide", "bandwidth"):
@@ -276,12 +270,12 @@ def test_what_is_drawn_follows_the_closed_form(variant):
     assert "mean and spread at P=16, where a 1 has probability 0.4, are more than" in broken[0]
 
 
-def test_separability_runs_and_is_drawn(monkeypatch, capsys, tmp_path):
+def test_separability_runs_and_is_drawn(command, capsys, tmp_path):
     smoke = ["--preset", "smoke", "--results", tmp_path]
-    command(monkeypatch, "run", "separability", *smoke, "--variants", "max", "avg")
-    command(monkeypatch, "check", "separability", "--results", tmp_path)
+    command("run", "separability", *smoke, "--variants", "max", "avg")
+    command("check", "separability", "--results", tmp_path)
     assert "hold in all 2 stored cells" in capsys.readouterr().out
-    command(monkeypatch, "report", "separability", *smoke)
+    command("report", "separability", *smoke)
     text = (tmp_path / "report" / "separability.md").read_text()
     assert "**no**" not in text.split("## Dense")[0].split("average is better")[0]
     assert (tmp_path / "report" / "separability-curves.png").stat().st_size > 5_000

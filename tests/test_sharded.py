@@ -1,9 +1,11 @@
-"""Poolings inside `jax.shard_map`, on two devices: run by test_scale in a process of its own.
+"""Poolings inside `jax.shard_map`, on two devices: in a process of its own, which has as many.
 
 What varies over the devices, and what is the same on all, is part of an array's type there. Each
 case is a pooling of two arrays, and which of the two is split over the devices.
 """
 
+import os
+import subprocess
 import sys
 
 import jax
@@ -58,6 +60,12 @@ def check(name: str) -> None:
         each = [jax.grad(loss)(X, other[i : i + 1]) for i in range(2)]
         expected = each[0] + each[1]
     np.testing.assert_allclose(jax.jit(jax.grad(split))(X, other), expected, rtol=2e-5, atol=1e-5)
+
+
+def test_poolings_inside_shard_map():
+    two = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    run = subprocess.run([sys.executable, __file__], env=os.environ | two, capture_output=True)
+    assert run.returncode == 0, run.stderr.decode()
 
 
 if __name__ == "__main__":
