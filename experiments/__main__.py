@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from pathlib import Path
+from textwrap import fill
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -243,13 +244,17 @@ def show() -> None:
         print(f"{name}: {experiment.QUESTION}")
         for preset, row in experiment.PRESETS.items():
             print(f"  --preset {preset:8} {row.about}")
+        largest = list(experiment.PRESETS)[-1]
+        names = dict.fromkeys(cell.variant for cell in experiment.cells(largest))
+        indents = {"initial_indent": "  --variants ", "subsequent_indent": "    "}
+        print(fill(" ".join(names), 100, break_on_hyphens=False, **indents))
     print("data sets")
     for name, source in SOURCES.items():
         print(f"  --data {name:10} {source.title}, {source.licence}")
     print(f"  --data PATH       {OWN}")
-    print("variants")
+    print("poolings in the names of variants")
     for name, variant in VARIANTS.items():
-        print(f"  --variants {name:10} {variant.title}")
+        print(f"  {name:10} {variant.title}")
 
 
 def main() -> None:

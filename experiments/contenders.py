@@ -181,11 +181,9 @@ def contenders(op: str, case: Case, x: np.ndarray) -> tuple[Runs, dict[str, Any]
     return runs, facts
 
 
-def compile_seconds(op: str, case: Case, shape: tuple[int, ...]) -> float:
-    """What compiling value and gradient takes in the process that this is called in.
-
-    The median of three: a moment that is not quiet doubles one of them.
-    """
+def compile_seconds(op: str, case: Case, shape: tuple[int, ...], times: int) -> float:
+    """What compiling value and gradient takes in the process that this is called in: the median,
+    since a moment that is not quiet doubles one of several times."""
     import jax
 
     x = np.zeros(shape, np.float32)
@@ -194,7 +192,7 @@ def compile_seconds(op: str, case: Case, shape: tuple[int, ...]) -> float:
         jax.clear_caches()
         return _jaxpool(op, case, _values(case, x))[1]["compile_seconds"]
 
-    return median(once() for _ in range(3))
+    return median(once() for _ in range(times))
 
 
 def _values(case: Case, x: np.ndarray) -> Any:

@@ -154,7 +154,8 @@ def run(config: Config, tick: Callable[[int, float | None], None]) -> tuple[dict
     else:
         (runs, facts), seconds = contenders.contenders(op, what, x), config.seconds
         if not large:  # two processes cannot both have a GPU's memory
-            compiled = _elsewhere().submit(contenders.compile_seconds, op, what, shape)
+            times = 1 if config.one_example else 3
+            compiled = _elsewhere().submit(contenders.compile_seconds, op, what, shape, times)
             facts["compile_seconds"] = compiled.result()
     pulse = Pulse(config.patience)
     times = _times(runs, config, seconds, pulse.wait, tick)

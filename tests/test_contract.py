@@ -740,7 +740,7 @@ def test_chosen_geometries_equal_the_definition(op: Op, call: Call, masked: bool
 
 
 @each(lambda op: windowed(op) and (op.soft or op.power or op.id == "stochastic"))
-@pytest.mark.parametrize(("window", "strides"), [(48, 1), (67, 1), (134, 3), (193, 7)])
+@pytest.mark.parametrize(("window", "strides"), [(48, 1), (67, 1), (193, 7)])
 def test_a_large_window_is_many_passes(op: Op, window: int, strides: int):
     # 48 is 4, 4 and 3 taps; the others have a prime factor above 64, so they are their digits.
     shape = (1, 150, 2)

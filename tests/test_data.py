@@ -323,7 +323,7 @@ def test_npz_of_other_dtypes(tmp_path, dtype):
 )
 def test_npz_that_does_not_fit(tmp_path, arrays, why):
     np.savez(tmp_path / "mine.npz", **arrays)
-    with pytest.raises(UserError, match=r"1 of 1 files.*mine.npz \(") as raised:
+    with pytest.raises(UserError, match="mine.npz cannot be used: ") as raised:
         read(tmp_path / "mine.npz", skip=True)
     assert why in str(raised.value)
 

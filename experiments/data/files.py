@@ -126,10 +126,13 @@ def usable(
             found.append(reader(file))
         except Exception as error:  # on damaged bytes, decoders raise anything
             name = file.relative_to(path) if isinstance(file, Path) and file != path else file
-            broken.append(f"{name} ({str(error) or type(error).__name__})")
+            why = str(error) or type(error).__name__
+            broken.append(why if file == path else f"{name} ({why})")
     if not broken:
         return found
-    many = f"{len(broken):,} of {len(broken) + len(found):,} files of {path} cannot be used: "
+    count = len(broken) + len(found)
+    what = f"{len(broken):,} of {count:,} files of {path}" if count > 1 else path
+    many = f"{what} cannot be used: "
     names = ", ".join(broken[:20]) + (f" and {len(broken) - 20:,} more" if broken[20:] else "")
     if not (skip and found):
         way = " Repair them, or leave them out with --skip-damaged." if found else ""
@@ -264,7 +267,11 @@ def _npz(path: Path) -> list[Part]:
                     found.setdefault(match[1] or match[2] or "", {})[role] = name
         pairs = [pair for pair in found.values() if len(pair) == 2]
         if not pairs:
-            raise Damaged(f"no images and labels among its arrays {', '.join(arrays.files)}")
+            names = ", ".join(arrays.files)
+            raise Damaged(
+                f"no images and labels among its arrays {names}: name them images and labels, or x "
+                "and y"
+            )
         return [_part(arrays[p["images"]], arrays[p["labels"]], p["images"]) for p in pairs]
 
 
