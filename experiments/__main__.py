@@ -20,6 +20,7 @@ from experiments.config import (
     UserError,
     at_least,
     choose,
+    elsewhere,
     preset_of_all,
 )
 from experiments.hosts import ALONE, Hosts
@@ -125,7 +126,6 @@ def _run_all(
 ) -> None:
     """Every experiment, one after the other, each with its preset of this name."""
     from experiments.runner import Summary
-    from experiments.store import elsewhere
 
     todo, every = _all_cells(preset, seeds), []
     share = hosts.join()
@@ -206,8 +206,6 @@ def check(name: Name = "consistency", results: Path = RESULTS) -> None:
     """
     found = {each: _check(each, results) for each in _names(name)}
     if not any(count for count, _ in found.values()):
-        from experiments.store import elsewhere
-
         raise UserError(
             f"There is no finished cell of {'any experiment' if name == ALL else name} in "
             f"{results}: first run `python -m experiments run {name}{elsewhere(results)}`."

@@ -7,6 +7,7 @@ in nothing but variant and seed form a *study*; these are the ones that may shar
 import dataclasses
 import hashlib
 import json
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -15,6 +16,11 @@ from typing import Any, TypeVar
 
 RESULTS = Path("results")
 """Where results are, unless said otherwise."""
+
+
+def elsewhere(root: Path) -> str:
+    """What a command has to be told of results that are not where they usually are."""
+    return f" --results {shlex.quote(str(root))}" if root != RESULTS else ""
 
 
 class UserError(ValueError):

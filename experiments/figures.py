@@ -279,6 +279,9 @@ def bars(
     there = {name for p in panels.values() for group in p.values() for name in group}
     styles = {name: style for name, style in styles.items() if name in there}
     rows = list(dict.fromkeys(group for p in panels.values() for group in p))
+    most = max(
+        (r for p in panels.values() for group in p.values() for r in group.values()), default=1.0
+    )
     shape, size = _grid(len(panels), 0.6 + BAR / 0.8 * len(styles) * len(rows), narrow)
     with plt.rc_context(STYLE | {"font.size": 8 if narrow else 10}):
         figure, grid = plt.subplots(
@@ -287,7 +290,7 @@ def bars(
         for axes, (title, groups) in zip(grid.flat, panels.items(), strict=True):
             _bars(axes, {row: groups.get(row, {}) for row in rows}, styles)
             axes.set(xscale="log", title=title)
-            _plain_numbers(axes.xaxis)
+            _plain_numbers(axes.xaxis, (1,) if most > 1000 else (1, 3))  # 1,000 and 3,000 touch
         grid[0, 0].invert_yaxis()  # of all, since they share it
         figure.supxlabel(x, fontsize="medium")
         _names(figure, 2 if narrow else 4)
@@ -301,9 +304,9 @@ def _grid(panels: int, height: float, narrow: bool) -> tuple[tuple[int, int], tu
     return (rows, columns), (3.9 if narrow else 8, rows * height + 0.7)
 
 
-def _plain_numbers(axis: Axis) -> None:
+def _plain_numbers(axis: Axis, subs: tuple[int, ...] = (1, 3)) -> None:
     """A log axis that says 1, 3, 10, 30."""
-    axis.set_major_locator(LogLocator(subs=(1, 3)))
+    axis.set_major_locator(LogLocator(subs=subs))
     axis.set_major_formatter("{x:,g}")
     axis.set_minor_formatter(NullFormatter())
 
@@ -324,7 +327,7 @@ def _bars(axes: Axes, groups: Groups, styles: Mapping[str, int]) -> None:
             color=COLOURS[style],
         )
         for y, ratio in known.items():
-            text = f"{ratio:.1f}" if ratio < 9.95 else f"{ratio:.0f}"
+            text = f"{ratio:.1f}" if ratio < 9.95 else f"{ratio:,.0f}"
             axes.annotate(
                 text, (ratio, y), (2, 0), textcoords="offset points", va="center", fontsize=6.5
             )

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 from experiments import store
-from experiments.config import RESULTS, UserError, preset_of_all
+from experiments.config import RESULTS, UserError, elsewhere, preset_of_all
 from experiments.report import Shown, Study, render, show, study_of
 
 
@@ -104,7 +104,7 @@ def _entry(
         return blank("not shown", str(error)), {}
     except Exception as error:  # a fault of one experiment: the others are shown all the same
         again = f"python -m experiments report {experiment.NAME} --preset {used}"
-        again += store.elsewhere(root)
+        again += elsewhere(root)
         why = f"Its report failed ({type(error).__name__}: {error}): `{again}` shows where."
         return blank(FAILED, why), {}
 

@@ -66,7 +66,8 @@ def told_on_gpu(times: Path = GPU) -> str:
     ((commit, dirty),) = re.findall("commit ([0-9a-f]+)(-dirty)?", text)
     missing = "".join(re.findall("([0-9]+ of [0-9]+ cells are missing):", text))
     told = f"On an {device}, {first[0].lower()}{first[1:]}" + (f" {missing}." if missing else "")
-    told += f" Measured at commit {commit[:7]}{' with changes' if dirty else ''}."
+    changes = ", with changes that were not committed" if dirty else ""
+    told += f" Measured at commit {commit[:7]}{changes}."
     return textwrap.fill(told, 100, break_on_hyphens=False) + "\n"
 
 

@@ -350,7 +350,8 @@ def _columns(**others: str) -> tuple[Column, ...]:
         _column(
             "compile_s",
             "compile",
-            "Seconds to compile value and gradient, in a process of its own; median of three.",
+            "Seconds to compile value and gradient: the median of three times in a process of its "
+            "own, or, of large arrays, once in this one.",
         ),
         PULSE,
     )

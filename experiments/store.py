@@ -13,7 +13,6 @@ import hashlib
 import io
 import json
 import os
-import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.config import RESULTS, Config, UserError, digest
+from experiments.config import Config, UserError, digest, elsewhere
 from experiments.data import flag
 
 FORMAT = 1
@@ -52,11 +51,6 @@ def command(verb: str, config: Config, preset: str, root: Path) -> str:
     """What measures the study of a cell (run), or shows it (report)."""
     named = f"{config.experiment} --preset {preset} {flag(config.data)}"
     return f"python -m experiments {verb} {named}{elsewhere(root)}"
-
-
-def elsewhere(root: Path) -> str:
-    """What a command has to be told of results that are not where they usually are."""
-    return f" --results {shlex.quote(str(root))}" if root != RESULTS else ""
 
 
 def path(root: Path, config: Config) -> Path:

@@ -7,6 +7,7 @@ import pytest
 from scipy.stats import permutation_test
 
 from experiments import stats
+from experiments.report import SPREAD
 
 
 def seeds(*values: float) -> dict[int, float]:
@@ -48,6 +49,15 @@ def test_a_summary():
     random = np.random.default_rng(1)
     means = [np.mean(random.choice([1, 2, 3, 4, 5, 9], 6)) for _ in range(20_000)]
     np.testing.assert_allclose([low, high], np.quantile(means, [0.025, 0.975]), atol=0.2)
+
+
+@pytest.mark.parametrize(("seeds", "covered"), [(6, 0.86), (10, 0.90)])
+def test_intervals_cover_as_often_as_the_reports_say(seeds, covered):
+    drawn = np.random.default_rng(0).normal(size=(400, seeds))
+    ends = np.array([stats.summary(x).interval for x in drawn])
+    found = np.mean((ends[:, 0] <= 0) & (0 <= ends[:, 1]))
+    assert abs(found - covered) < 0.04  # 400 draws spread by 0.017
+    assert f"{100 * covered:.0f} %" in SPREAD
 
 
 def test_few_seeds_are_only_described():

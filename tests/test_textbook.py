@@ -83,10 +83,9 @@ def test_floats_of_8_bits_are_computed_in_32(pool, dtype):
         expected = pool(narrow.astype(jnp.float32), *args).astype(dtype)
         assert y.dtype == back(y)[0].dtype == dtype
         np.testing.assert_array_equal(y.astype(jnp.float32), expected.astype(jnp.float32))
-    where = np.arange(4).reshape(4, 1) % 3 == 0  # one element of each window, in a dtype that may
-    y = pool(
-        narrow[0, 0, :4, :1], (2,), where=where
-    )  # have no infinity to put in the others' place
+    # One element of each window, in a dtype that may have no infinity for the other's place.
+    where = np.arange(4).reshape(4, 1) % 3 == 0
+    y = pool(narrow[0, 0, :4, :1], (2,), where=where)
     expected = narrow[0, 0, :4:3, :1]
     np.testing.assert_array_equal(y.astype(jnp.float32), expected.astype(jnp.float32))
 

@@ -76,12 +76,12 @@ def read(path: Path, *, skip: bool = False, side: int | None = None) -> Images:
     for pattern, reader in READERS.items():
         mine = [file for file in inside if re.search(pattern, file.name) and file.is_file()]
         mine = [file for file in mine if not _unpacked_in(file, mine)]
-        if mine and side is not None:
-            raise UserError(
-                f"--image-size scales pictures in folders, and hf:..., but {path} holds arrays: "
-                "leave it out, or scale them yourself."
-            )
         if mine:
+            if side is not None:
+                raise UserError(
+                    f"--image-size scales pictures in folders, and hf:..., but {path} holds arrays:"
+                    " leave it out, or scale them yourself."
+                )
             return _join(path, usable(path, mine, reader, skip))
     pictures = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
     if not pictures:
