@@ -53,9 +53,11 @@ from jaxpool._slices import (
 
 # How many taps one loop reads, all measured on CPU. Overlapping windows of more than DIRECT taps
 # along an axis are folded in several passes, of VALUES taps each for values alone and of WINNERS
-# with winners; of several axes with more than JOINT taps together, axis by axis.
-DIRECT, JOINT = 7, 9
+# with winners; of several axes with more than JOINT taps together, axis by axis. Values alone and
+# sums of up to MOST taps are one loop, too, if it reads at most so many times as many taps.
+DIRECT, JOINT, MOST = 7, 9, 27
 VALUES, WINNERS = 2, 4
+OF_VALUES, OF_SUMS = 1.5, 2.5
 # Windows that do not overlap read every element once, whatever their size: BLOCK bounds the length
 # of the program, and ROWS that of values alone, where a longer one takes fewer instructions.
 BLOCK, ROWS = 16, 32
@@ -94,6 +96,14 @@ def is_few(group: Group) -> bool:
     if isinstance(group[0], Woven):
         return True
     return size_of(group) <= (BLOCK if is_disjoint(group) else JOINT)
+
+
+def is_worth(group: Group, times: float) -> bool:
+    """Whether one loop over all axes reads at most so many times the taps that passes would, one
+    for each axis: the last axis first, at all positions of the axes before it that are read."""
+    strides = [window.stride for window in group]
+    apart = sum(window.size * prod(strides[:i]) for i, window in enumerate(group))
+    return size_of(group) <= min(MOST, times * apart)
 
 
 def is_one_call(windows: Group) -> bool:
@@ -154,7 +164,7 @@ def extremum(
 
 def _value(x: jax.Array, mask: Any, windows: Group, largest: bool) -> jax.Array:
     def passes(x: jax.Array) -> jax.Array:
-        for group in groups_of(x, windows):
+        for group in groups_of(x, windows, times=OF_VALUES):
             for p in passes_of(group, VALUES):
                 x, _ = apart(_fold, x, None, p=p, largest=largest, size=None)
         return x
@@ -218,13 +228,20 @@ def _joint_winner(inner: jax.Array, outer: jax.Array, group: Group, within: Grou
     return outer.astype(dtype) * jnp.asarray(size_of(within), dtype) + at
 
 
-def groups_of(x: jax.Array, windows: Sequence[Window], scalar: bool = False) -> list[Group]:
+def groups_of(
+    x: jax.Array, windows: Sequence[Window], scalar: bool = False, times: float = 0
+) -> list[Group]:
     """The axes to fold at once, in the order that is fastest: the last ones last where loops along
     them cannot be vectorised, since little is left of x by then. `scalar`: even in such loops
-    several axes are folded at once where windows overlap."""
+    several axes are folded at once where windows overlap; `times`: so are those that `is_worth`."""
     long = is_long(x, windows)
-    several = long or scalar
-    groups = together(windows, lambda group: is_few(group) and (several or is_disjoint(group)))
+
+    def fits(group: Group) -> bool:
+        if long and is_worth(group, times):
+            return True
+        return is_few(group) and (long or scalar or is_disjoint(group))
+
+    groups = together(windows, fits)
     return groups if long else groups[::-1]
 
 
@@ -536,15 +553,15 @@ def _over_regions(of_region: Callable, state: Any, axes: list) -> Any:
 
     def go(todo: list, taps: list, shape: tuple, at: tuple) -> Any:
         if not todo:
-            return of_region(taps, shape, at)
+            read = [(tap, jax.tree.map(partial(cut_all, at=here), state)) for tap, here in taps]
+            return of_region(read, shape, at)
         (window, regions, stride, offset, every), *later = todo
         pieces = []
         for start, stop, reads in regions:
             n = stop - start
-            read = partial(cut, axis=window.axis, n=n, stride=stride)
             further = [
-                (tap * window.size + j, jax.tree.map(partial(read, start=first), part))
-                for tap, part in taps
+                (tap * window.size + j, (*here, (window.axis, first, n, stride)))
+                for tap, here in taps
                 for j, first in reads
             ]
             now = replace_axis(shape, window.axis, n)
@@ -553,14 +570,18 @@ def _over_regions(of_region: Callable, state: Any, axes: list) -> Any:
         return jax.tree.map(lambda *each: join(each, window.axis), *pieces)
 
     shapes = [a.shape for a in jax.tree.leaves(state)]  # some may have one value for all
-    return go(axes, [(0, state)], lax.broadcast_shapes(*shapes), ())
+    return go(axes, [(0, ())], lax.broadcast_shapes(*shapes), ())
 
 
 def cut_all(a: jax.Array, at: tuple) -> jax.Array:
-    """A region's part of an array, which may have one value for all along an axis."""
-    for axis, start, n, every in at:
-        a = a if a.shape[axis] == 1 else cut(a, axis, start, n, every)
-    return a
+    """A region's part of an array, which may have one value for all along an axis: one slice, for
+    XLA may write out what others are cut from."""
+    start, stop, strides = [0] * a.ndim, list(a.shape), [1] * a.ndim
+    for axis, first, n, every in at:
+        if a.shape[axis] != 1:
+            start[axis], stop[axis] = first, first + (n - 1) * every + 1
+            strides[axis] = every
+    return lax.slice(a, start, stop, strides)
 
 
 def _winner_shapes(x: Any, *_: Any, group: Group, largest: bool) -> list[tuple]:
@@ -736,7 +757,7 @@ def _add_of(x: dict, rest: tuple, _: Any, windows: Group) -> dict:
     dtype, (divisor, _) = x["x"].dtype, rest
 
     def passes(x: jax.Array, divisor: Any) -> jax.Array:
-        *first, last = groups_of(x, windows)
+        *first, last = groups_of(x, windows, times=OF_SUMS)
         for group in first:
             x = _add_pass(x, None, group, _wide(dtype))
         return _add_pass(x, divisor, last, dtype)
@@ -750,7 +771,7 @@ def _add_of(x: dict, rest: tuple, _: Any, windows: Group) -> dict:
 
 
 def _add_pass(x: jax.Array, divisor: Any, group: Group, dtype: Any) -> jax.Array:
-    if is_few(group):
+    if len(group) > 1 or is_few(group):
         return apart(add_slices, x, divisor, group=group, dtype=dtype)
     if _in_place(x, group[0]):
         return apart(_add_rows, x, divisor, window=group[0], dtype=dtype)
@@ -811,7 +832,8 @@ def _add_back(cotangent: dict, rest: tuple, _: Any, windows: Group) -> dict:
     dtype, wide = g.dtype, _wide(g.dtype)
     if divisor is not None and divisor.shape != (1,) * divisor.ndim:
         g, divisor = g.astype(wide) / divisor, None  # ... else in the loop of the last pass
-    last, *others = groups_of(g, windows)
+    dense = all(window.stride == 1 for window in windows)  # else the way back is several loops
+    last, *others = groups_of(g, windows, times=OF_SUMS if dense else 0)
     for group in reversed(others):
         g = _add_pass_back(g, None, group, wide, after)
     return {"x": _add_pass_back(g, divisor, last, dtype, after)}
@@ -827,7 +849,7 @@ def _after_sum(rest: tuple, out: jax.Array, windows: Group) -> tuple:
 def _add_pass_back(g: jax.Array, divisor: Any, group: Group, dtype: Any, after: Any) -> jax.Array:
     if is_disjoint(group):
         return apart(_repeat, g, divisor, group=group, dtype=dtype)
-    if is_few(group):
+    if len(group) > 1 or is_few(group):
         return apart(add_slices_back, g, divisor, group=group, dtype=dtype)
     (window,) = group
     if parts := _parts(window):
