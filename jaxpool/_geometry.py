@@ -9,6 +9,7 @@ import operator
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import pairwise
 from math import gcd, prod
 from typing import Any, NamedTuple, NoReturn
@@ -97,6 +98,13 @@ class Window:
         """One window takes all of the axis."""
         one = self.plain()
         return one.out == 1 and one.dilation == 1 and one.low == 0 and one.size == one.length
+
+    @property
+    def idle(self) -> bool:
+        """Every window is one element of its own, so that nothing is to be done."""
+        return self == Window(
+            self.axis, self.length, 1, 1, self.dilation, 0, self.high, self.length
+        )
 
     def filled(self) -> "Window":
         """The same window over a map to which its padding has been added as real elements."""
@@ -189,9 +197,9 @@ class Window:
         size, stride, low = -(-self.size // n), -(-self.stride // n), self.low // n
         return blocks, Window(self.axis, out, size, stride, 1, low, 0, self.out)
 
-    def passes(self, direct: int, overlap: int) -> list[Pass]:
+    def passes(self, direct: int, most: int) -> list[Pass]:
         """The same window as a chain of windows of few taps, each over the output of the last, in
-        which an element may be folded in twice (max and min): log(k) passes of up to `overlap`.
+        which an element may be folded in twice (max and min): log(k) passes of up to `most`.
 
         Where the stride shares a factor with k, the first of them need not overlap at all. Windows
         that do not overlap stay whole, whatever their size. Padding is dealt out so that no
@@ -202,14 +210,11 @@ class Window:
         if parts := self.split():
             blocks, rest = parts
             n = blocks.size
-            later = [(p.windows, p.apart * n, p.covered * n) for p in rest.passes(direct, overlap)]
+            later = [(p.windows, p.apart * n, p.covered * n) for p in rest.passes(direct, most)]
             return [Pass((blocks,), 1, 1), *(Pass(*p) for p in later)]
         chain, covered = [], 1  # windows of `covered` taps are known at the starts in [first, last]
         first, last = 0, self.length - 1
-        while covered < self.size:
-            rest = self.size - covered
-            apart = min(covered, rest)
-            taps = 1 + min(rest // apart, overlap - 1)
+        for taps, apart in _folds(self.size, most):
             covered_next = covered + (taps - 1) * apart
             done = covered_next == self.size
             start = -self.low if done else max(-self.low, -(covered_next - 1) * self.dilation)
@@ -318,7 +323,7 @@ class Woven(Window):
     def complete(self) -> "Window":
         return replace(self, length=self.phase_length * self.stride)
 
-    def passes(self, direct: int, overlap: int) -> list[Pass]:
+    def passes(self, direct: int, most: int) -> list[Pass]:
         return [Pass((self,), 1, 1)]
 
     def reach(self) -> list[tuple[int, int, int, int]]:
@@ -528,6 +533,17 @@ def _factors(size: int, most: int) -> list[int] | None:
         found.append(next(n for n in (4, *range(2, size + 1)) if size % n == 0))
         size //= found[-1]
     return found if max(found) <= most else None
+
+
+@lru_cache(maxsize=4096)
+def _folds(size: int, most: int) -> tuple[tuple[int, int], ...]:
+    """The fewest passes of up to `most` taps, and among these of the fewest, that make up a window
+    of `size`: (taps, how far they are apart), no further than the passes before reach."""
+    if size <= most:
+        return ((size, 1),)
+    steps = [(taps, size // taps) for taps in range(2, most + 1)]
+    chains = [(*_folds(size - (taps - 1) * by, most), (taps, by)) for taps, by in steps]
+    return min(chains, key=lambda chain: (len(chain), sum(taps for taps, _ in chain)))
 
 
 def _radix(size: int, direct: int) -> tuple[list[tuple[int, int]], int]:

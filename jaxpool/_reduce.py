@@ -52,12 +52,11 @@ from jaxpool._slices import (
 )
 
 # How many taps one loop reads, all measured on CPU. Overlapping windows of more than DIRECT taps
-# along an axis are folded in several passes, of VALUES taps each for values alone and of WINNERS
-# with winners; of several axes with more than JOINT taps together, axis by axis. Values alone and
-# sums of up to MOST taps are one loop, too, if it reads at most so many times as many taps.
-DIRECT, JOINT, MOST = 7, 9, 27
-VALUES, WINNERS = 2, 4
-OF_VALUES, OF_SUMS = 1.5, 2.5
+# along an axis are folded in several passes of up to TAPS; of several axes with more than JOINT
+# taps together, axis by axis. Values alone and sums of up to MOST taps are one loop, too, if it
+# reads at most so many times as many taps.
+DIRECT, TAPS, JOINT, MOST = 7, 4, 9, 27
+OF_VALUES, OF_SUMS = 1.5, 3
 # Windows that do not overlap read every element once, whatever their size: BLOCK bounds the length
 # of the program, and ROWS that of values alone, where a longer one takes fewer instructions.
 BLOCK, ROWS = 16, 32
@@ -69,8 +68,9 @@ LINES = 12
 FAR = 9
 # So many times sums are doubled in one loop.
 TWICE = 4
-# A loop can be vectorised if there are so many elements side by side.
-LONG = 16
+# A loop can be vectorised if there are LONG elements side by side; XLA's own sums of windows need
+# WIDE to be the fastest.
+LONG, WIDE = 16, 64
 # GPUs and TPUs get one `reduce_window` over all axes of up to SMALL taps, else one `reduce` of axes
 # that are pooled whole, else, for extremes, a `reduce_window` for every CALL taps along one axis.
 SMALL, CALL = 64, 16
@@ -91,6 +91,11 @@ def together(windows: Sequence[Window], fits: Callable[[Group], bool]) -> list[G
     return groups
 
 
+def active(windows: Sequence[Window]) -> Group:
+    """The axes along which there is anything to do, or one."""
+    return tuple(window for window in windows if not window.idle) or tuple(windows[:1])
+
+
 def is_few(group: Group) -> bool:
     """Small windows are one loop over all their axes."""
     if isinstance(group[0], Woven):
@@ -99,11 +104,11 @@ def is_few(group: Group) -> bool:
 
 
 def is_worth(group: Group, times: float) -> bool:
-    """Whether one loop over all axes reads at most so many times the taps that passes would, one
-    for each axis: the last axis first, at all positions of the axes before it that are read."""
+    """Whether one loop over all axes reads at most so many times the taps that a pass for each axis
+    would: the last axis first, so at all positions of the axes before it."""
     strides = [window.stride for window in group]
-    apart = sum(window.size * prod(strides[:i]) for i, window in enumerate(group))
-    return size_of(group) <= min(MOST, times * apart)
+    read = sum(window.size * prod(strides[:i]) for i, window in enumerate(group))
+    return size_of(group) <= min(MOST, times * read)
 
 
 def is_one_call(windows: Group) -> bool:
@@ -117,11 +122,11 @@ def is_whole(group: Group) -> bool:
     return all(window.whole for window in group)
 
 
-def is_long(x: jax.Array, axes: Sequence[Any]) -> bool:
+def is_long(x: jax.Array, axes: Sequence[Any], least: int = LONG) -> bool:
     """Whether there are enough elements side by side behind the pooled axes (or who knows how many,
     where their number is symbolic)."""
     behind = prod(x.shape[x.ndim + axes[-1].axis + 1 :])
-    return not isinstance(behind, int) or behind >= LONG
+    return not isinstance(behind, int) or behind >= least
 
 
 def is_disjoint(group: Group) -> bool:
@@ -159,13 +164,13 @@ def extremum(
     def run(x: jax.Array, windows: Group, mask: Any) -> jax.Array:
         return of(x, mask, windows, largest)
 
-    return as_merged(run, x, tuple(windows), mask)
+    return as_merged(run, x, active(windows), mask)
 
 
 def _value(x: jax.Array, mask: Any, windows: Group, largest: bool) -> jax.Array:
     def passes(x: jax.Array) -> jax.Array:
         for group in groups_of(x, windows, times=OF_VALUES):
-            for p in passes_of(group, VALUES):
+            for p in passes_of(group):
                 x, _ = apart(_fold, x, None, p=p, largest=largest, size=None)
         return x
 
@@ -233,7 +238,8 @@ def groups_of(
 ) -> list[Group]:
     """The axes to fold at once, in the order that is fastest: the last ones last where loops along
     them cannot be vectorised, since little is left of x by then. `scalar`: even in such loops
-    several axes are folded at once where windows overlap; `times`: so are those that `is_worth`."""
+    several axes are folded at once where windows overlap; `times`: in others, those that `is_worth`
+    takes to be worth it."""
     long = is_long(x, windows)
 
     def fits(group: Group) -> bool:
@@ -264,7 +270,7 @@ def _value_and_winner(x: jax.Array, *first: jax.Array, group: Group, largest: bo
     identity, and must not win from a real element that holds it too.
     """
     value, winner = x, None
-    for p in passes_of(group, WINNERS):
+    for p in passes_of(group):
         how = {"largest": largest, "size": _most(group)}
         value, winner = _in_lines(_fold, value, winner, p, **how)
     if first:
@@ -300,9 +306,9 @@ def _in_lines(
     return jax.tree.map(lambda a: a.reshape(*a.shape[:-1], *sizes), results)
 
 
-def passes_of(group: Group, taps: int, direct: int = DIRECT) -> list[Pass]:
+def passes_of(group: Group, direct: int = DIRECT, taps: int = TAPS) -> list[Pass]:
     """Small windows of several axes at once, or one axis: in several passes if it is large."""
-    return group[0].passes(direct, overlap=taps) if len(group) == 1 else [Pass(group, 1, 1)]
+    return group[0].passes(direct, taps) if len(group) == 1 else [Pass(group, 1, 1)]
 
 
 def size_of(group: Group) -> int:
@@ -597,7 +603,7 @@ def _pick(t: dict, winner: jax.Array, _: Any, group: Group) -> dict:
 
     Windows that do not overlap may have one winner for all along an axis.
     """
-    passes = passes_of(group, WINNERS)
+    passes = passes_of(group)
     inner = [winner]  # the winners of every pass, from those of the last
     for p in passes[:0:-1]:
         zero = jnp.zeros(inner[0].shape, jnp.float32)
@@ -651,7 +657,7 @@ def _tap_numbers(winner: jax.Array, group: Group) -> jax.Array:
 
 def _spread(g: dict, winner: jax.Array, _: Any, group: Group) -> dict:
     """The transpose of `_pick`: dx[p] = the sum of g[i] over the windows i that p won."""
-    spread, passes = g["t"], passes_of(group, WINNERS)
+    spread, passes = g["t"], passes_of(group)
     dtype = last = spread.dtype
     narrow = _wide(dtype) != dtype
     if narrow and any(w.stride > 1 and not _in_rows(p) for p in passes for w in p.windows):
@@ -740,7 +746,7 @@ def total(x: jax.Array, windows: Sequence[Window], divisor: jax.Array | None = N
     def run(x: jax.Array, windows: Group, divisor: Any) -> jax.Array:
         return _add({"x": x}, (divisor, None), ("x",), windows=windows)["x"]
 
-    return as_merged(run, x, tuple(windows), divisor)
+    return as_merged(run, x, active(windows), divisor)
 
 
 def _wide(dtype: Any) -> Any:
@@ -771,7 +777,7 @@ def _add_of(x: dict, rest: tuple, _: Any, windows: Group) -> dict:
 
 
 def _add_pass(x: jax.Array, divisor: Any, group: Group, dtype: Any) -> jax.Array:
-    if len(group) > 1 or is_few(group):
+    if _is_one_loop(x, group):
         return apart(add_slices, x, divisor, group=group, dtype=dtype)
     if _in_place(x, group[0]):
         return apart(_add_rows, x, divisor, window=group[0], dtype=dtype)
@@ -783,6 +789,13 @@ def _add_pass(x: jax.Array, divisor: Any, group: Group, dtype: Any) -> jax.Array
     wide = x.astype(_wide(x.dtype))
     y = _reduce_window(wide, group) if is_disjoint(group) else _slide(wide, group[0])
     return _over(y, divisor, dtype)
+
+
+def _is_one_loop(x: jax.Array, group: Group) -> bool:
+    """Whether sums are one loop over slices."""
+    if len(group) > 1 or is_few(group):
+        return True
+    return size_of(group) <= BLOCK and not is_long(x, group, WIDE)
 
 
 def _in_place(x: jax.Array, window: Window) -> bool:
@@ -849,7 +862,7 @@ def _after_sum(rest: tuple, out: jax.Array, windows: Group) -> tuple:
 def _add_pass_back(g: jax.Array, divisor: Any, group: Group, dtype: Any, after: Any) -> jax.Array:
     if is_disjoint(group):
         return apart(_repeat, g, divisor, group=group, dtype=dtype)
-    if len(group) > 1 or is_few(group):
+    if _is_one_loop(g, group):
         return apart(add_slices_back, g, divisor, group=group, dtype=dtype)
     (window,) = group
     if parts := _parts(window):

@@ -121,7 +121,7 @@ def _drawn(key: jax.Array, x: jax.Array, windows: Group) -> jax.Array:
 
 
 def _in_one_pass(group: Group) -> bool:
-    return len(_reduce.passes_of(group, _reduce.WINNERS)) == 1
+    return len(_reduce.passes_of(group)) == 1
 
 
 def _pick(a: jax.Array, winner: jax.Array, group: Group) -> jax.Array:

@@ -52,6 +52,34 @@ def test_a_window_is_the_chain_of_its_digits(size: int, stride: int, dilation: i
         np.testing.assert_array_equal(times, [sum(p in s for s in seen) for p in range(length)])
 
 
+@pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (3, 2), (7, 1)])
+@pytest.mark.parametrize("most", [4, 16])
+def test_a_maximum_takes_the_fewest_passes(stride: int, dilation: int, most: int):
+    x = np.random.default_rng(0).permutation(400)
+    fewest = {8: 2, 9: 2, 10: 2, 11: 3, 16: 2, 17: 3, 40: 3, 97: 4, 256: 4, 263: 5}
+    for size, n in fewest.items():
+        low = size // 2
+        extent = dilation * (size - 1) + 1
+        out = (len(x) + 2 * low - extent) // stride + 1
+        window = Window(-1, len(x), size, stride, dilation, low, low, out)
+        passes = window.passes(7, most)
+        if most == 4 and size % stride:
+            assert len(passes) == n
+        top = x
+        for part in (p.windows[0] for p in passes):
+            assert part.length == len(top)
+            assert part.size <= most
+            now = np.full(part.out, -1)
+            for start, stop, taps in part.regions():
+                for _, first in taps:
+                    at = first + np.arange(stop - start) * part.stride
+                    now[start:stop] = np.maximum(now[start:stop], top[at])
+            top = now
+        starts = np.arange(out) * stride - low
+        seen = [[p for p in range(a, a + extent, dilation) if 0 <= p < len(x)] for a in starts]
+        np.testing.assert_array_equal(top, [x[s].max() for s in seen])
+
+
 # Adaptive bins
 
 
