@@ -170,6 +170,12 @@ class Window:
             out=low + self.out + high,
         )
 
+    def along(self, n: int) -> "Window":
+        """The same windows of stride 1 where n elements lie behind each position, and all of them
+        are one axis, the last: n windows side by side that take turns."""
+        length, low, high, out = (n * k for k in (self.length, self.low, self.high, self.out))
+        return Window(-1, length, self.size, 1, n * self.dilation, low, high, out)
+
     def count(self, padding: bool) -> list[int]:
         """How many positions each window averages over: the map alone, or with its padding."""
         first, last = (-self.low, self.length + self.high) if padding else (0, self.length)

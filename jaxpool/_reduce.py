@@ -787,8 +787,9 @@ def _add_pass(x: jax.Array, divisor: Any, group: Group, dtype: Any) -> jax.Array
         x = _add_pass(x, None, (parts[0],), _wide(dtype))
         return _add_pass(x, divisor, (parts[1],), dtype)
     wide = x.astype(_wide(x.dtype))
-    y = _reduce_window(wide, group) if is_disjoint(group) else _slide(wide, group[0])
-    return _over(y, divisor, dtype)
+    if is_disjoint(group):
+        return _over(_reduce_window(wide, group), divisor, dtype)
+    return _slide(wide, divisor, group[0], dtype)
 
 
 def _is_one_loop(x: jax.Array, group: Group) -> bool:
@@ -878,7 +879,7 @@ def _add_pass_back(g: jax.Array, divisor: Any, group: Group, dtype: Any, after: 
         else:
             step = ahead[1] - ahead[0] if len(ahead) > 1 else 1
             of = Window(window.axis, window.out, len(ahead), 1, step, -ahead[0], 0, n)
-            phases.append(_slide(g, of, after))
+            phases.append(_slide(g, None, of, g.dtype, after))
     return _over(interleave(phases, window), divisor, dtype)
 
 
@@ -898,17 +899,27 @@ def _repeat(g: jax.Array, divisor: Any, group: Group, dtype: Any) -> jax.Array:
     return unrows(jnp.broadcast_to(g, shape), group)
 
 
-def _slide(x: jax.Array, window: Window, after: jax.Array | None = None) -> jax.Array:
+def _slide(
+    x: jax.Array, divisor: Any, window: Window, dtype: Any, after: jax.Array | None = None
+) -> jax.Array:
     """The sum of every window along one axis, in log2(k) passes for k of many taps, which start
     once `after` is known."""
     if window.size <= BLOCK:
-        return _reduce_window(x, (window,))
-    axis, size, d = window.axis, window.size, window.dilation
-    sums = apart(_pad_after, x, after, axis=axis, low=window.low, high=window.overhang)
-    # `sums` are of windows of as many taps as the first binary digits of k say.
+        return _over(_reduce_window(x, (window,)), divisor, dtype)
+    axis, size, d, sums = window.axis, window.size, window.dilation, x
+    if window.low or window.overhang or after is not None:
+        sums = apart(_pad_after, x, after, axis=axis, low=window.low, high=window.overhang)
     length, covered = sums.shape[axis], 1
+    little = 3 * length <= 4 * window.length  # is added by padding
+    if little and window.stride == 1 and axis < -1 and not is_long(x, (window,), WIDE):
+        behind = x.shape[x.ndim + axis + 1 :]
+        along = replace(window, length=length, low=0, high=0).along(prod(behind))
+        over = None if divisor is None else _line(divisor, window.out, behind)
+        y = _slide(_line(sums, length, behind), over, along, dtype)
+        return y.reshape(*y.shape[:-1], window.out, *behind)
+    # `sums` are of windows of as many taps as the first binary digits of k say.
     # To add one tap is fastest from padded x, but then three arrays of its size are alive.
-    single, low = (sums, 0) if 3 * length <= 4 * window.length else (x, window.low)
+    single, low = (sums, 0) if little else (x, window.low)
     steps = []
     for odd in map(int, f"{size:b}"[1:]):
         distance, covered = covered * d, 2 * covered + odd
@@ -917,21 +928,32 @@ def _slide(x: jax.Array, window: Window, after: jax.Array | None = None) -> jax.
         steps.append((odd, distance, n, window.stride if last else 1))
     while steps:
         even = next((i for i, (odd, *_) in enumerate(steps) if odd), len(steps))
-        few = max(1, min(even, TWICE))
+        few = -(-even // -(-even // TWICE)) if even else 1
+        now, steps = tuple(steps[:few]), steps[few:]
+        if even and not steps:
+            return apart(_steps, sums, None, divisor, axis=axis, steps=now, low=low, dtype=dtype)
         more = None if even else single
-        sums = apart(_steps, sums, more, axis=axis, steps=tuple(steps[:few]), low=low)
-        del steps[:few]
-    return sums
+        sums = apart(_steps, sums, more, None, axis=axis, steps=now, low=low, dtype=x.dtype)
+    return _over(sums, divisor, dtype)
+
+
+def _line(a: jax.Array, n: int, behind: tuple) -> jax.Array:
+    """An axis of n and the few elements `behind` each of its positions as one axis: XLA unrolls
+    loops over few elements, and vectorises nothing then. (What is one for all stays so.)"""
+    at = a.ndim - len(behind) - 1
+    if all(k == 1 for k in a.shape[at:]):
+        return a.reshape(*a.shape[:at], 1)
+    return jnp.broadcast_to(a, (*a.shape[:at], n, *behind)).reshape(*a.shape[:at], n * prod(behind))
 
 
 def _pad_after(x: jax.Array, _: Any, axis: int, low: int, high: int) -> jax.Array:
     return pad(x, axis, low, high)
 
 
-def _steps(sums: jax.Array, x: jax.Array | None, axis: int, steps: tuple, low: int) -> jax.Array:
+def _steps(sums, x, divisor, axis: int, steps: tuple, low: int, dtype: Any) -> jax.Array:
     for odd, distance, n, stride in steps:
         sums = _twice(sums, x if odd else None, axis, distance, n, stride, low)
-    return sums
+    return _over(sums, divisor, dtype)
 
 
 def _twice(

@@ -439,6 +439,37 @@ def test_one_loop_over_several_axes_if_it_reads_little_more(
     assert text.count("stablehlo.reduce_window") == (0 if loops else 1)
 
 
+@pytest.mark.parametrize("channels", [1, 3, 16, 64])
+@pytest.mark.parametrize(("window", "strides"), [(17, 1), (24, 1), (64, 1), (31, 3)])
+@pytest.mark.parametrize("padding", ["VALID", "SAME"])
+def test_large_windows_over_few_channels_are_those_over_one_axis(
+    channels: int, window: int, strides: int, padding: str
+):
+    x = jnp.asarray(np.random.default_rng(0).integers(-9, 10, (2, 200, channels)), jnp.float32)
+    real = np.pad(x, [(0, 0), (window, window), (0, 0)])
+    n = np.pad(np.ones(200), window)
+    at = np.arange(200)[::strides] if padding == "SAME" else np.arange(0, 201 - window, strides)
+    if padding == "SAME":
+        total = (len(at) - 1) * strides + window - 200
+        at = at - total // 2
+    seen = (at[:, None] + np.arange(window) + window).astype(int)
+    expected = real[:, seen].sum(2) / n[seen].sum(1)[:, None]
+    f = functools.partial(
+        jaxpool.avg_pool, window_shape=(window,), strides=strides, count_include_pad=False
+    )
+    y, back = jax.vjp(functools.partial(f, padding=padding), x)
+    np.testing.assert_allclose(y, expected, rtol=1e-6, atol=1e-6)
+    g = np.random.default_rng(1).integers(-9, 10, y.shape).astype(np.float32)
+    dx = np.zeros(real.shape)
+    for i, places in enumerate(seen):
+        dx[:, places] += (g[:, i] / n[places].sum())[:, None]
+    np.testing.assert_allclose(back(g)[0], dx[:, window:-window], rtol=1e-5, atol=1e-5)
+    # One axis of all positions and channels.
+    text = jax.jit(functools.partial(f, padding=padding)).lower(x).as_text()
+    line = f"call @_steps.*tensor<2x{y.shape[1] * channels}xf32>"
+    assert bool(re.search(line, text)) == (strides == 1 and channels < 64)
+
+
 @pytest.mark.parametrize(
     ("shape", "window", "padding", "dtype", "axis"),
     [
