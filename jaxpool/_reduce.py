@@ -68,8 +68,8 @@ LINES = 12
 FAR = 9
 # So many times sums are doubled in one loop.
 TWICE = 4
-# A loop can be vectorised if there are LONG elements side by side; XLA's own sums of windows need
-# WIDE to be the fastest.
+# A loop can be vectorised if there are LONG elements side by side. Sums that overlap run over fewer
+# than WIDE in other ways, since XLA's own are slow there, and so are loops that it unrolls.
 LONG, WIDE = 16, 64
 # GPUs and TPUs get one `reduce_window` over all axes of up to SMALL taps, else one `reduce` of axes
 # that are pooled whole, else, for extremes, a `reduce_window` for every CALL taps along one axis.

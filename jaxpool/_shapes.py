@@ -192,7 +192,7 @@ def _layer(name: str, layer: Any) -> tuple[int, int, int, int]:
 def _read(shape: tuple[int, ...], windows: Sequence[Window]) -> int:
     """How many elements the passes of a maximum read."""
     found = 0
-    windows, groups = _geometry.merged(windows, len(shape))
+    windows, groups = _geometry.merged(_reduce.active(windows), len(shape))
     shape = tuple(prod(shape[i] for i in group) for group in groups)
     x: Any = jax.ShapeDtypeStruct(shape, np.float32)
     for group in _reduce.groups_of(x, windows, times=_reduce.OF_VALUES):

@@ -63,7 +63,7 @@ def test_a_maximum_takes_the_fewest_passes(stride: int, dilation: int, most: int
         out = (len(x) + 2 * low - extent) // stride + 1
         window = Window(-1, len(x), size, stride, dilation, low, low, out)
         passes = window.passes(7, most)
-        if most == 4 and size % stride:
+        if most == 4 and np.gcd(size, stride) == 1:
             assert len(passes) == n
         top = x
         for part in (p.windows[0] for p in passes):

@@ -78,6 +78,8 @@ COSTS = [
     ((2, 8, 8, 16), ((8, 8),)),  # all axes are one
     ((2, 197, 3), ((197,),)),  # in blocks
     ((1, 80, 2, 16), ((40, 2),)),
+    ((1, 10, 30, 16), ((1, 13), 1)),  # nothing to do along one axis
+    ((1, 9, 9, 9, 16), ((3, 3, 3), 2)),  # all axes at once
 ]
 
 
@@ -86,7 +88,7 @@ def test_costs_by_brute_force(shape, args, monkeypatch):
     cost = jaxpool.pooling_cost(shape, *args, dtype=jnp.bfloat16)
     out = jaxpool.output_shape(shape, *args)
     window, strides, padding = (*args, *(None, "VALID")[len(args) - 1 :])
-    pads = [(padding, padding)] * len(window) if isinstance(padding, int) else [padding] * 2
+    pads = [(padding, padding) if isinstance(padding, int) else padding] * len(window)
     steps = window if strides is None else reference.per_axis(strides, len(window))
     operations = shape[0] * shape[-1]
     for n, k, s, pad in zip(shape[1:-1], window, steps, pads, strict=False):
