@@ -22,16 +22,16 @@ from jaxpool._linear import apart, linear_pair, primitive
 from jaxpool._reduce import BLOCK, Group
 from jaxpool._slices import rank, replace_axis, unrank, widen
 
-Axes = Sequence[Window | Bins]
+Geometry = Sequence[Window | Bins]
 
 
-def steps(axes: Axes) -> Iterator[tuple[Any, ...]]:
+def steps(axes: Geometry) -> Iterator[tuple[Any, ...]]:
     """Windows of axes next to each other, or bins of axes next to each other, last axes first."""
     for _, run in groupby(reversed(axes), type):
         yield tuple(reversed(list(run)))
 
 
-def laid(axes: Axes) -> Iterator[tuple[Bins | None, Group]]:
+def laid(axes: Geometry) -> Iterator[tuple[Bins | None, Group]]:
     """What to lay out and then which windows to reduce, last axes first."""
     for group in steps(axes):
         if isinstance(group[0], Window):
@@ -40,9 +40,11 @@ def laid(axes: Axes) -> Iterator[tuple[Bins | None, Group]]:
             yield from ((bins, (bins.window,)) for bins in reversed(group))
 
 
-def extremum(x: jax.Array, axes: Axes, largest: bool, mask: jax.Array | None = None) -> jax.Array:
+def extremum(
+    x: jax.Array, axes: Geometry, largest: bool, mask: jax.Array | None = None
+) -> jax.Array:
     """As `_reduce.extremum`."""
-    x = _reduce.real(x, mask, largest)
+    x = _reduce.masked(x, mask, largest)
     of_bins = _extremum if jnp.issubdtype(x.dtype, jnp.floating) else _value
     for group in steps(_not_kept(axes)):
         run = _reduce.extremum if isinstance(group[0], Window) else of_bins
@@ -51,7 +53,7 @@ def extremum(x: jax.Array, axes: Axes, largest: bool, mask: jax.Array | None = N
     return x
 
 
-def total(x: jax.Array, axes: Axes, divisor: jax.Array | None = None) -> jax.Array:
+def total(x: jax.Array, axes: Geometry, divisor: jax.Array | None = None) -> jax.Array:
     """As `_reduce.total`."""
     dtype, groups = x.dtype, list(steps(_not_kept(axes)))
     if len(groups) > 1 and jnp.issubdtype(dtype, jnp.inexact):
@@ -67,7 +69,7 @@ def total(x: jax.Array, axes: Axes, divisor: jax.Array | None = None) -> jax.Arr
     return x.astype(dtype)
 
 
-def _not_kept(axes: Axes) -> Axes:
+def _not_kept(axes: Geometry) -> Geometry:
     """The axes that do not keep every element as it is."""
 
     def kept(a: Window | Bins) -> bool:
@@ -77,7 +79,7 @@ def _not_kept(axes: Axes) -> Axes:
     return [a for a in axes if not kept(a)]
 
 
-def count(mask: jax.Array | None, axes: Axes, ndim: int, dtype: Any) -> jax.Array:
+def count(mask: jax.Array | None, axes: Geometry, ndim: int, dtype: Any) -> jax.Array:
     """How many real elements each window or bin holds; one number where all are alike."""
     if mask is None:
         counted: Any = axes

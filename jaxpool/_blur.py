@@ -4,6 +4,7 @@ A blur is a sum over windows whose taps have weights, the same for every window:
 again, borders apart. Its transpose reads the cotangents with the same weights.
 """
 
+from collections.abc import Callable
 from functools import partial, reduce
 from math import comb, floor, log2
 from typing import Any
@@ -79,6 +80,7 @@ def blur_pool(
     x = _prepare.array("blur_pool", x)
     axes = _geometry.sampled_axes("blur_pool", x.shape, strides, axis)
     windows, word = _geometry.blurs("blur_pool", x.shape, strides, filter_size, padding, axes)
+    _prepare.on_one_device("blur_pool", x, windows)
     with jax.named_scope("blur_pool"):
         return _jitted_blur(x, windows, word == "NORMALIZED")
 
@@ -179,22 +181,22 @@ def _blur_of(tangent: dict, _: Any, __: Any, windows: Group, normalized: bool) -
 def _blur_group(x: jax.Array, group: Group, normalized: bool, dtype: Any) -> jax.Array:
     weights = _weights(group)
 
-    def of_region(taps: list, shape: tuple, _: Any) -> jax.Array:
+    def of_region(taps: list, full: Callable, _: Any) -> jax.Array:
         total = sum(weights[tap] for tap, _ in taps) if normalized else 1.0
-        y = _weighted(taps, weights, shape, x.dtype)
+        y = _weighted(taps, weights, full, x.dtype)
         return (y if total == 1.0 else y / total).astype(dtype)
 
     return _reduce.over_outputs(of_region, x, group)
 
 
-def _weighted(taps: list, weights: list[float], shape: tuple, dtype: Any) -> jax.Array:
+def _weighted(taps: list, weights: list[float], full: Callable, dtype: Any) -> jax.Array:
     """The sum of what taps read times their weights.
 
     A weight is applied as a sum of powers of two, whose products are exact. Other products would be
     rounded in one loop and in another fused with a sum, and no shift would be exact any more.
     """
     terms = [widen(slab) * power for tap, slab in taps for power in _powers(weights[tap])]
-    return reduce(lax.add, terms) if terms else lax.full(shape, 0, wide(dtype))
+    return reduce(lax.add, terms) if terms else full(0, wide(dtype))
 
 
 def _powers(weight: float) -> list[float]:
@@ -221,8 +223,8 @@ def _blur_back(cotangent: dict, _: Any, __: Any, windows: Group, normalized: boo
 def _blur_group_back(g: jax.Array, group: Group, dtype: Any) -> jax.Array:
     weights = _weights(group)
 
-    def of_region(taps: list, shape: tuple, _: Any) -> jax.Array:
-        return _weighted(taps, weights, shape, g.dtype).astype(dtype)
+    def of_region(taps: list, full: Callable, _: Any) -> jax.Array:
+        return _weighted(taps, weights, full, g.dtype).astype(dtype)
 
     return _reduce.over_inputs(of_region, g, group)
 

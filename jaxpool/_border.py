@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxpool._geometry import Bordered, Window
-from jaxpool._linear import alike, apart, by_platform, linear_pair
+from jaxpool._linear import alike, apart, by_platform, full_like, linear_pair
 from jaxpool._reduce import (
     Group,
     add_slices,
@@ -64,7 +64,7 @@ def _there(x: dict, *_, group: Group) -> dict:
 
 def _back(g: dict, *_, group: Group) -> dict:
     def transposed(g: jax.Array) -> jax.Array:
-        x, g = alike((jnp.zeros(shape_back(g.shape, group), g.dtype), g))
+        x, g = alike((full_like(g, shape_back(g.shape, group), 0, g.dtype), g))
         return jax.vjp(partial(_pad, group=group), x)[1](g)[0]
 
     here = partial(apart, add_slices_back, divisor=None, group=group, dtype=g["x"].dtype)

@@ -81,6 +81,7 @@ def fractional_max_pool(
     name = "fractional_max_pool"
     x = _prepare.array(name, x)
     axes = _geometry.fractional(name, x.shape, window_shape, output_shape, output_ratio, axis)
+    _prepare.on_one_device(name, x, axes)
     call = _prepare.Binned(x, _prepare.mask(name, x, where, axes), axes)
     _prepare.real_numbers(name, call)
     if sequence not in ("pseudorandom", "random"):

@@ -17,7 +17,7 @@ from jax import lax
 
 from jaxpool._geometry import Bins
 from jaxpool._linear import linear_pair
-from jaxpool._reduce import BLOCK
+from jaxpool._reduce import BLOCK, is_many
 from jaxpool._slices import replace_axis
 
 
@@ -83,15 +83,22 @@ def _(axis, bins, primals, tangents):
 
 @partial(jax.jit, static_argnames="axis")
 def _gather(x: jax.Array, at: Any, axis: int) -> jax.Array:
-    """x[..., at, ...]. As rows of one long axis, if rows are longer than an element: XLA puts the
-    axis that a gather is along first, and would copy the result to have it back."""
+    """x[..., at, ...]. XLA puts the axis that a gather is along first and copies the result to have
+    it back, unless the axes before are the gather's own; but then few elements behind cost more."""
     at = jnp.asarray(at, jnp.int32)
-    if axis == -1:
+    before, behind = x.shape[:axis], x.shape[x.ndim + axis + 1 :]
+    if not is_many(prod(behind)):
         return jnp.take(x, at, axis, mode="clip")
-    before, n, behind = x.shape[:axis], x.shape[axis], x.shape[x.ndim + axis + 1 :]
-    first = n * lax.broadcasted_iota(jnp.int32, (prod(before), 1), 0)
-    rows = x.reshape(prod(before) * n, *behind)
-    return jnp.take(rows, first + at[None], 0, mode="clip").reshape(*before, len(at), *behind)
+    n = len(before)
+    numbers = lax.GatherDimensionNumbers(
+        offset_dims=tuple(range(n + 1, x.ndim)),
+        collapsed_slice_dims=(n,),
+        start_index_map=(n,),
+        operand_batching_dims=tuple(range(n)),
+        start_indices_batching_dims=tuple(range(n)),
+    )
+    starts = jnp.broadcast_to(at[:, None], (*before, len(at), 1))
+    return lax.gather(x, starts, numbers, (1,) * (n + 1) + behind, mode="clip")
 
 
 def _lay(x: dict, found: Any, _: Any, axis: int, bins: Bins | None) -> dict:

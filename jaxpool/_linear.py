@@ -10,8 +10,9 @@ batched).
 The functions given here count axes from the end, so that batching is a new leading axis.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial, wraps
+from math import prod
 from typing import Any
 
 import jax
@@ -64,20 +65,25 @@ def _linear(name: str, function: Callable, shape: Callable) -> Primitive:
         result = function(tangents, rest, outs, **static)
         return [result[k] for k in outs]
 
-    def shapes(*avals, ins, outs, tree, **static):
+    def types(*avals, ins, outs, tree, **static):
         rest = jax.tree.unflatten(tree, avals[len(ins) :])
-        return [(shape(avals[0], rest, **static), None)] * len(outs)
+        return [_like(avals[0], shape(avals[0], rest, **static))] * len(outs)
 
-    return _primitive(name, flat, shapes)
+    return _primitive(name, flat, types)
 
 
 def primitive(name: str, function: Callable, shapes: Callable, jvp: Callable) -> Callable:
     """`function(x, *rest, **static)` returning several arrays, with `jvp(outs, tangent, **static)`.
 
-    `jvp` gives the tangent of the first result from the results and the tangent of x; the other
-    results are integers and have none.
+    `shapes(*avals, **static)` is (shape, dtype) of each, None for the dtype of x. `jvp` gives the
+    tangent of the first result from the results and the tangent of x; the other results are
+    integers and have none.
     """
-    new = _primitive(name, function, shapes)
+
+    def types(*avals, **static):
+        return [_like(avals[0], *each) for each in shapes(*avals, **static)]
+
+    new = _primitive(name, function, types)
 
     def rule(primals, tangents, **static):
         outs = new.bind(*primals, **static)
@@ -90,17 +96,15 @@ def primitive(name: str, function: Callable, shapes: Callable, jvp: Callable) ->
     return lambda *args, **static: new.bind(*alike(args), **static)
 
 
-def _primitive(name: str, function: Callable, shapes: Callable) -> Primitive:
-    """`shapes(*avals, **static)`: (shape, dtype) of each result, None for that of operand 0, with
-    which all operands are to be `alike`."""
+def _like(aval: Any, shape: Sequence[Any], dtype: Any = None, **more: Any) -> Any:
+    """The type of an array on the devices that an operand is on."""
+    return aval.update(shape=shape, dtype=dtype or aval.dtype, weak_type=False, **more)
+
+
+def _primitive(name: str, function: Callable, types: Callable) -> Primitive:
+    """`types(*avals, **static)` is the type of each result; all operands are to be `alike`."""
     new = Primitive(f"jaxpool_{name}")
     new.multiple_results = True
-
-    def avals(*args, **static):
-        return [
-            args[0].update(shape=shape, dtype=dtype or args[0].dtype, weak_type=False)
-            for shape, dtype in shapes(*args, **static)
-        ]
 
     def batch(args, dims, **static):
         size = next(x.shape[d] for x, d in zip(args, dims, strict=True) if d is not None)
@@ -109,7 +113,7 @@ def _primitive(name: str, function: Callable, shapes: Callable) -> Primitive:
         return out, [0] * len(out)
 
     new.def_impl(lambda *args, **static: jax.jit(partial(function, **static))(*args))
-    new.def_abstract_eval(avals)
+    new.def_abstract_eval(types)
     batching.primitive_batchers[new] = batch
     mlir.register_lowering(new, mlir.lower_fun(function, multiple_results=True))
     return new
@@ -184,6 +188,26 @@ def _varying(a: jax.Array) -> frozenset:
     return getattr(kind, "varying", frozenset())
 
 
+def split(a: jax.Array, axis: int) -> int:
+    """Over how many devices the type of an array says that an axis is split, as it does where axes
+    of the mesh are explicit."""
+    sharding = jax.typeof(a).sharding
+    names = tuple(sharding.spec)[axis] or ()
+    return prod(sharding.mesh.shape[n] for n in ((names,) if isinstance(names, str) else names))
+
+
+def is_split(a: jax.Array, axes: Iterable[int]) -> bool:
+    """Whether one of these axes is: then it is not cut, nor made one with others."""
+    return any(split(a, axis) > 1 for axis in axes)
+
+
+def full_like(like: Any, shape: Sequence[Any], value: Any, dtype: Any) -> jax.Array:
+    """An array of one value, split over devices as those it is `like`, of as many axes."""
+    kinds = [jax.typeof(a).sharding for a in jax.tree.leaves(like)]
+    most = max(kinds, key=lambda kind: sum(of is not None for of in kind.spec))
+    return lax.full(shape, value, dtype, sharding=most)
+
+
 def of_alike(function: Callable) -> Callable:
     """`function` of arrays that are `alike`."""
 
@@ -238,8 +262,12 @@ def _run_elsewhere(*leaves, of, tree, static, elsewhere):
     return jax.tree.leaves(_program(of, tree, static + elsewhere)(*leaves))
 
 
-def _run_shapes(*avals, **how):
-    return [(a.shape, a.dtype) for a in jax.tree.leaves(_program(**how).eval_shape(*avals))]
+def _run_types(*avals, **how):
+    def like(a: Any) -> Any:
+        split = {"sharding": a.sharding} if a.sharding else {}
+        return _like(avals[0], a.shape, a.dtype, **split)
+
+    return [like(a) for a in jax.tree.leaves(_program(**how).eval_shape(*avals))]
 
 
 def _run_jvp(primals, tangents, **how):
@@ -264,7 +292,7 @@ def _lower_apart(ctx, *args, **how):
     return outs
 
 
-_apart = _primitive("apart", _run, _run_shapes)
+_apart = _primitive("apart", _run, _run_types)
 ad.primitive_jvps[_apart] = _run_jvp
 _lower_elsewhere = mlir.lower_fun(_run_elsewhere, multiple_results=True)
 mlir.register_lowering(_apart, _lower_elsewhere)

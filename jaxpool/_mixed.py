@@ -1,5 +1,6 @@
 """Mixed pooling: a blend of the maximum and the average, at fixed, learned or gated odds."""
 
+from collections.abc import Callable
 from functools import partial, reduce
 from typing import Any
 
@@ -144,8 +145,8 @@ def _part(share: jax.Array, y: jax.Array) -> jax.Array:
 def _gate(x: jax.Array, kernel: jax.Array, windows: tuple[Window, ...]) -> jax.Array:
     """The sum of every window, each element times the weight of its tap."""
 
-    def of_region(taps: list, shape: tuple, _: Any) -> jax.Array:
+    def of_region(taps: list, full: Callable, _: Any) -> jax.Array:
         each = [slab["x"] * kernel[tap] for tap, slab in taps]
-        return reduce(jnp.add, each) if each else jnp.zeros(shape, x.dtype)
+        return reduce(jnp.add, each) if each else full(0, x.dtype)
 
     return _reduce.over_outputs(of_region, *reach({"x": x}, windows))

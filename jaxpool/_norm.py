@@ -47,7 +47,7 @@ MOST = 1e6
 
 
 def norm(
-    x: jax.Array, axes: _bins.Axes, p: jax.Array, known: Any, least: float | None = None
+    x: jax.Array, axes: _bins.Geometry, p: jax.Array, known: Any, least: float | None = None
 ) -> jax.Array:
     """The norm of every window or bin; `known` is p where p is one of WHOLE, or infinite; elements
     are raised to `least`."""
@@ -65,7 +65,7 @@ def raised(x: jax.Array, least: float | None) -> jax.Array:
 
 
 def _norms(
-    x: jax.Array, axes: _bins.Axes, p: jax.Array, known: Any, least: float | None
+    x: jax.Array, axes: _bins.Geometry, p: jax.Array, known: Any, least: float | None
 ) -> jax.Array:
     for passes in folds(x, axes, scalar=known is not None):  # multiplications need no long loops
         for group in passes:
@@ -73,7 +73,7 @@ def _norms(
     return x
 
 
-def _finds_all(axes: _bins.Axes) -> bool:
+def _finds_all(axes: _bins.Geometry) -> bool:
     """Whether loops can raise elements themselves, since none of what they read is padding, and no
     window is empty."""
     windows = tuple(axis for axis in axes if isinstance(axis, Window))

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxpool._geometry import Window
+from jaxpool._linear import is_split
 from jaxpool._reduce import LONG, Group, is_long
 from jaxpool._slices import pad
 
@@ -28,14 +29,16 @@ Place = dict[int, tuple[Any, int]]
 def in_parts(
     f: Callable, parts: int, back: bool, elements: tuple, around: tuple, windows: Group
 ) -> Any:
-    """`f(elements, around, windows=windows)`, part after part, if x is large.
+    """`f(elements, around, windows=windows)`, part after part, if x is large
+    and all of it is here.
 
     elements: x, T, the mask or None, and what else has one value per element, or one for all along
     an axis. around: what has one per window. So has the result, or, if it goes `back`, it has one
     per element and is linear in the last of `around`.
     """
     x = elements[0]
-    if not isinstance(x.size, int) or x.size < LARGE:  # it may be symbolic
+    small = not isinstance(x.size, int) or x.size < LARGE  # it may be symbolic
+    if small or is_split(x, range(x.ndim)):
         return f(elements, around, windows=windows)
     along = _parts_along(x.shape, windows, parts)
     strip = _strip(windows, -(-parts // prod(along.values())))

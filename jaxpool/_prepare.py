@@ -11,6 +11,7 @@ from jax import lax
 from jaxpool import _geometry
 from jaxpool._border import surround
 from jaxpool._geometry import Bins, Fraction, Window, fail, show
+from jaxpool._linear import split
 
 
 class Call(NamedTuple):
@@ -45,6 +46,7 @@ def windowed(
     windows, border = _geometry.windows(
         name, x.shape, window_shape, strides, padding, window_dilation, ceil_mode, axis
     )
+    on_one_device(name, x, windows)
     real = mask(name, x, where, windows)
     if border is None:
         return Call(x, real, windows)
@@ -57,6 +59,7 @@ def whole(name: str, x: Any, axis: Any, where: Any) -> Call:
     """A call whose one window covers the pooled axes."""
     x = array(name, x)
     windows = _geometry.whole(name, x.shape, axis)
+    on_one_device(name, x, windows)
     return Call(x, mask(name, x, where, windows), windows)
 
 
@@ -66,6 +69,7 @@ def adaptive(
     """A call whose windows follow from the output size; `keep`: along axes that keep theirs too."""
     x = array(name, x)
     bins = _geometry.adaptive(name, x.shape, output_shape, axis, keep)
+    on_one_device(name, x, bins)
     return Binned(x, mask(name, x, where, bins), bins)
 
 
@@ -82,6 +86,22 @@ def array(name: str, x: Any, argument: str = "x") -> jax.Array:
             f"{name}: {what} of type {type(x).__name__} is not an array of numbers."
             " Write a JAX or NumPy array."
         ) from error
+
+
+def on_one_device(name: str, x: jax.Array, axes: Sequence[Window | Bins | Fraction]) -> None:
+    """Where types say how arrays are split, none may reach from one device to another: how the result
+    is to be split is for the user to say."""
+    for axis in axes:
+        devices = split(x, axis.axis)
+        apart = isinstance(axis, Window) and axis.disjoint and axis.out * axis.stride == axis.length
+        if devices > 1 and not (apart and axis.out % devices == 0):
+            fail(
+                name,
+                f"axis {x.ndim + axis.axis} of x, of type {jax.typeof(x)}, is split over {devices}"
+                " devices, and results need elements of several",
+                f"jax.sharding.auto_axes(lambda x: {name}(...), out_sharding=...)(x), which says"
+                " how the result is split, or split another axis",
+            )
 
 
 def key(name: str, value: Any) -> jax.Array:

@@ -61,10 +61,12 @@ def spatial_pyramid_pool(
         known = ", ".join(f'"{word}"' for word in POOLS)
         fail(name, f"pool={pool!r} is not known", f"one of {known}")
     axes, bins = _geometry.pyramid(name, x.shape, levels, axis)
+    others = [a for a in range(x.ndim) if a not in axes]
+    if others:  # channels and bins become one axis
+        _prepare.on_one_device(name, x, _geometry.whole(name, x.shape, others[-1]))
     parts = []
     for level in bins:
         y = POOLS[pool](name, _prepare.adaptive(name, x, level, axes, where))
-        others = [a for a in range(x.ndim) if a not in axes]
         y = lax.transpose(y, [*others[:-1], *axes, *others[-1:]])
         lead = len(others[:-1])
         parts.append(y.reshape(*y.shape[:lead], prod(y.shape[lead:])))

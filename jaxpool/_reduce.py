@@ -33,7 +33,7 @@ import numpy as np
 from jax import lax
 
 from jaxpool._geometry import Pass, Window, Woven, shape_of
-from jaxpool._linear import apart, by_platform, linear_pair, primitive
+from jaxpool._linear import apart, by_platform, full_like, is_split, linear_pair, primitive
 from jaxpool._slices import (
     along_rows,
     as_merged,
@@ -45,6 +45,7 @@ from jaxpool._slices import (
     rank,
     replace_axis,
     rows,
+    span,
     through_bits,
     unrank,
     unrows,
@@ -123,10 +124,14 @@ def is_whole(group: Group) -> bool:
 
 
 def is_long(x: jax.Array, axes: Sequence[Any], least: int = LONG) -> bool:
-    """Whether there are enough elements side by side behind the pooled axes (or who knows how many,
-    where their number is symbolic)."""
-    behind = prod(x.shape[x.ndim + axes[-1].axis + 1 :])
-    return not isinstance(behind, int) or behind >= least
+    """Whether there are enough elements side by side behind the pooled axes."""
+    return is_many(prod(x.shape[x.ndim + axes[-1].axis + 1 :]), least)
+
+
+def is_many(n: Any, least: int = LONG) -> bool:
+    """Whether a loop over n elements side by side can be vectorised (or who knows, where n is
+    symbolic)."""
+    return not isinstance(n, int) or n >= least
 
 
 def is_disjoint(group: Group) -> bool:
@@ -147,7 +152,7 @@ def lowest(dtype: Any, largest: bool) -> Any:
     return jnp.iinfo(dtype).min if largest else jnp.iinfo(dtype).max
 
 
-def real(x: jax.Array, mask: jax.Array | None, largest: bool) -> jax.Array:
+def masked(x: jax.Array, mask: jax.Array | None, largest: bool) -> jax.Array:
     """x, with what never wins in place of all that is not real."""
     if mask is None:
         return x
@@ -158,7 +163,7 @@ def extremum(
     x: jax.Array, windows: Sequence[Window], largest: bool, mask: jax.Array | None = None
 ) -> jax.Array:
     """The largest (or smallest) element of every window; `mask` says which elements are real."""
-    x = real(x, mask, largest)
+    x = masked(x, mask, largest)
     of = _extremum if jnp.issubdtype(x.dtype, jnp.floating) else _value
 
     def run(x: jax.Array, windows: Group, mask: Any) -> jax.Array:
@@ -290,19 +295,30 @@ def _value_and_rank(x: jax.Array, *rank: jax.Array, group: Group, largest: bool,
 def _in_lines(
     function: Callable, x: jax.Array, winner: jax.Array | None, p: Pass, **how: Any
 ) -> Any:
-    """A pass of winners apart, with all axes behind its windows as one: its loops are longer."""
+    """A pass of winners apart, along lines that are as long as can be."""
+    return apart(_of_lines, x, winner, of=function, p=p, elsewhere=ONE_REGION, **how)
+
+
+def _of_lines(
+    x: jax.Array,
+    winner: jax.Array | None,
+    of: Callable,
+    p: Pass,
+    one_region: bool = False,
+    **how: Any,
+) -> Any:
+    """`of` with all axes behind its windows as one, where it is a loop for each region."""
     behind = -p.windows[-1].axis - 1
     sizes = x.shape[x.ndim - behind :]
-    run = partial(apart, function, elsewhere=ONE_REGION, **how)
-    if behind < 2:
-        return run(x, winner, p=p)
+    if one_region or behind < 2 or is_split(x, range(-behind, 0)):
+        return of(x, winner, p=p, one_region=one_region, **how)
 
     def as_one(a: jax.Array) -> jax.Array:
         return a.reshape(*a.shape[: a.ndim - behind], prod(sizes))
 
     windows = tuple(replace(w, axis=w.axis + behind - 1) for w in p.windows)
     lines = jax.tree.map(as_one, (x, winner))
-    results = run(*lines, p=p._replace(windows=windows))
+    results = of(*lines, p=p._replace(windows=windows), **how)
     return jax.tree.map(lambda a: a.reshape(*a.shape[:-1], *sizes), results)
 
 
@@ -392,16 +408,16 @@ def _fold_taps(value, winner, p, largest, size, ordered=True, pair=False, one_re
     fill = (lowest(dtype, largest), size) if padded else None
     if padded and size is not None:
         number = jnp.int32
-        winner = lax.full(value.shape, 0, number) if winner is None else winner.astype(number)
+        winner = lax.full_like(value, 0, number) if winner is None else winner.astype(number)
 
-    def of_region(taps: list, shape: tuple, _) -> Any:
+    def of_region(taps: list, full: Callable, _) -> Any:
         if not taps:
-            nothing = lax.full(shape, lowest(dtype, largest), dtype)
-            return result(nothing, None if size is None else lax.full(shape, size, number))
+            nothing = full(lowest(dtype, largest), dtype)
+            return result(nothing, None if size is None else full(size, number))
         values = [rank(v, largest) for _, (v, _) in taps]
         if size is None:
             return value_of(values), None
-        numbers = [numbered(tap, w, shape) for tap, (_, w) in taps]
+        numbers = [numbered(tap, w, full) for tap, (_, w) in taps]
         (best, at), *others = zip(values, numbers, strict=True)
         for v, w in others:
             better = _beats(v, best, largest)
@@ -411,15 +427,15 @@ def _fold_taps(value, winner, p, largest, size, ordered=True, pair=False, one_re
                 better |= (w < size) & (at >= size)
             best, at = lax.select(better, v, best), lax.select(better, w, at)
         if padded:
-            at = lax.min(at, lax.full(shape, size, number)).astype(index(size))
+            at = lax.min(at, full(size, number)).astype(index(size))
         return result(unrank(best, dtype) if pair or one_region else value_of(values), at)
 
     def value_of(ranked: list) -> jax.Array:
         return unrank(best_of(ranked, largest), dtype)
 
-    def numbered(tap: int, winner: jax.Array | None, shape: tuple) -> jax.Array:
+    def numbered(tap: int, winner: jax.Array | None, full: Callable) -> jax.Array:
         first = jnp.asarray(tap * p.apart, number)
-        return lax.full(shape, first) if winner is None else winner + first
+        return full(first, number) if winner is None else winner + first
 
     def result(top: jax.Array, at: Any) -> Any:
         return lax.complex(top, at) if pair else (top, at)
@@ -550,17 +566,18 @@ def _over_phases(
 
 
 def _over_regions(of_region: Callable, state: Any, axes: list) -> Any:
-    """`of_region(taps, shape, at)` of each region of each axis, put together.
+    """`of_region(taps, full, at)` of each region of each axis, put together.
 
     axes: of each the window, its regions, the stride to read with, and where the region is: from
     which position on, every how many. taps: (tap, what it reads) of every tap that falls on the
-    map, in row-major order. at: the region, for `cut_all`.
+    map, in row-major order. full: `full(value, dtype)` is one value everywhere in the region. at:
+    the region, for `cut_all`.
     """
 
     def go(todo: list, taps: list, shape: tuple, at: tuple) -> Any:
         if not todo:
             read = [(tap, jax.tree.map(partial(cut_all, at=here), state)) for tap, here in taps]
-            return of_region(read, shape, at)
+            return of_region(read, partial(full_like, leaves, shape), at)
         (window, regions, stride, offset, every), *later = todo
         pieces = []
         for start, stop, reads in regions:
@@ -575,8 +592,8 @@ def _over_regions(of_region: Callable, state: Any, axes: list) -> Any:
             pieces.append(go(later, further, now, (*at, here)))
         return jax.tree.map(lambda *each: join(each, window.axis), *pieces)
 
-    shapes = [a.shape for a in jax.tree.leaves(state)]  # some may have one value for all
-    return go(axes, [(0, ())], lax.broadcast_shapes(*shapes), ())
+    leaves = jax.tree.leaves(state)  # of which some may have one value for all
+    return go(axes, [(0, ())], lax.broadcast_shapes(*(a.shape for a in leaves)), ())
 
 
 def cut_all(a: jax.Array, at: tuple) -> jax.Array:
@@ -585,8 +602,8 @@ def cut_all(a: jax.Array, at: tuple) -> jax.Array:
     start, stop, strides = [0] * a.ndim, list(a.shape), [1] * a.ndim
     for axis, first, n, every in at:
         if a.shape[axis] != 1:
-            start[axis], stop[axis] = first, first + (n - 1) * every + 1
-            strides[axis] = every
+            start[axis] = first
+            stop[axis], strides[axis] = span(first, n, every)
     return lax.slice(a, start, stop, strides)
 
 
@@ -606,7 +623,7 @@ def _pick(t: dict, winner: jax.Array, _: Any, group: Group) -> dict:
     passes = passes_of(group)
     inner = [winner]  # the winners of every pass, from those of the last
     for p in passes[:0:-1]:
-        zero = jnp.zeros(inner[0].shape, jnp.float32)
+        zero = jnp.zeros_like(inner[0], jnp.float32)
         inner.insert(0, apart(_spread_pass, zero, inner[0], p=p, inner=True, dtype=zero.dtype)[1])
     picked = t["t"]
     for p, w in zip(passes, inner, strict=True):
@@ -621,8 +638,8 @@ def _pick_pass(t: jax.Array, winner: jax.Array, p: Pass) -> jax.Array:
         axes = [w.axis - i for i, w in enumerate(reversed(p.windows))]
         return each.sum([each.ndim + axis for axis in axes], dtype=t.dtype)
 
-    def of_region(taps: list, shape: tuple, at: tuple) -> jax.Array:
-        here, value = cut_all(winner, at), lax.full(shape, 0, t.dtype)
+    def of_region(taps: list, full: Callable, at: tuple) -> jax.Array:
+        here, value = cut_all(winner, at), full(0, t.dtype)
         for tap, slab in taps:
             value = jnp.where(_won(here, p, tap), slab, value)
         return value
@@ -688,8 +705,8 @@ def _spread_pass(
     if one_region:
         winner, number, fill = winner.astype(jnp.int32), jnp.int32, (0, -1)
 
-    def of_region(taps: list, shape: tuple, _) -> tuple[jax.Array, jax.Array | None]:
-        dx, before = lax.full(shape, 0, wide), lax.full(shape, 0, number)
+    def of_region(taps: list, full: Callable, _) -> tuple[jax.Array, jax.Array | None]:
+        dx, before = full(0, wide), full(0, number)
         for tap, (here, at) in taps:
             dx += jnp.where(_won(at, p, tap), widen(here), jnp.zeros((), wide))
             if inner:
@@ -828,16 +845,16 @@ def _parts(window: Window) -> tuple[Window, Window] | None:
 
 
 def add_slices(x: jax.Array, divisor: Any, group: Group, dtype: Any) -> jax.Array:
-    def of_region(taps: list, shape: tuple, at: tuple) -> jax.Array:
+    def of_region(taps: list, full: Callable, at: tuple) -> jax.Array:
         part = None if divisor is None else cut_all(divisor, at)
-        return _over(_sum_of(taps, shape, x.dtype), part, dtype)
+        return _over(_sum_of(taps, full, x.dtype), part, dtype)
 
     return over_outputs(of_region, x, group)
 
 
-def _sum_of(taps: list, shape: tuple, dtype: Any) -> jax.Array:
+def _sum_of(taps: list, full: Callable, dtype: Any) -> jax.Array:
     slabs = [widen(slab) for _, slab in taps]
-    return reduce(lax.add, slabs) if slabs else lax.full(shape, 0, _wide(dtype))
+    return reduce(lax.add, slabs) if slabs else full(0, _wide(dtype))
 
 
 def _add_back(cotangent: dict, rest: tuple, _: Any, windows: Group) -> dict:
@@ -875,7 +892,7 @@ def _add_pass_back(g: jax.Array, divisor: Any, group: Group, dtype: Any, after: 
         ahead = sorted(window.ahead(phase).values())
         n = window.phase_length
         if not ahead:
-            phases.append(jnp.zeros(replace_axis(g.shape, window.axis, n), g.dtype))
+            phases.append(full_like(g, replace_axis(g.shape, window.axis, n), 0, g.dtype))
         else:
             step = ahead[1] - ahead[0] if len(ahead) > 1 else 1
             of = Window(window.axis, window.out, len(ahead), 1, step, -ahead[0], 0, n)
@@ -884,8 +901,8 @@ def _add_pass_back(g: jax.Array, divisor: Any, group: Group, dtype: Any, after: 
 
 
 def add_slices_back(g: jax.Array, divisor: Any, group: Group, dtype: Any) -> jax.Array:
-    def of_region(taps: list, shape: tuple, _) -> jax.Array:
-        return _over(_sum_of(taps, shape, g.dtype), divisor, dtype)
+    def of_region(taps: list, full: Callable, _) -> jax.Array:
+        return _over(_sum_of(taps, full, g.dtype), divisor, dtype)
 
     return over_inputs(of_region, g, group)
 
@@ -911,7 +928,8 @@ def _slide(
         sums = apart(_pad_after, x, after, axis=axis, low=window.low, high=window.overhang)
     length, covered = sums.shape[axis], 1
     little = 3 * length <= 4 * window.length  # is added by padding
-    if little and window.stride == 1 and axis < -1 and not is_long(x, (window,), WIDE):
+    short = axis < -1 and not is_long(x, (window,), WIDE) and not is_split(x, range(axis, 0))
+    if little and window.stride == 1 and short:
         behind = x.shape[x.ndim + axis + 1 :]
         along = replace(window, length=length, low=0, high=0).along(prod(behind))
         over = None if divisor is None else _line(divisor, window.out, behind)

@@ -14,7 +14,14 @@ from jaxpool._geometry import Window, merged
 
 def cut(x: jax.Array, axis: int, start: int, n: int, stride: int = 1) -> jax.Array:
     """x[start], x[start + stride], ...: n of them."""
-    return lax.slice_in_dim(x, start, start + (n - 1) * stride + 1, stride, axis % x.ndim)
+    stop, stride = span(start, n, stride)
+    return lax.slice_in_dim(x, start, stop, stride, axis % x.ndim)
+
+
+def span(start: int, n: int, stride: int) -> tuple[int, int]:
+    """Where a slice of n elements stops, and its stride. One element has none: XLA reads the wrong
+    one if the axis is split over devices and less than a stride is left of it."""
+    return start + (n - 1) * stride + 1, stride if n > 1 else 1
 
 
 def join(pieces: Sequence[jax.Array], axis: int) -> jax.Array:
@@ -67,9 +74,10 @@ def interleave(phases: Sequence[jax.Array], window: Window, asked: bool = False)
     at = phases[0].ndim + window.axis
     shape, n = phases[0].shape, phases[0].shape[at] * window.stride
     if asked:
-        phase = lax.broadcasted_iota(jnp.int32, replace_axis(shape, at, n), at) % window.stride
         each = [jnp.repeat(a, window.stride, at) for a in phases]
-        whole = lax.select_n(phase, *each)
+        split = jax.typeof(each[0]).sharding
+        place = lax.broadcasted_iota(jnp.int32, each[0].shape, at, out_sharding=split)
+        whole = lax.select_n(place % window.stride, *each)
     else:
         whole = jnp.stack(phases, at + 1).reshape(replace_axis(shape, at, n))
     return cut(whole, window.axis, 0, window.length)
@@ -114,9 +122,9 @@ def through_bits(over: Callable, of_region: Callable, state: Any) -> Any:
     dtypes = jax.tree.map(lambda a: a.dtype, state)
     results = []
 
-    def of_bits(taps: list, shape: tuple, at: tuple) -> Any:
+    def of_bits(taps: list, full: Callable, at: tuple) -> Any:
         taps = [(tap, jax.tree.map(_from_bits, part, dtypes)) for tap, part in taps]
-        result = of_region(taps, shape, at)
+        result = of_region(taps, full, at)
         results.append(jax.tree.map(lambda a: a.dtype, result))
         return jax.tree.map(_to_bits, result)
 

@@ -72,7 +72,7 @@ def floor(dtype: Any) -> float:
 
 def smooth(
     x: jax.Array,
-    axes: _bins.Axes,
+    axes: _bins.Geometry,
     temperature: jax.Array,
     mask: jax.Array | None,
     gap: bool,
@@ -96,7 +96,7 @@ def smooth(
     return state
 
 
-def folds(x: jax.Array, axes: _bins.Axes, scalar: bool = False) -> Iterator[list[Any]]:
+def folds(x: jax.Array, axes: _bins.Geometry, scalar: bool = False) -> Iterator[list[Any]]:
     """The passes over axes that are folded together, one list after the other; the last axes last
     where `groups_of` has them last."""
     last_first = 1 if is_long(x, axes) else -1
@@ -403,10 +403,10 @@ def sum_at_windows(
 
     terms = jax.jit(terms)  # traced once, not for every tap
 
-    def of_region(taps: list, shape: tuple, at: tuple) -> jax.Array:
+    def of_region(taps: list, full: Callable, at: tuple) -> jax.Array:
         here = {k: cut_all(a, at) for k, a in around.items()}
         if not taps:
-            nothing = lax.full(shape, 0, rate.dtype)
+            nothing = full(0, rate.dtype)
             return of_sums(here, nothing, nothing)
         each = [terms(slab, here, rate) for _, slab in taps]
         return of_sums(here, *(reduce(lax.add, terms) for terms in zip(*each, strict=True)))
@@ -418,7 +418,7 @@ def alone(_: Arrays, total: jax.Array, *__: jax.Array) -> jax.Array:
     return total
 
 
-def surround(cells: Arrays, around: Arrays, group: Group) -> tuple[Arrays, Arrays, Group]:
+def completed(cells: Arrays, around: Arrays, group: Group) -> tuple[Arrays, Arrays, Group]:
     """Every phase of the strides complete; many borders: all windows that one could look for."""
     if isinstance(group[0], Bins) or is_disjoint(group):
         return cells, around, group
@@ -437,7 +437,7 @@ def at_elements(
     function: Callable, cells: Arrays, around: Arrays, rate: Any, group: Group, **how: Any
 ) -> jax.Array:
     """`function`, made of `sum_at_elements`, in a loop of its own."""
-    cells, around, complete = surround(cells, around, group)
+    cells, around, complete = completed(cells, around, group)
     dot = apart(function, cells, around, rate, elsewhere=ONE_REGION, group=complete, **how)
     for w in group:
         dot = cut(dot, w.axis, 0, w.length)
@@ -467,10 +467,10 @@ def sum_at_elements(
 
     term = jax.jit(term)  # traced once, not for every tap
 
-    def of_region(taps: list, shape: tuple, at: tuple) -> jax.Array:
+    def of_region(taps: list, full: Callable, at: tuple) -> jax.Array:
         here = {k: cut_all(a, at) for k, a in cells.items()}
         each = [term(here, slab, rate) for _, slab in taps]
-        return reduce(lax.add, each) if each else lax.full(shape, 0, rate.dtype)
+        return reduce(lax.add, each) if each else full(0, rate.dtype)
 
     fill = _fills(around) if one_region else None
     return over_inputs(of_region, around, group, fill, asked=one_region)

@@ -31,7 +31,7 @@ OFTEN = 4
 # inverses, which are in derivatives, do not overflow.
 NEAR = 20.0
 # Below this, exp(x/T) is rather 1 + little.
-SMALL = 0.5
+LITTLE = 0.5
 
 
 def pool(
@@ -157,7 +157,7 @@ def _near(x, temperature, mask, span, windows, kind):
             means = jnp.where(n > 0, means, 1)
         return _reduce.total(real(e * x, mask), windows, divisor=means), means
     # log(mean exp) by the mean of exp - 1 where all exponents are small: exact at any temperature.
-    each = real(jnp.where(span < SMALL, expm1(z), e), mask)
+    each = real(jnp.where(span < LITTLE, expm1(z), e), mask)
     means = _reduce.total(each, windows, divisor=jnp.maximum(n, 1))
     level = _level(means, n, span)
     if kind == "sum":
@@ -166,7 +166,7 @@ def _near(x, temperature, mask, span, windows, kind):
 
 
 def _level(means, n, span):
-    small = span < SMALL
+    small = span < LITTLE
     little, much = jnp.where(small, means, 0), jnp.where(small | (n == 0), 1, means)
     return log1p(little) + jnp.log(much)
 
@@ -211,7 +211,7 @@ def _weights(means, mask, span, windows, kind):
     if kind == "softmax":
         return means
     n = _reduce.count(mask, windows, means.ndim, False, means.dtype)
-    return jnp.where(n > 0, n * jnp.where(span < SMALL, 1 + means, means), 1)
+    return jnp.where(n > 0, n * jnp.where(span < LITTLE, 1 + means, means), 1)
 
 
 def _far(x, temperature, mask, span, windows, kind, known=None):

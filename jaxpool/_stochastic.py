@@ -1,5 +1,6 @@
 """Stochastic pooling: one element of every window, drawn with its own size as its odds."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -135,15 +136,15 @@ def _chosen(weight: jax.Array, u: jax.Array, group: Group) -> jax.Array:
     """
     none, dtype = size_of(group), jnp.dtype(jnp.uint8)
 
-    def of_region(taps: list, shape: tuple, at: tuple) -> jax.Array:
+    def of_region(taps: list, full: Callable, at: tuple) -> jax.Array:
         if not taps:
-            return lax.full(shape, none, dtype)
+            return full(none, dtype)
         sums = []
         for _, slab in taps:
             part = _size(widen(slab)) / BLOCK  # so that no sum is infinite
             sums.append(sums[-1] + part if sums else part)
         goal = jnp.minimum(cut_all(u, at) * sums[-1], float(jnp.finfo(u.dtype).max))
-        tap = lax.full(shape, taps[-1][0], dtype)
+        tap = full(taps[-1][0], dtype)
         for (earlier, _), so_far in zip(taps[-2::-1], sums[-2::-1], strict=True):
             reached = (so_far > goal) | (so_far != so_far)
             tap = jnp.where(reached, jnp.asarray(earlier, dtype), tap)

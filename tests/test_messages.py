@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 import jaxpool
 
@@ -866,6 +867,36 @@ def test_lists_and_numpy_arrays_are_accepted_as_x(function: Callable):
     where = np.arange(3) != 1
     expected = function(x, *args, where=where)
     np.testing.assert_array_equal(function(x, *args, where=where.tolist()), expected)
+
+
+def fractional_max_pool(x, output_shape):
+    return jaxpool.fractional_max_pool(jax.random.key(0), x, (2, 2), output_shape=output_shape)
+
+
+@pytest.mark.parametrize("function", [*ALL, *BLURS, fractional_max_pool], ids=lambda f: f.__name__)
+def test_axes_that_are_split_over_devices_are_not_pooled_unasked(function: Callable):
+    args = () if function in [*GLOBAL, jaxpool.blur_pool] else ((3, 3),)  # windows, or bins
+    mesh = AbstractMesh((4,), ("devices",), axis_types=(AxisType.Explicit,))
+    split = NamedSharding(mesh, PartitionSpec(None, "devices"))
+    x = jax.ShapeDtypeStruct((2, 8, 6, 3), jnp.float32, sharding=split)
+
+    @functools.wraps(function)
+    def run(x):
+        return jax.eval_shape(lambda x: function(x, *args), x)
+
+    refuses(ValueError, run, x, says=["axis 1 of x", "8@devices", "4 devices", "out_sharding"])
+
+
+def test_channels_that_are_split_over_devices_are_not_put_into_one_vector():
+    mesh = AbstractMesh((3,), ("devices",), axis_types=(AxisType.Explicit,))
+    split = NamedSharding(mesh, PartitionSpec(None, None, None, "devices"))
+
+    @functools.wraps(jaxpool.spatial_pyramid_pool)
+    def run(x):
+        return jax.eval_shape(jaxpool.spatial_pyramid_pool, x)
+
+    x = jax.ShapeDtypeStruct(IMAGE, jnp.float32, sharding=split)
+    refuses(ValueError, run, x, says=["axis 3 of x", "3 devices"])
 
 
 def test_output_shape_accepts_what_the_functions_do():

@@ -1,19 +1,23 @@
-"""Poolings inside `jax.shard_map`, on two devices: in a process of its own, which has as many.
+"""Poolings of arrays that are split over devices: in a process of its own, which has several.
 
-What varies over the devices, and what is the same on all, is part of an array's type there. Each
-case is a pooling of two arrays, and which of the two is split over the devices.
+Inside `jax.shard_map`, what varies over the devices, and what is the same on all, is part of an
+array's type. Each case is a pooling of two arrays, and which of the two is split over two devices.
+
+Outside, axes of the array may be split, and where axes of the mesh are explicit, types say so. Of
+examples and channels results are split alike, and no device needs what another one has.
 """
 
 import os
+import re
 import subprocess
 import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-import jaxpool
+import jaxpool as jp
 
 X, MASK = jax.random.normal(jax.random.key(0), (2, 6, 6, 2)), np.ones((1, 6, 6, 1), bool)
 MASK[0, 0, 0] = False
@@ -23,29 +27,29 @@ SPLIT, SAME = PartitionSpec("devices"), PartitionSpec()
 HERE, THERE = (SPLIT, SAME), (SAME, SPLIT)
 
 CASES = {
-    "temperature": (lambda x, t: jaxpool.lse_pool(x, (2, 2), temperature=t), NUMBERS, THERE),
+    "temperature": (lambda x, t: jp.lse_pool(x, (2, 2), temperature=t), NUMBERS, THERE),
     "large window": (
-        lambda x, t: jaxpool.softmax_pool(x, (5, 5), 1, temperature=t),
+        lambda x, t: jp.softmax_pool(x, (5, 5), 1, temperature=t),
         NUMBERS,
         THERE,
     ),
-    "power": (lambda x, p: jaxpool.lp_pool(x, (2, 2), p=1 + p), NUMBERS, THERE),
+    "power": (lambda x, p: jp.lp_pool(x, (2, 2), p=1 + p), NUMBERS, THERE),
     "phase": (
-        lambda x, p: jaxpool.polyphase_pool(x, phase=p[0]),
+        lambda x, p: jp.polyphase_pool(x, phase=p[0]),
         jnp.array([[1, 3], [2, 0]]),
         THERE,
     ),
-    "mask": (lambda x, m: jaxpool.avg_pool(x, (2, 2), where=m), MASKS, THERE),
-    "one mask": (lambda x, m: jaxpool.lse_pool(x, (2, 2), where=m), MASK, HERE),
-    "large window, one mask": (lambda x, m: jaxpool.lse_pool(x, (5, 5), 1, where=m), MASK, HERE),
-    "border": (lambda x, a: jaxpool.max_pool(x, (2, 2), 1, "CIRCULAR") + a, 0.0, HERE),
-    "average, border": (lambda x, a: jaxpool.avg_pool(x, (3, 3), 1, "REFLECT") + a, 0.0, HERE),
+    "mask": (lambda x, m: jp.avg_pool(x, (2, 2), where=m), MASKS, THERE),
+    "one mask": (lambda x, m: jp.lse_pool(x, (2, 2), where=m), MASK, HERE),
+    "large window, one mask": (lambda x, m: jp.lse_pool(x, (5, 5), 1, where=m), MASK, HERE),
+    "border": (lambda x, a: jp.max_pool(x, (2, 2), 1, "CIRCULAR") + a, 0.0, HERE),
+    "average, border": (lambda x, a: jp.avg_pool(x, (3, 3), 1, "REFLECT") + a, 0.0, HERE),
 }
 
 
 def check(name: str) -> None:
     pool, other, specs = CASES[name]
-    mesh = jax.make_mesh((2,), ("devices",), axis_types=(jax.sharding.AxisType.Auto,))
+    mesh = jax.make_mesh((2,), ("devices",), axis_types=(AxisType.Auto,))
 
     def loss(x, other):
         return (pool(x, other) ** 2).sum()
@@ -59,17 +63,87 @@ def check(name: str) -> None:
     else:  # every device has all of x
         each = [jax.grad(loss)(X, other[i : i + 1]) for i in range(2)]
         expected = each[0] + each[1]
-    np.testing.assert_allclose(jax.jit(jax.grad(split))(X, other), expected, rtol=2e-5, atol=1e-5)
+    traced = jax.jit(jax.grad(split)).trace(X, other)
+    traced.lower(lowering_platforms=("cuda",))
+    program = traced.lower().compile()
+    np.testing.assert_allclose(program(X, other), expected, rtol=2e-5, atol=1e-5)
+
+
+KEY, MAP = jax.random.key(0), jax.random.normal(jax.random.key(1), (8, 12, 12, 16))
+SPECS = {axis: PartitionSpec(*[None] * axis, "devices") for axis in range(4)}
+POOLINGS = {
+    "max": lambda x: jp.max_pool(x, (3, 3), 2, "SAME"),
+    "max, disjoint": lambda x: jp.max_pool(x, (2, 2)),
+    "max, large": lambda x: jp.max_pool(x, (9, 9), 1),
+    "max, channels first": lambda x: jp.max_pool(x, (3, 3), 2, axis=(1, 2)),
+    "avg": lambda x: jp.avg_pool(x, (3, 3), 1, "SAME"),
+    "avg, large": lambda x: jp.avg_pool(x, 11, 1, axis=1),
+    "softmax": lambda x: jp.softmax_pool(x, (3, 3), 2, "SAME"),
+    "lse, large": lambda x: jp.lse_pool(x, (9, 9), 1),
+    "gem": lambda x: jp.gem_pool(x, (2, 2)),
+    "global max": jp.global_max_pool,
+    "global lse": jp.global_lse_pool,
+    "adaptive max": lambda x: jp.adaptive_max_pool(x, (5, 7)),
+    "adaptive avg": lambda x: jp.adaptive_avg_pool(x, (5, 7)),
+    "adaptive lse": lambda x: jp.adaptive_lse_pool(x, (5, 7)),
+    "unpool": lambda x: jp.max_unpool(*jp.max_pool_with_indices(x, (2, 2)), (12, 12)),
+    "fractional": lambda x: jp.fractional_max_pool(KEY, x, (2, 2), output_ratio=0.7),
+    "stochastic": lambda x: jp.stochastic_pool(KEY, abs(x), (2, 2)),
+    "max blur": lambda x: jp.max_blur_pool(x, (2, 2)),
+    "polyphase": jp.polyphase_pool,
+    "border": lambda x: jp.max_pool(x, (3, 3), 2, "CIRCULAR"),
+}
+# What is asked of all elements, or of all channels, is asked of all devices.
+ASKS = {("lse, large", 0), ("lse, large", 3), ("polyphase", 3)}
+
+
+def check_split(name: str) -> None:
+    def both(x):
+        y, back = jax.vjp(POOLINGS[name], x)
+        return y, back(y)[0]
+
+    expected = jax.jit(both)(MAP)
+    # (Where types do not say that channels are split, large windows take them with other axes.)
+    cases = {AxisType.Auto: {0: True, 1: False, 3: False}, AxisType.Explicit: {0: True, 3: True}}
+    for kind, axes in cases.items():
+        mesh = jax.make_mesh((4,), ("devices",), axis_types=(kind,))
+        for axis, alone in axes.items():
+            x = jax.device_put(MAP, NamedSharding(mesh, SPECS[axis]))
+            with jax.set_mesh(mesh):
+                traced = jax.jit(both).trace(x)
+                program = traced.lower().compile()
+                traced.lower(lowering_platforms=("cuda",))
+            for result, wanted in zip(program(x), expected, strict=True):
+                np.testing.assert_allclose(result, wanted, rtol=1e-5, atol=1e-5)
+            asked = re.findall(r" (all-\w+|collective-permute)", program.as_text())
+            assert not alone or not asked or (name, axis) in ASKS, (kind, axis, asked)
+            if kind is AxisType.Explicit:
+                for a in jax.tree.leaves(traced.out_avals):
+                    split = [i for i, of in enumerate(a.sharding.spec) if of]
+                    assert split == [axis if axis == 0 else a.ndim - 1], a
+
+
+def run(cases: str) -> None:
+    two = {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    }
+    words = [sys.executable, __file__, cases]
+    done = subprocess.run(words, env=os.environ | two, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
 
 
 def test_poolings_inside_shard_map():
-    two = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
-    run = subprocess.run([sys.executable, __file__], env=os.environ | two, capture_output=True)
-    assert run.returncode == 0, run.stderr.decode()
+    run("inside")
+
+
+def test_poolings_of_what_is_split():
+    run("split")
 
 
 if __name__ == "__main__":
-    assert jax.device_count() == 2
-    for name in CASES:
-        check(name)
+    assert jax.device_count() == 4
+    cases, one = {"inside": (CASES, check), "split": (POOLINGS, check_split)}[sys.argv[1]]
+    for name in cases:
         print(name, file=sys.stderr)
+        one(name)
