@@ -289,7 +289,8 @@ def _number(before: Any, winner: jax.Array, group: Group, known: dict) -> jax.Ar
         at = start * window.stride + tap % window.size * window.dilation - window.low
         real &= (at >= 0) & (at < window.length)
         if elements is not None:
-            at = jnp.take(jnp.asarray(elements, jnp.int32), at, mode="clip")
+            numbers, split = jnp.asarray(elements, jnp.int32), jax.typeof(at).sharding
+            at = numbers.at[at].get(mode="clip", out_sharding=split)
         offset += at * flat
         tap //= window.size
     return jnp.where(real, number + offset, 0)

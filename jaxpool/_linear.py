@@ -19,6 +19,7 @@ import jax
 from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
+from jax.sharding import NamedSharding, PartitionSpec, get_abstract_mesh, reshard
 
 Arrays = dict[str, jax.Array]
 
@@ -199,6 +200,16 @@ def split(a: jax.Array, axis: int) -> int:
 def is_split(a: jax.Array, axes: Iterable[int]) -> bool:
     """Whether one of these axes is: then it is not cut, nor made one with others."""
     return any(split(a, axis) > 1 for axis in axes)
+
+
+def split_like(a: jax.Array, like: jax.Array) -> jax.Array:
+    """`a`, of as many axes, split as types say that another array is (which has to be so under
+    `jax.set_mesh`, and cannot be elsewhere)."""
+    if get_abstract_mesh().empty or not is_split(like, range(like.ndim)):
+        return a
+    kind = jax.typeof(like).sharding
+    spec = [of if n > 1 else None for n, of in zip(a.shape, kind.spec, strict=True)]
+    return reshard(a, NamedSharding(kind.mesh, PartitionSpec(*spec)))
 
 
 def full_like(like: Any, shape: Sequence[Any], value: Any, dtype: Any) -> jax.Array:

@@ -346,8 +346,10 @@ def learned_polyphase(
     laid = _last(parts, [1 + a for a in [*pooled, *channels]])
     laid = laid if channels else laid[..., None]
     examples = laid.shape[1 : laid.ndim - n - 1]
-    laid = laid.reshape(phases * prod(examples), *laid.shape[laid.ndim - n - 1 :])
-    scores = score(laid.astype(jnp.float32)).reshape(phases, *examples)
+    # Examples first, for they may be split over devices.
+    laid = jnp.moveaxis(laid, 0, len(examples))
+    laid = laid.reshape(prod(examples) * phases, *laid.shape[laid.ndim - n - 1 :])
+    scores = jnp.moveaxis(score(laid.astype(jnp.float32)).reshape(*examples, phases), -1, 0)
     if key is None:
         phase = lax.argmax(scores, 0, jnp.int32)
         return pick({"t": x}, _winner(phase, x.ndim, windows), ("t",), group=windows)["t"]

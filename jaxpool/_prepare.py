@@ -11,7 +11,7 @@ from jax import lax
 from jaxpool import _geometry
 from jaxpool._border import surround
 from jaxpool._geometry import Bins, Fraction, Window, fail, show
-from jaxpool._linear import split
+from jaxpool._linear import split, split_like
 
 
 class Call(NamedTuple):
@@ -89,19 +89,23 @@ def array(name: str, x: Any, argument: str = "x") -> jax.Array:
 
 
 def on_one_device(name: str, x: jax.Array, axes: Sequence[Window | Bins | Fraction]) -> None:
-    """Where types say how arrays are split, none may reach from one device to another: how the result
-    is to be split is for the user to say."""
+    """Where types say how arrays are split, none may reach from one device to another."""
     for axis in axes:
-        devices = split(x, axis.axis)
         apart = isinstance(axis, Window) and axis.disjoint and axis.out * axis.stride == axis.length
-        if devices > 1 and not (apart and axis.out % devices == 0):
-            fail(
-                name,
-                f"axis {x.ndim + axis.axis} of x, of type {jax.typeof(x)}, is split over {devices}"
-                " devices, and results need elements of several",
-                f"jax.sharding.auto_axes(lambda x: {name}(...), out_sharding=...)(x), which says"
-                " how the result is split, or split another axis",
-            )
+        if not apart or axis.out % split(x, axis.axis):
+            not_split(name, x, axis.axis)
+
+
+def not_split(name: str, x: jax.Array, axis: int) -> None:
+    """How results are split whose elements come from several devices is for the user to say."""
+    if split(x, axis) > 1:
+        fail(
+            name,
+            f"axis {axis % x.ndim} of x, of type {jax.typeof(x)}, is split over {split(x, axis)}"
+            " devices, and results need elements of several",
+            f"jax.sharding.auto_axes(lambda x: {name}(...), out_sharding=...)(x), which says how"
+            " the result is split, or split another axis",
+        )
 
 
 def key(name: str, value: Any) -> jax.Array:
@@ -253,4 +257,4 @@ def mask(
     whole = list(shape)
     for window in windows:
         whole[window.axis] = x.shape[window.axis]
-    return jnp.broadcast_to(given.reshape(shape), whole)
+    return split_like(jnp.broadcast_to(given.reshape(shape), whole), x)

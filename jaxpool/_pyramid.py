@@ -63,7 +63,7 @@ def spatial_pyramid_pool(
     axes, bins = _geometry.pyramid(name, x.shape, levels, axis)
     others = [a for a in range(x.ndim) if a not in axes]
     if others:  # channels and bins become one axis
-        _prepare.on_one_device(name, x, _geometry.whole(name, x.shape, others[-1]))
+        _prepare.not_split(name, x, others[-1])
     parts = []
     for level in bins:
         y = POOLS[pool](name, _prepare.adaptive(name, x, level, axes, where))

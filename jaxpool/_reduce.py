@@ -350,7 +350,7 @@ def index(size: int) -> Any:
 def instead(winner: Any, first: Any, value: jax.Array, largest: bool) -> jax.Array:
     """`first` where no element is above the identity, for then all real ones tie."""
     nothing = value == jnp.asarray(lowest(value.dtype, largest), value.dtype)
-    return jnp.where(nothing, jnp.broadcast_to(first, winner.shape), winner)
+    return jnp.where(nothing, first, winner)
 
 
 def _fold(
@@ -872,9 +872,12 @@ def _add_back(cotangent: dict, rest: tuple, _: Any, windows: Group) -> dict:
 
 def _after_sum(rest: tuple, out: jax.Array, windows: Group) -> tuple:
     """Passes over large windows need arrays of the size of x: the backward pass waits for those of
-    the forward one to be free again. One element of the result is enough to wait for."""
+    the forward one to be free again. One element of the result is enough to wait for, if every
+    device has it."""
     large = any(w.size > BLOCK and not w.disjoint for w in windows)
-    return (rest[0], lax.stop_gradient(out[(slice(1),) * out.ndim])) if large else rest
+    if not large or is_split(out, range(out.ndim)):
+        return rest
+    return rest[0], lax.stop_gradient(out[(slice(1),) * out.ndim])
 
 
 def _add_pass_back(g: jax.Array, divisor: Any, group: Group, dtype: Any, after: Any) -> jax.Array:
