@@ -121,6 +121,7 @@ def polyphase_pool(
     name = "polyphase_pool"
     x = _prepare.array(name, x)
     windows = _geometry.phases(name, x.shape, strides, axis, strict)
+    _prepare.not_split(name, x, *(window.axis for window in windows))
     _prepare.real_numbers(name, _prepare.Call(x, None, windows))
     if not isinstance(order, int | float) or isinstance(order, bool) or order not in (1, 2, inf):
         fail(name, f"order={show(order)} is no order of the norms here", "order=1, 2 or inf")
@@ -333,11 +334,12 @@ def learned_polyphase(
     name = type(module).__name__
     x = _prepare.array(name, x)
     windows = _geometry.phases(name, x.shape, module.strides, module.axis, module.strict)
+    pooled, channels = _axes(x.ndim, windows)
+    _prepare.not_split(name, x, *pooled, *channels)
     call = _prepare.Call(x, None, windows)
     _prepare.floats(name, call)
     temperature = _prepare.temperature(name, module.temperature, call)
     x, windows = wrapped(x, windows)
-    pooled, channels = _axes(x.ndim, windows)
     n, phases = len(windows), size_of(windows)
     taps = [window.axis - (n - 1 - i) for i, window in enumerate(windows)]
     parts = jnp.moveaxis(rows(x, windows), taps, range(n))

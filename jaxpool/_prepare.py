@@ -96,16 +96,17 @@ def on_one_device(name: str, x: jax.Array, axes: Sequence[Window | Bins | Fracti
             not_split(name, x, axis.axis)
 
 
-def not_split(name: str, x: jax.Array, axis: int) -> None:
+def not_split(name: str, x: jax.Array, *axes: int) -> None:
     """How results are split whose elements come from several devices is for the user to say."""
-    if split(x, axis) > 1:
-        fail(
-            name,
-            f"axis {axis % x.ndim} of x, of type {jax.typeof(x)}, is split over {split(x, axis)}"
-            " devices, and results need elements of several",
-            f"jax.sharding.auto_axes(lambda x: {name}(...), out_sharding=...)(x), which says how"
-            " the result is split, or split another axis",
-        )
+    for axis in axes:
+        if split(x, axis) > 1:
+            fail(
+                name,
+                f"axis {axis % x.ndim} of x, of type {jax.typeof(x)}, is split over"
+                f" {split(x, axis)} devices, and results need elements of several",
+                f"jax.sharding.auto_axes(lambda x: {name}(...), out_sharding=...)(x), which says"
+                " how the result is split, or split another axis",
+            )
 
 
 def key(name: str, value: Any) -> jax.Array:

@@ -873,9 +873,13 @@ def fractional_max_pool(x, output_shape):
     return jaxpool.fractional_max_pool(jax.random.key(0), x, (2, 2), output_shape=output_shape)
 
 
-@pytest.mark.parametrize("function", [*ALL, *BLURS, fractional_max_pool], ids=lambda f: f.__name__)
+SAMPLED = [jaxpool.blur_pool, jaxpool.polyphase_pool]
+SPLIT = [*ALL, *SAMPLED, jaxpool.max_blur_pool, fractional_max_pool]
+
+
+@pytest.mark.parametrize("function", SPLIT, ids=names(SPLIT))
 def test_axes_that_are_split_over_devices_are_not_pooled_unasked(function: Callable):
-    args = () if function in [*GLOBAL, jaxpool.blur_pool] else ((3, 3),)  # windows, or bins
+    args = () if function in GLOBAL + SAMPLED else ((3, 3),)  # windows, or bins
     mesh = AbstractMesh((4,), ("devices",), axis_types=(AxisType.Explicit,))
     split = NamedSharding(mesh, PartitionSpec(None, "devices"))
     x = jax.ShapeDtypeStruct((2, 8, 6, 3), jnp.float32, sharding=split)
