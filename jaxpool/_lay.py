@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 
 from jaxpool._geometry import Bins
-from jaxpool._linear import linear_pair
+from jaxpool._linear import is_split, linear_pair
 from jaxpool._reduce import BLOCK, is_many
 from jaxpool._slices import replace_axis
 
@@ -84,12 +84,15 @@ def _(axis, bins, primals, tangents):
 @partial(jax.jit, static_argnames="axis")
 def _gather(x: jax.Array, at: Any, axis: int) -> jax.Array:
     """x[..., at, ...]. XLA puts the axis that a gather is along first and copies the result to have
-    it back, unless the axes before are the gather's own; but then few elements behind cost more."""
+    it back, unless the axes before are the gather's own: one, if it can be, since each is an index
+    more. Few elements behind cost more so."""
     at = jnp.asarray(at, jnp.int32)
     before, behind = x.shape[:axis], x.shape[x.ndim + axis + 1 :]
     if not is_many(prod(behind)):
         return jnp.take(x, at, axis, mode="clip")
-    n = len(before)
+    own = before if is_split(x, range(1, len(before))) else (prod(before),)
+    x = x.reshape(*own, x.shape[axis], *behind)
+    n = len(own)
     numbers = lax.GatherDimensionNumbers(
         offset_dims=tuple(range(n + 1, x.ndim)),
         collapsed_slice_dims=(n,),
@@ -97,8 +100,9 @@ def _gather(x: jax.Array, at: Any, axis: int) -> jax.Array:
         operand_batching_dims=tuple(range(n)),
         start_indices_batching_dims=tuple(range(n)),
     )
-    starts = jnp.broadcast_to(at[:, None], (*before, len(at), 1))
-    return lax.gather(x, starts, numbers, (1,) * (n + 1) + behind, mode="clip")
+    starts = jnp.broadcast_to(at[:, None], (*own, len(at), 1))
+    found = lax.gather(x, starts, numbers, (1,) * (n + 1) + behind, mode="clip")
+    return found.reshape(*before, len(at), *behind)
 
 
 def _lay(x: dict, found: Any, _: Any, axis: int, bins: Bins | None) -> dict:
