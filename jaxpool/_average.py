@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxpool import _prepare, _reduce
-from jaxpool._geometry import Axes, Padding, PerAxis, Window, fail, show
+from jaxpool import _prepare, _sums
+from jaxpool._geometry import Axes, Padding, PerAxis, fail, show
 from jaxpool._linear import of_alike
 from jaxpool._prepare import Call
+from jaxpool._window import Window
 
 
 def sum_pool(
@@ -182,7 +183,7 @@ def _mean(name: str, call: Call, **how: Any) -> jax.Array:
 @partial(jax.jit, static_argnames=("windows", "keepdims"))
 @of_alike
 def _jitted_sum(x, where, windows, *, keepdims=True):
-    return _prepare.squeeze(_reduce.total(_prepare.real(x, where), windows), windows, keepdims)
+    return _prepare.squeeze(_sums.total(_prepare.real(x, where), windows), windows, keepdims)
 
 
 @partial(jax.jit, static_argnames=("windows", "padding", "divisor", "keepdims"))
@@ -203,11 +204,11 @@ def mean(
     """The mean of every window; `padding` counts what may be counted."""
     wide = _prepare.wide(x.dtype)
     if divisor is None:
-        n = _reduce.count(where, windows, x.ndim, padding, jnp.finfo(wide).dtype)
+        n = _sums.count(where, windows, x.ndim, padding, jnp.finfo(wide).dtype)
         n = jnp.maximum(n, 1).astype(wide)
     else:
         n = jnp.full((1,) * x.ndim, divisor, wide)
-    return _reduce.total(_prepare.real(x, where), windows, divisor=n)
+    return _sums.total(_prepare.real(x, where), windows, divisor=n)
 
 
 def _divisor(name: str, value: Any) -> float:

@@ -1,4 +1,4 @@
-"""Reductions of bins, which need not be alike, as `_reduce` has them for windows.
+"""Reductions of bins, which need not be alike, as `_winners` and `_sums` have them for windows.
 
 The first elements of all bins are one gather, the second ones another, and XLA fuses them with what
 is made of them: bins are read where they lie. Bins of many elements are parts of few, and windows
@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxpool import _prepare, _reduce
-from jaxpool._geometry import Bins, Window, shape_of
+from jaxpool import _plan, _prepare, _sums, _winners
 from jaxpool._lay import lay
 from jaxpool._linear import apart, linear_pair, primitive
-from jaxpool._reduce import BLOCK, Group
+from jaxpool._plan import BLOCK, Group
 from jaxpool._slices import rank, replace_axis, unrank, widen
+from jaxpool._window import Bins, Window, shape_of
 
 Geometry = Sequence[Window | Bins]
 
@@ -43,25 +43,25 @@ def laid(axes: Geometry) -> Iterator[tuple[Bins | None, Group]]:
 def extremum(
     x: jax.Array, axes: Geometry, largest: bool, mask: jax.Array | None = None
 ) -> jax.Array:
-    """As `_reduce.extremum`."""
-    x = _reduce.masked(x, mask, largest)
+    """As `_winners.extremum`."""
+    x = _winners.masked(x, mask, largest)
     of_bins = _extremum if jnp.issubdtype(x.dtype, jnp.floating) else _value
     for group in steps(_not_kept(axes)):
-        run = _reduce.extremum if isinstance(group[0], Window) else of_bins
+        run = _winners.extremum if isinstance(group[0], Window) else of_bins
         x = run(x, group, largest, mask)
         mask = None if mask is None else extremum(mask, group, largest=True)
     return x
 
 
 def total(x: jax.Array, axes: Geometry, divisor: jax.Array | None = None) -> jax.Array:
-    """As `_reduce.total`."""
+    """As `_sums.total`."""
     dtype, groups = x.dtype, list(steps(_not_kept(axes)))
     if len(groups) > 1 and jnp.issubdtype(dtype, jnp.inexact):
         x = x.astype(_prepare.wide(dtype))
     for group in groups:
         over = divisor if group is groups[-1] else None
         if isinstance(group[0], Window):
-            x = _reduce.total(x, group, over)
+            x = _sums.total(x, group, over)
         elif dtype == jnp.bool_:
             x = extremum(x, group, largest=True)
         else:
@@ -83,7 +83,7 @@ def count(mask: jax.Array | None, axes: Geometry, ndim: int, dtype: Any) -> jax.
     """How many real elements each window or bin holds; one number where all are alike."""
     if mask is None:
         counted: Any = axes
-        return _reduce.count(None, counted, ndim, padding=False, dtype=dtype)
+        return _sums.count(None, counted, ndim, padding=False, dtype=dtype)
     return total(mask.astype(dtype), axes)
 
 
@@ -94,7 +94,7 @@ def sum_over(terms: Callable, seen: Any, beside: Any, bins: Bins) -> list[jax.Ar
         few, window = parts
         beside = jax.tree.map(lambda a: _for_each_part(a, window), beside)
         sums = sum_over(terms, seen, beside, few)
-        return [_reduce.total(a, (window,)) for a in sums]
+        return [_sums.total(a, (window,)) for a in sums]
     terms = jax.jit(terms)  # traced once, not for every tap
     sums: list[jax.Array] = []
     for tap, real in bins.taps():
@@ -118,11 +118,11 @@ def _only(real: Any, x: jax.Array, axis: int) -> jax.Array:
 
 
 def _together(x: jax.Array, group: tuple[Bins, ...]) -> list[tuple[Bins, ...]]:
-    """All axes at once where bins are small, else one after the other, as `_reduce.groups_of`."""
+    """All axes at once where bins are small, else one after the other, as `_plan.groups_of`."""
     if prod(bins.size for bins in group) <= BLOCK:
         return [group]
     each: list[tuple[Bins, ...]] = [(bins,) for bins in group]
-    return each[::-1] if _reduce.is_long(x, group) else each
+    return each[::-1] if _plan.is_long(x, group) else each
 
 
 # ---- max and min ----
@@ -134,7 +134,7 @@ def _value(
     for together in _together(x, group):
         if parts := together[0].split(BLOCK):
             few, window = parts
-            x = _reduce.extremum(_value(x, (few,), largest), (window,), largest)
+            x = _winners.extremum(_value(x, (few,), largest), (window,), largest)
         else:
             x = apart(_best, x, group=together, largest=largest)
     return x
@@ -144,7 +144,7 @@ def _best(x: jax.Array, group: tuple[Bins, ...], largest: bool) -> jax.Array:
     best = rank(x, largest)
     for bins in reversed(group):
         each = [lay(best, bins.axis, tap) for tap, _ in bins.taps()]
-        best = _reduce.best_of(each, largest)
+        best = _winners.best_of(each, largest)
     return unrank(best, x.dtype)
 
 
@@ -163,19 +163,21 @@ def _(group, largest, primals, tangents):
     return x, tangent
 
 
-def _winners(x: jax.Array, *first: jax.Array, bins: Bins, largest: bool) -> list[jax.Array]:
-    """As `_reduce.value_and_winner`; each in a loop of its own, or the gathers would be stored."""
+def _value_and_winner(
+    x: jax.Array, *first: jax.Array, bins: Bins, largest: bool
+) -> list[jax.Array]:
+    """As `_winners.value_and_winner`; each in a loop of its own, or the gathers would be stored."""
     if parts := bins.split(BLOCK):
         few, window = parts
-        value, winner = _winners(x, bins=few, largest=largest)
+        value, winner = _value_and_winner(x, bins=few, largest=largest)
         at = {"t": _positions(winner, few)[1]}
-        value, part = _reduce.value_and_winner(value, group=(window,), largest=largest)
-        won = _reduce.pick(at, part, ("t",), group=(window,))["t"]
-        winner = (won - _along(bins.starts, bins, won.ndim)).astype(_reduce.index(bins.size - 1))
+        value, part = _winners.value_and_winner(value, group=(window,), largest=largest)
+        won = _winners.pick(at, part, ("t",), group=(window,))["t"]
+        winner = (won - _along(bins.starts, bins, won.ndim)).astype(_winners.index(bins.size - 1))
     else:
         value = apart(_best, x, group=(bins,), largest=largest)
         winner = apart(_first, x, value, bins=bins)
-    return [value, _reduce.instead(winner, first[0], value, largest) if first else winner]
+    return [value, _winners.instead(winner, first[0], value, largest) if first else winner]
 
 
 def _first(x: jax.Array, value: jax.Array, bins: Bins) -> jax.Array:
@@ -231,10 +233,10 @@ _pick, _ = linear_pair(
 )
 _value_and_winner = primitive(
     "extremum_bins",
-    _winners,
+    _value_and_winner,
     lambda x, *_, bins, largest: [
         (shape_of([bins], x.shape), None),
-        (shape_of([bins], x.shape), _reduce.index(bins.size - 1)),
+        (shape_of([bins], x.shape), _winners.index(bins.size - 1)),
     ],
     jvp=lambda outs, t, *, bins, largest: _pick({"t": t}, outs[1], ("t",), bins=bins)["t"],
 )

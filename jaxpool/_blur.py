@@ -15,12 +15,13 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxpool import _geometry, _prepare, _reduce
-from jaxpool._geometry import Axes, Padding, PerAxis, Window, shape_of
+from jaxpool import _geometry, _plan, _prepare, _regions, _window, _winners
+from jaxpool._geometry import Axes, Padding, PerAxis
 from jaxpool._linear import apart, linear_pair, of_alike
+from jaxpool._plan import Group
 from jaxpool._prepare import wide
-from jaxpool._reduce import Group
 from jaxpool._slices import replace_axis, widen
+from jaxpool._window import Window, shape_of
 
 
 def blur_pool(
@@ -149,7 +150,7 @@ def _jitted_blur(x, windows, normalized):
 @partial(jax.jit, static_argnames=("within", "windows", "normalized"))
 @of_alike
 def _jitted_max_blur(x, within, windows, normalized):
-    return _jitted_blur(_reduce.extremum(x, within, largest=True), windows, normalized)
+    return _jitted_blur(_winners.extremum(x, within, largest=True), windows, normalized)
 
 
 def binomial(size: int) -> np.ndarray:
@@ -164,7 +165,7 @@ def _weights(group: Group) -> list[float]:
 
 def _groups(windows: Group) -> list[Group]:
     """Few taps at once, more of them one axis after the other, last axis first."""
-    if _reduce.size_of(windows) <= _reduce.JOINT:
+    if _plan.size_of(windows) <= _plan.JOINT:
         return [windows]
     return [(window,) for window in reversed(windows)]
 
@@ -186,7 +187,7 @@ def _blur_group(x: jax.Array, group: Group, normalized: bool, dtype: Any) -> jax
         y = _weighted(taps, weights, full, x.dtype)
         return (y if total == 1.0 else y / total).astype(dtype)
 
-    return _reduce.over_outputs(of_region, x, group)
+    return _regions.over_outputs(of_region, x, group)
 
 
 def _weighted(taps: list, weights: list[float], full: Callable, dtype: Any) -> jax.Array:
@@ -226,7 +227,7 @@ def _blur_group_back(g: jax.Array, group: Group, dtype: Any) -> jax.Array:
     def of_region(taps: list, full: Callable, _: Any) -> jax.Array:
         return _weighted(taps, weights, full, g.dtype).astype(dtype)
 
-    return _reduce.over_inputs(of_region, g, group)
+    return _regions.over_inputs(of_region, g, group)
 
 
 def _totals(windows: Group, ndim: int) -> np.ndarray:
@@ -249,5 +250,5 @@ _blur, _ = linear_pair(
     _blur_of,
     _blur_back,
     lambda x, _, windows, normalized: shape_of(windows, x.shape),
-    lambda g, _, windows, normalized: _reduce.shape_back(g.shape, windows),
+    lambda g, _, windows, normalized: _window.shape_back(windows, g.shape),
 )

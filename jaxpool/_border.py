@@ -12,16 +12,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxpool._geometry import Bordered, Window
 from jaxpool._linear import alike, apart, by_platform, full_like, linear_pair
-from jaxpool._reduce import (
-    Group,
-    add_slices,
-    add_slices_back,
-    group_shapes,
-    shape_back,
-    together,
-)
+from jaxpool._plan import Group, together
+from jaxpool._regions import group_shapes
+from jaxpool._sums import add_slices, add_slices_back
+from jaxpool._window import Bordered, Window, shape_back
 
 # So many regions, the map and the parts of its border, are one program.
 REGIONS = 27
@@ -64,7 +59,7 @@ def _there(x: dict, *_, group: Group) -> dict:
 
 def _back(g: dict, *_, group: Group) -> dict:
     def transposed(g: jax.Array) -> jax.Array:
-        x, g = alike((full_like(g, shape_back(g.shape, group), 0, g.dtype), g))
+        x, g = alike((full_like(g, shape_back(group, g.shape), 0, g.dtype), g))
         return jax.vjp(partial(_pad, group=group), x)[1](g)[0]
 
     here = partial(apart, add_slices_back, divisor=None, group=group, dtype=g["x"].dtype)

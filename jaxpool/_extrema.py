@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from jax.typing import ArrayLike
 
-from jaxpool import _prepare, _reduce
+from jaxpool import _prepare, _winners
 from jaxpool._geometry import Axes, Padding, PerAxis
 from jaxpool._linear import of_alike
 from jaxpool._prepare import Call
@@ -190,4 +190,4 @@ def _extremum(name: str, call: Call, **how: Any) -> jax.Array:
 @partial(jax.jit, static_argnames=("windows", "largest", "keepdims"))
 @of_alike
 def _jitted(x, where, windows, *, largest, keepdims=True):
-    return _prepare.squeeze(_reduce.extremum(x, windows, largest, where), windows, keepdims)
+    return _prepare.squeeze(_winners.extremum(x, windows, largest, where), windows, keepdims)

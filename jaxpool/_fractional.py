@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxpool import _geometry, _prepare, _reduce
-from jaxpool._geometry import Axes, Fraction, PerAxis, fail, show
+from jaxpool import _geometry, _prepare, _winners
+from jaxpool._geometry import Axes, PerAxis, fail, show
 from jaxpool._lay import Tables, repeat
 from jaxpool._linear import of_alike
+from jaxpool._window import Fraction
 
 
 def fractional_max_pool(
@@ -107,8 +108,8 @@ def _jitted(x, where, axes, key, samples, sequence, overlapping):
         f, table = axes[i], _tables(axes[i], starts[i], overlapping)
         x = repeat(x, f.axis, table)
         where = None if where is None else repeat(where, f.axis, table)
-        x = _reduce.extremum(x, (f.window,), largest=True, mask=where)
-        where = None if where is None else _reduce.extremum(where, (f.window,), largest=True)
+        x = _winners.extremum(x, (f.window,), largest=True, mask=where)
+        where = None if where is None else _winners.extremum(where, (f.window,), largest=True)
     return x
 
 

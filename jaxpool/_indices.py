@@ -11,14 +11,16 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxpool import _geometry, _prepare, _reduce
+from jaxpool import _geometry, _prepare, _winners
 from jaxpool._adaptive import OutputShape
 from jaxpool._bins import laid
-from jaxpool._geometry import Axes, Bins, Padding, PerAxis, fail, show
+from jaxpool._geometry import Axes, Padding, PerAxis, fail, show
 from jaxpool._lay import repeat
 from jaxpool._linear import linear_pair, of_alike
+from jaxpool._plan import Group
 from jaxpool._prepare import Binned, Call
-from jaxpool._reduce import Group, pick, winners
+from jaxpool._window import Bins
+from jaxpool._winners import pick, winners
 
 LARGEST = 2**31 - 1
 
@@ -259,7 +261,7 @@ def _check_positions(name: str, lengths: Iterable[int]) -> None:
 @partial(jax.jit, static_argnames=("windows", "lengths", "elements", "largest"))
 @of_alike
 def _jitted(x, where, windows, lengths, elements, *, largest):
-    x = _reduce.masked(x, where, largest)
+    x = _winners.masked(x, where, largest)
     known = {w.axis: (prod(lengths[i + 1 :]), elements[i]) for i, w in enumerate(windows)}
     number: Any = 0  # of each winner so far, from 1; 0 for none
     for bins, ordinary in laid(windows):
@@ -270,7 +272,7 @@ def _jitted(x, where, windows, lengths, elements, *, largest):
         x, found = winners(x, ordinary, largest, where)
         for group, winner in found:
             number = _number(number, winner, group, known)
-        where = None if where is None else _reduce.extremum(where, ordinary, largest=True)
+        where = None if where is None else _winners.extremum(where, ordinary, largest=True)
     return x, jnp.where(True if where is None else where, number, 0) - 1
 
 

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxpool._geometry import Bins
 from jaxpool._linear import is_split, linear_pair
-from jaxpool._reduce import BLOCK, is_many
+from jaxpool._plan import BLOCK, is_many
 from jaxpool._slices import replace_axis
+from jaxpool._window import Bins
 
 
 class Tables(NamedTuple):

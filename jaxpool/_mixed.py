@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxpool import _average, _prepare, _reduce
-from jaxpool._geometry import Axes, Padding, PerAxis, Window, fail
+from jaxpool import _average, _prepare, _regions, _sums, _winners
+from jaxpool._geometry import Axes, Padding, PerAxis, fail
 from jaxpool._linear import of_alike
 from jaxpool._prepare import Call
 from jaxpool._smooth import reach
+from jaxpool._window import Window
 
 
 def mixed_pool(
@@ -131,8 +132,8 @@ def _jitted(x, where, windows, alpha, padding, gated=False):
     x = _prepare.real(x.astype(_prepare.wide(dtype)), where)
     if gated:
         alpha = jax.nn.sigmoid(_gate(x, alpha, windows))
-    real = _reduce.count(where, windows, x.ndim, padding=False) > 0
-    top = jnp.where(real, _reduce.extremum(x, windows, largest=True, mask=where), 0)
+    real = _sums.count(where, windows, x.ndim, padding=False) > 0
+    top = jnp.where(real, _winners.extremum(x, windows, largest=True, mask=where), 0)
     mean = _average.mean(x, where, windows, padding)
     return (_part(alpha, top) + _part(1 - alpha, mean)).astype(dtype)
 
@@ -149,4 +150,4 @@ def _gate(x: jax.Array, kernel: jax.Array, windows: tuple[Window, ...]) -> jax.A
         each = [slab["x"] * kernel[tap] for tap, slab in taps]
         return reduce(jnp.add, each) if each else full(0, x.dtype)
 
-    return _reduce.over_outputs(of_region, *reach({"x": x}, windows))
+    return _regions.over_outputs(of_region, *reach({"x": x}, windows))

@@ -25,9 +25,8 @@ from jax.custom_derivatives import SymbolicZero
 
 from jaxpool import _bins
 from jaxpool._exponential import exp
-from jaxpool._geometry import Window
 from jaxpool._linear import apart, linear_pair
-from jaxpool._reduce import BLOCK, Group
+from jaxpool._plan import BLOCK, Group
 from jaxpool._slices import as_merged
 from jaxpool._smooth import (
     BORDERS,
@@ -39,6 +38,7 @@ from jaxpool._smooth import (
     sum_at_windows,
     taps_of,
 )
+from jaxpool._window import Window
 
 WHOLE = (1, 2, 3, 4)  # the powers that are multiplications
 # A larger p that is not known to be inf counts as this, so that the rounding of |x| changes |x|^p

@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxpool._geometry import Window
 from jaxpool._linear import is_split
-from jaxpool._reduce import LONG, Group, is_long
+from jaxpool._plan import LONG, Group, is_long
 from jaxpool._slices import pad
+from jaxpool._window import Window
 
 # Arrays of so many elements are pooled in parts.
 LARGE = 2**14

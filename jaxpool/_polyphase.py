@@ -24,8 +24,9 @@ from jaxpool import _geometry, _prepare
 from jaxpool._border import surround
 from jaxpool._geometry import Axes, PerAxis, fail, show
 from jaxpool._linear import apart, of_alike
-from jaxpool._reduce import BLOCK, Group, pick, size_of, spread
+from jaxpool._plan import BLOCK, Group, size_of
 from jaxpool._slices import along_rows, rows, widen
+from jaxpool._winners import pick, spread
 
 
 @overload

@@ -10,8 +10,9 @@ from jax import lax
 
 from jaxpool import _geometry
 from jaxpool._border import surround
-from jaxpool._geometry import Bins, Fraction, Window, fail, show
+from jaxpool._geometry import fail, show
 from jaxpool._linear import split, split_like
+from jaxpool._window import Bins, Fraction, Window
 
 
 class Call(NamedTuple):

@@ -7,19 +7,19 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxpool import _geometry, _reduce
+from jaxpool import _geometry, _plan, _window
 from jaxpool._geometry import (
     Axes,
     Levels,
     Padding,
     PerAxis,
-    Window,
     fail,
     given_shape,
     integer,
     scalar,
     show,
 )
+from jaxpool._window import Window
 
 
 def global_output_shape(
@@ -41,7 +41,7 @@ def global_output_shape(
     shape = given_shape("global_output_shape", x_shape)
     found = _geometry.whole("global_output_shape", shape, axis)
     if keepdims:
-        return _geometry.shape_of(found, shape)
+        return _window.shape_of(found, shape)
     pooled = {window.axis + len(shape) for window in found}
     return tuple(n for a, n in enumerate(shape) if a not in pooled)
 
@@ -67,7 +67,7 @@ def adaptive_output_shape(
     """
     shape = given_shape("adaptive_output_shape", x_shape)
     found = _geometry.adaptive("adaptive_output_shape", shape, output_shape, axis)
-    return _geometry.shape_of(found, shape)
+    return _window.shape_of(found, shape)
 
 
 def fractional_output_shape(
@@ -94,7 +94,7 @@ def fractional_output_shape(
     name = "fractional_output_shape"
     shape = given_shape(name, x_shape)
     found = _geometry.fractional(name, shape, window_shape, output_shape, output_ratio, axis)
-    return _geometry.shape_of(found, shape)
+    return _window.shape_of(found, shape)
 
 
 def pyramid_output_shape(
@@ -192,23 +192,23 @@ def _layer(name: str, layer: Any) -> tuple[int, int, int, int]:
 def _read(shape: tuple[int, ...], windows: Sequence[Window]) -> int:
     """How many elements the passes of a maximum read."""
     found = 0
-    windows, groups = _geometry.merged(_reduce.active(windows), len(shape))
+    windows, groups = _window.merged(_plan.active(windows), len(shape))
     shape = tuple(prod(shape[i] for i in group) for group in groups)
     x: Any = jax.ShapeDtypeStruct(shape, np.float32)
-    for group in _reduce.groups_of(x, windows, times=_reduce.OF_VALUES):
-        for step in _reduce.passes_of(group):
-            others = prod(_geometry.shape_of(step.windows, shape))
+    for group in _plan.groups_of(x, windows, times=_plan.OF_VALUES):
+        for step in _plan.passes_of(group):
+            others = prod(_window.shape_of(step.windows, shape))
             for window in step.windows:
                 others = others // max(window.out, 1) * _seen(window)
             found += others
-            shape = _geometry.shape_of(step.windows, shape)
+            shape = _window.shape_of(step.windows, shape)
     return found
 
 
 def _seen(window: Window) -> int:
     """The elements of all windows, and where these are folded in blocks, those blocks."""
     found, size = sum(window.count(padding=False)), window.size
-    most = _reduce.at_once(window, values=True)
+    most = _plan.at_once(window, values=True)
     while window.disjoint and size > most:
         size = -(-size // most)
         found += window.out * size
@@ -262,7 +262,7 @@ def pooling_cost(
     windows, _ = _geometry.windows(
         name, shape, window_shape, strides, padding, window_dilation, ceil_mode, axis
     )
-    out = _geometry.shape_of(windows, shape)
+    out = _window.shape_of(windows, shape)
     try:
         itemsize = np.dtype(dtype).itemsize
     except TypeError as error:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxpool._geometry import Window, merged
+from jaxpool._window import Window, merged
 
 
 def cut(x: jax.Array, axis: int, start: int, n: int, stride: int = 1) -> jax.Array:
@@ -137,6 +137,12 @@ def _to_bits(x: jax.Array) -> jax.Array:
 
 def _from_bits(x: jax.Array, dtype: Any) -> jax.Array:
     return lax.bitcast_convert_type(x, dtype) if dtype == jnp.bfloat16 else x
+
+
+def wider(dtype: Any) -> Any:
+    """The dtype to add up in."""
+    narrow = jnp.issubdtype(dtype, jnp.floating) and jnp.dtype(dtype).itemsize < 4
+    return jnp.dtype(jnp.float32) if narrow else dtype
 
 
 def widen(x: jax.Array) -> jax.Array:

@@ -19,20 +19,11 @@ from jax.custom_derivatives import SymbolicZero
 
 from jaxpool import _bins
 from jaxpool._exponential import exp, expm1, log1p
-from jaxpool._geometry import Bins
 from jaxpool._linear import apart, linear_pair
-from jaxpool._reduce import (
-    BLOCK,
-    ONE_REGION,
-    Group,
-    cut_all,
-    groups_of,
-    is_disjoint,
-    is_long,
-    over_inputs,
-    over_outputs,
-)
+from jaxpool._plan import BLOCK, Group, groups_of, is_disjoint, is_long
+from jaxpool._regions import ONE_REGION, cut_all, over_inputs, over_outputs
 from jaxpool._slices import along_rows, cut, pad_all, replace_axis, rows, unrows
+from jaxpool._window import Bins
 
 Arrays = dict[str, jax.Array]
 
@@ -160,7 +151,7 @@ def _one_by_one(function: Callable, *args: Any, outs: Sequence[str], **how: Any)
 def _means_of(cells, around, temperature, out, group, few, one_region=False):
     if one_region and few:  # padding has a term there too, but no count
         cells = {"count": jnp.ones_like(cells["top"]), **cells}
-    if one_region and "level" in cells:  # as in `_reduce`, the pass before is computed once
+    if one_region and "level" in cells:  # as in `_winners`, the pass before is computed once
         cells = lax.optimization_barrier(cells)
 
     def terms(cell, around, rate):

@@ -16,14 +16,14 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from jaxpool import _bins, _reduce, _smooth
+from jaxpool import _bins, _plan, _smooth, _sums
 from jaxpool._exponential import exp, expm1, log1p
-from jaxpool._geometry import Bins, Window, shape_of
 from jaxpool._linear import apart, by_platform, linear_pair
 from jaxpool._parts import in_parts
+from jaxpool._plan import Group
 from jaxpool._prepare import real
-from jaxpool._reduce import Group
 from jaxpool._slices import as_merged
+from jaxpool._window import Bins, Window, shape_of
 
 # In how many windows an element is, at least, for one exponential of it to be worth an array.
 OFTEN = 4
@@ -94,7 +94,7 @@ def _choose(near, far, elements, around, windows, kind, back=False):
     # In how many parts, one after the other, since passes need several arrays of the size of x:
     # those of far keep three each for the backward pass, those of near none. `between` is what
     # passes hand on, in sizes of x. (The way back is near only if every example was.)
-    of_near = 4 if any(w.size > _reduce.BLOCK for w in windows) else 1
+    of_near = 4 if any(w.size > _plan.BLOCK for w in windows) else 1
     passes = [(p.out, w.length) for w in windows for (p,) in _smooth.few_taps((w,))]
     between = sum(out / max(length, 1) for out, length in passes)
     of_far = 4 if _is_one_loop(elements[0], windows) else 8 if between < 5.5 else 16
@@ -116,7 +116,7 @@ def _choose(near, far, elements, around, windows, kind, back=False):
 
 
 def _is_one_loop(x: jax.Array, windows: Group) -> bool:
-    return _reduce.is_few(windows) and len(_reduce.groups_of(x, windows)) == 1
+    return _plan.is_few(windows) and len(_plan.groups_of(x, windows)) == 1
 
 
 def _move_of(t, rest, _, **how):
@@ -150,15 +150,15 @@ def _near(x, temperature, mask, span, windows, kind):
     x = real(x, mask)
     z = x / temperature
     e = exp(z)
-    n = _reduce.count(mask, windows, x.ndim, False, x.dtype)
+    n = _sums.count(mask, windows, x.ndim, False, x.dtype)
     if kind == "softmax":
-        means = _reduce.total(real(e, mask), windows)
+        means = _sums.total(real(e, mask), windows)
         if mask is not None or not all(all(w.count(padding=False)) for w in windows):
             means = jnp.where(n > 0, means, 1)
-        return _reduce.total(real(e * x, mask), windows, divisor=means), means
+        return _sums.total(real(e * x, mask), windows, divisor=means), means
     # log(mean exp) by the mean of exp - 1 where all exponents are small: exact at any temperature.
     each = real(jnp.where(span < LITTLE, expm1(z), e), mask)
-    means = _reduce.total(each, windows, divisor=jnp.maximum(n, 1))
+    means = _sums.total(each, windows, divisor=jnp.maximum(n, 1))
     level = _level(means, n, span)
     if kind == "sum":
         level += jnp.log(jnp.maximum(n, 1))
@@ -174,7 +174,7 @@ def _level(means, n, span):
 def _near_move(x, temperature, mask, span, t, y, means, windows, kind):
     """y' = <x'> for LSE and <x' (1 + (x - y)/T)> for softmax, <.> the weighted mean of a window."""
     z = real(x, mask) / temperature
-    part, total = real(exp(z) * t, mask), partial(_reduce.total, windows=windows)
+    part, total = real(exp(z) * t, mask), partial(_sums.total, windows=windows)
     moved = total(part)
     if kind == "softmax":
         moved = total(part * (1 + z)) - moved * (y / temperature)
@@ -190,7 +190,7 @@ def _near_back(x, temperature, mask, span, y, means, g, windows, kind):
             return _near_move(x, temperature, mask, span, t, y, means, **how)
 
         return jax.linear_transpose(move, x)(g)[0]
-    (group,) = _reduce.groups_of(x, windows)
+    (group,) = _plan.groups_of(x, windows)
     around = {"g": g / _weights(means, mask, span, **how)}
     if kind == "softmax":
         around["y"] = y
@@ -210,7 +210,7 @@ def _weights(means, mask, span, windows, kind):
     """The sum of exp(x/T) over every window, 1 where there is no element."""
     if kind == "softmax":
         return means
-    n = _reduce.count(mask, windows, means.ndim, False, means.dtype)
+    n = _sums.count(mask, windows, means.ndim, False, means.dtype)
     return jnp.where(n > 0, n * jnp.where(span < LITTLE, 1 + means, means), 1)
 
 
@@ -235,7 +235,7 @@ def _far_again(x, temperature, mask, span, y, means, windows, kind):
         if kind == "softmax":
             of_near = y - top
         else:
-            n = _reduce.count(mask, windows, x.ndim, False, x.dtype)
+            n = _sums.count(mask, windows, x.ndim, False, x.dtype)
             of_near = _level(jnp.where(span < NEAR, means, 1), n, span) - top / temperature
         return jnp.where(span < NEAR, jnp.where(top > _smooth.floor(x.dtype), of_near, 0), means)
 

@@ -9,12 +9,14 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxpool import _prepare, _reduce
-from jaxpool._geometry import Axes, Padding, PerAxis, shape_of
+from jaxpool import _plan, _prepare, _sums, _winners
+from jaxpool._geometry import Axes, Padding, PerAxis
 from jaxpool._linear import apart, of_alike
-from jaxpool._reduce import BLOCK, Group, cut_all, is_few, over_outputs, size_of, together
+from jaxpool._plan import BLOCK, Group, is_few, size_of, together
+from jaxpool._regions import cut_all, over_outputs
 from jaxpool._slices import widen
 from jaxpool._smooth import few_taps, reach, sum_at_windows
+from jaxpool._window import shape_of
 
 
 def stochastic_pool(
@@ -109,7 +111,7 @@ def _drawn(key: jax.Array, x: jax.Array, windows: Group) -> jax.Array:
     groups = together(windows, is_few)
     weight = lax.stop_gradient(x)
     if any(size_of(group) > BLOCK or not _in_one_pass(group) for group in groups):
-        _, steps = _reduce.winners(_race(key, weight), windows, largest=True)
+        _, steps = _winners.winners(_race(key, weight), windows, largest=True)
         for group, winner in steps:
             x = _pick(x, winner, group)
         return x
@@ -117,16 +119,16 @@ def _drawn(key: jax.Array, x: jax.Array, windows: Group) -> jax.Array:
     for each, group in zip(jax.random.split(key, len(groups)), groups, strict=True):
         u = jax.random.uniform(each, shape_of(group, x.shape), jnp.float32, tiny)  # never 0
         x = _pick(x, apart(_chosen, weight, u.astype(wide), group=group), group)
-        weight = _reduce.total(_size(weight.astype(wide)) / BLOCK, group)
+        weight = _sums.total(_size(weight.astype(wide)) / BLOCK, group)
     return x
 
 
 def _in_one_pass(group: Group) -> bool:
-    return len(_reduce.passes_of(group)) == 1
+    return len(_plan.passes_of(group)) == 1
 
 
 def _pick(a: jax.Array, winner: jax.Array, group: Group) -> jax.Array:
-    return _reduce.pick({"t": a}, winner, ("t",), group=group)["t"]
+    return _winners.pick({"t": a}, winner, ("t",), group=group)["t"]
 
 
 def _chosen(weight: jax.Array, u: jax.Array, group: Group) -> jax.Array:
@@ -171,7 +173,7 @@ def _expected(a: jax.Array, windows: Group) -> jax.Array:
     weight, mean = a, a
     for axes in together(windows, is_few):
         for group in few_taps(axes):
-            whole = _reduce.total(weight, group)
+            whole = _sums.total(weight, group)
             mean = apart(_weighted, weight, mean, whole, group=group)
             weight = whole
     return mean
@@ -182,8 +184,8 @@ def _(windows, primals, tangents):
     """y' = sum of (2a - y)*a' / sum a."""
     (a,), (dot,) = primals, tangents
     y = _expected(a, windows)
-    slope = 2 * _reduce.total(a * dot, windows) - y * _reduce.total(dot, windows)
-    return y, slope / _or_one(_reduce.total(a, windows))
+    slope = 2 * _sums.total(a * dot, windows) - y * _sums.total(dot, windows)
+    return y, slope / _or_one(_sums.total(a, windows))
 
 
 def _weighted(weight: jax.Array, mean: jax.Array, whole: jax.Array, group: Group) -> jax.Array:

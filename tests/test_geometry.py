@@ -12,7 +12,8 @@ from jax import export
 from test_contract import FLOAT, assert_equal, assert_identical, check_derivatives, pullback, random
 
 import jaxpool
-from jaxpool._geometry import Bins, Window, adaptive
+from jaxpool._geometry import adaptive
+from jaxpool._window import Bins, Window
 
 # Large windows
 

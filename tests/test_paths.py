@@ -15,8 +15,8 @@ from jax import export, lax
 from jax.interpreters import mlir
 
 import jaxpool
-from jaxpool import _linear, _parts, _reduce, _soft
-from jaxpool._geometry import Window
+from jaxpool import _linear, _parts, _plan, _soft, _sums, _winners
+from jaxpool._window import Window
 
 POOLS = [
     jaxpool.max_pool,
@@ -46,7 +46,7 @@ def as_elsewhere() -> Iterator[None]:
     apart = _linear._apart
     jax.clear_caches()
     with pytest.MonkeyPatch.context() as patch:
-        for module in (_soft, _reduce):
+        for module in (_soft, _sums, _winners):
             patch.setattr(module, "by_platform", lambda *args, cpu, other: other(*args))
         mlir.register_lowering(apart, _linear._lower_elsewhere, platform="cpu")
         try:
@@ -227,8 +227,8 @@ def test_a_border_of_copies_is_one_copy_of_the_map(border, window: int):
 @each_pool
 def test_equal_shapes_are_traced_once(pool, monkeypatch):
     traced = []
-    long = _reduce.is_long
-    monkeypatch.setattr(_reduce, "is_long", lambda *args: traced.append(args) or long(*args))
+    long = _plan.is_long
+    monkeypatch.setattr(_plan, "is_long", lambda *args: traced.append(args) or long(*args))
     jax.clear_caches()
     chex.clear_trace_counter()
 
@@ -657,7 +657,7 @@ def test_parts_make_the_whole(shape, axes, pads, part, monkeypatch):
         seen.add(x.shape)
 
         def total(x):
-            return _reduce.total(x if mask is None else jnp.where(mask, x, 0), windows)
+            return _sums.total(x if mask is None else jnp.where(mask, x, 0), windows)
 
         return jax.linear_transpose(total, x)(*around)[0] if around else total(x)
 

@@ -11,7 +11,7 @@ from jax import export
 from jax.extend.core import jaxprs_in_params
 
 import jaxpool
-from jaxpool import _reduce
+from jaxpool import _winners
 
 
 def shape_of(function, *args, **options) -> tuple[int, ...]:
@@ -106,8 +106,8 @@ def test_costs_by_brute_force(shape, args, monkeypatch):
         results += value.size if results == before else 0  # else it is made of passes itself
         return value, winner
 
-    monkeypatch.setattr(_reduce, "apart", apart)
-    monkeypatch.setattr(_reduce, "by_platform", lambda *args, cpu, other: cpu(*args))
+    monkeypatch.setattr(_winners, "apart", apart)
+    monkeypatch.setattr(_winners, "by_platform", lambda *args, cpu, other: cpu(*args))
     jax.clear_caches()
     x = jax.ShapeDtypeStruct(shape, jnp.float32)
     program = jax.make_jaxpr(lambda x: jaxpool.max_pool(x, *args))(x)

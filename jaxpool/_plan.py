@@ -1,0 +1,166 @@
+"""How a reduction runs, decided by shapes alone while it is traced: the one place.
+
+A window of few taps is one loop over all its axes, a larger one is one pass per axis, and a large
+side is several passes of few taps (`Window.passes`). Windows that do not overlap are rows of a
+reshaped array where they are large.
+
+On GPUs and TPUs what needs no winner is XLA's own `reduce_window`, and all else is one loop over
+padded arrays (`_regions`).
+"""
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxpool._window import Pass, Window, Woven
+
+Group = tuple[Window, ...]
+
+# How many taps one loop reads, all measured on CPU. Overlapping windows of more than DIRECT taps
+# along an axis are folded in several passes of up to TAPS; of several axes with more than JOINT
+# taps together, axis by axis. Values alone and sums of up to MOST taps are one loop, too, if it
+# reads at most so many times as many taps.
+DIRECT, TAPS, JOINT, MOST = 7, 4, 9, 27
+OF_VALUES, OF_SUMS = 1.5, 3
+# Windows that do not overlap read every element once, whatever their size: BLOCK bounds the length
+# of the program, and ROWS that of values alone, where a longer one takes fewer instructions.
+BLOCK, ROWS = 16, 32
+# An axis that is pooled whole is read as so many equal parts at a time. They may be a power of two
+# apart, and then a cache has room for few of them.
+LINES = 12
+# One loop finds value and winner together, as one complex number, where windows are so far apart
+# (all their strides, multiplied) that there are few of these numbers.
+FAR = 9
+# So many times sums are doubled in one loop.
+TWICE = 4
+# A loop can be vectorised if there are LONG elements side by side. Sums that overlap run over fewer
+# than WIDE in other ways, since XLA's own are slow there, and so are loops that it unrolls.
+LONG, WIDE = 16, 64
+# GPUs and TPUs get one `reduce_window` over all axes of up to SMALL taps, else one `reduce` of axes
+# that are pooled whole, else, for extremes, a `reduce_window` for every CALL taps along one axis.
+SMALL, CALL = 64, 16
+
+
+def together(windows: Sequence[Window], fits: Callable[[Group], bool]) -> list[Group]:
+    """The axes to fold at once, last axes first: as many as `fits` is true of."""
+    groups: list[Group] = []
+    for window in (window.plain() for window in reversed(windows)):
+        joint = (window, *(groups[-1] if groups else ()))
+        if groups and fits(joint):
+            groups[-1] = joint
+        else:
+            groups.append((window,))
+    return groups
+
+
+def active(windows: Sequence[Window]) -> Group:
+    """The axes along which there is anything to do, or one."""
+    return tuple(window for window in windows if not window.idle) or tuple(windows[:1])
+
+
+def is_few(group: Group) -> bool:
+    """Small windows are one loop over all their axes."""
+    if isinstance(group[0], Woven):
+        return True
+    return size_of(group) <= (BLOCK if is_disjoint(group) else JOINT)
+
+
+def is_worth(group: Group, times: float) -> bool:
+    """Whether one loop over all axes reads at most so many times the taps that a pass for each axis
+    would: the last axis first, so at all positions of the axes before it."""
+    strides = [window.stride for window in group]
+    read = sum(window.size * prod(strides[:i]) for i, window in enumerate(group))
+    return size_of(group) <= min(MOST, times * read)
+
+
+def is_one_call(windows: Group) -> bool:
+    """Whether GPUs and TPUs take all axes at once."""
+    if any(isinstance(window, Woven) for window in windows):
+        return False
+    return size_of(windows) <= SMALL or is_whole(windows)
+
+
+def is_whole(group: Group) -> bool:
+    return all(window.whole for window in group)
+
+
+def is_long(x: jax.Array, axes: Sequence[Any], least: int = LONG) -> bool:
+    """Whether there are enough elements side by side behind the pooled axes."""
+    return is_many(prod(x.shape[x.ndim + axes[-1].axis + 1 :]), least)
+
+
+def is_many(n: Any, least: int = LONG) -> bool:
+    """Whether a loop over n elements side by side can be vectorised (or who knows, where n is
+    symbolic)."""
+    return not isinstance(n, int) or n >= least
+
+
+def is_disjoint(group: Group) -> bool:
+    return all(window.disjoint for window in group)
+
+
+def groups_of(
+    x: jax.Array, windows: Sequence[Window], scalar: bool = False, times: float = 0
+) -> list[Group]:
+    """The axes to fold at once, in the order that is fastest: the last ones last where loops along
+    them cannot be vectorised, since little is left of x by then. `scalar`: even in such loops
+    several axes are folded at once where windows overlap; `times`: in others, those that `is_worth`
+    takes to be worth it."""
+    long = is_long(x, windows)
+
+    def fits(group: Group) -> bool:
+        if long and is_worth(group, times):
+            return True
+        return is_few(group) and (long or scalar or is_disjoint(group))
+
+    groups = together(windows, fits)
+    return groups if long else groups[::-1]
+
+
+def passes_of(group: Group, direct: int = DIRECT, taps: int = TAPS) -> list[Pass]:
+    """Small windows of several axes at once, or one axis: in several passes if it is large."""
+    return group[0].passes(direct, taps) if len(group) == 1 else [Pass(group, 1, 1)]
+
+
+def size_of(group: Group) -> int:
+    return prod(window.size for window in group)
+
+
+def at_once(window: Window, values: bool) -> int:
+    """How many taps of a large window one loop reads, for values alone or winners, too."""
+    if is_single(window) and window.axis < -1:
+        return LINES
+    return ROWS if values else BLOCK
+
+
+def is_single(window: Window) -> bool:
+    return window.out == 1 and not window.padded
+
+
+def equal_parts(axis: int, k: int, n: int) -> Window:
+    """An axis of k as parts of n elements: windows of one tap from each."""
+    return Window(axis, k, -(-k // n), 1, n, 0, 0, n)
+
+
+def is_one_loop(x: jax.Array, group: Group) -> bool:
+    """Whether sums are one loop over slices."""
+    if len(group) > 1 or is_few(group):
+        return True
+    return size_of(group) <= BLOCK and not is_long(x, group, WIDE)
+
+
+def is_in_place(x: jax.Array, window: Window) -> bool:
+    """Whether XLA's own sum of an axis is the fastest: over neighbours in memory, or bfloat16."""
+    if window.axis == -1:
+        return window.disjoint
+    return x.dtype == jnp.bfloat16 and window.whole and is_long(x, (window,))
+
+
+def parts_of(window: Window) -> tuple[Window, Window] | None:
+    """A large window as one of parts that do not overlap, and one over them."""
+    if window.size <= BLOCK:
+        return None
+    return window.split(BLOCK if window.disjoint else None)

@@ -1,0 +1,136 @@
+"""Loops over windows: few taps are slices of the input, and every result is an expression of these.
+
+The few windows at the borders are computed by themselves, because padding inside a fused loop
+keeps XLA's CPU backend from vectorising it. On GPUs and TPUs it is borders by themselves that are
+slow: XLA does not fuse loops across parts that are put together, and reads x anew for every part.
+So there arrays are padded (`fill`), and all is one region (`ONE_REGION`).
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+
+from jaxpool._linear import full_like
+from jaxpool._plan import Group, is_whole, size_of
+from jaxpool._slices import interleave, join, pad, pad_all, replace_axis, span, through_bits
+from jaxpool._window import shape_back, shape_of
+
+ONE_REGION = {"one_region": True}
+
+
+def over_outputs(of_region: Callable, state: Any, windows: Group, fill: Any = None) -> Any:
+    """`of_region` of every region of the outputs, each reading the elements of its windows.
+
+    `fill`: what each array holds beyond the map, for one region of all outputs.
+    """
+    if fill is not None:
+        state = _filled(state, [w.edges() for w in windows], fill)
+        windows = tuple(w.within() for w in windows)
+    regions = [(w, w.regions(), w.stride, 0, 1) for w in windows]
+    return through_bits(partial(_over_regions, axes=regions), of_region, state)
+
+
+def over_inputs(
+    of_region: Callable, state: Any, windows: Group, fill: Any = None, asked: bool = False
+) -> Any:
+    """`of_region` of every region of the inputs, each reading the windows that see it.
+
+    `fill`: what each array holds for windows that do not exist, for one region of each phase of the
+    strides; `asked`: as for `interleave`.
+    """
+    if fill is None:
+        return through_bits(partial(_over_phases, windows=windows), of_region, state)
+    state = _filled(state, [(w.axis, *w.beyond()) for w in windows], fill)
+    over = partial(_over_phases, windows=tuple(w.complete() for w in windows), asked=asked)
+    whole = through_bits(over, of_region, state)
+    at = tuple((w.axis, 0, w.length, 1) for w in windows)
+    return jax.tree.map(lambda a: cut_all(a, at), whole)
+
+
+def _filled(state: Any, edges: Sequence[tuple[int, int, int]], fill: Any) -> Any:
+    """Every array with its `fill` around it."""
+    return jax.tree.map(lambda a, fill: pad_all(a, edges, fill), state, fill)
+
+
+def _over_phases(
+    of_region: Callable, state: Any, windows: Group, phases: tuple = (), asked: bool = False
+) -> Any:
+    if len(phases) == len(windows):
+        axes = zip(windows, phases, strict=True)
+        regions = [(w, w.sources(phase), 1, phase, w.stride) for w, phase in axes]
+        return _over_regions(of_region, state, regions)
+    window = windows[len(phases)]
+    parts = [
+        _over_phases(of_region, state, windows, (*phases, p), asked) for p in range(window.stride)
+    ]
+    return jax.tree.map(lambda *each: interleave(each, window, asked), *parts)
+
+
+def _over_regions(of_region: Callable, state: Any, axes: list) -> Any:
+    """`of_region(taps, full, at)` of each region of each axis, put together.
+
+    axes: of each the window, its regions, the stride to read with, and where the region is: from
+    which position on, every how many. taps: (tap, what it reads) of every tap that falls on the
+    map, in row-major order. full: `full(value, dtype)` is one value everywhere in the region. at:
+    the region, for `cut_all`.
+    """
+
+    def go(todo: list, taps: list, shape: tuple, at: tuple) -> Any:
+        if not todo:
+            read = [(tap, jax.tree.map(partial(cut_all, at=here), state)) for tap, here in taps]
+            return of_region(read, partial(full_like, leaves, shape), at)
+        (window, regions, stride, offset, every), *later = todo
+        pieces = []
+        for start, stop, reads in regions:
+            n = stop - start
+            further = [
+                (tap * window.size + j, (*here, (window.axis, first, n, stride)))
+                for tap, here in taps
+                for j, first in reads
+            ]
+            now = replace_axis(shape, window.axis, n)
+            here = (window.axis, offset + start * every, n, every)
+            pieces.append(go(later, further, now, (*at, here)))
+        return jax.tree.map(lambda *each: join(each, window.axis), *pieces)
+
+    leaves = jax.tree.leaves(state)  # of which some may have one value for all
+    return go(axes, [(0, ())], lax.broadcast_shapes(*(a.shape for a in leaves)), ())
+
+
+def cut_all(a: jax.Array, at: tuple) -> jax.Array:
+    """A region's part of an array, which may have one value for all along an axis: one slice, for
+    XLA may write out what others are cut from."""
+    start, stop, strides = [0] * a.ndim, list(a.shape), [1] * a.ndim
+    for axis, first, n, every in at:
+        if a.shape[axis] != 1:
+            start[axis] = first
+            stop[axis], strides[axis] = span(first, n, every)
+    return lax.slice(a, start, stop, strides)
+
+
+# Of what a linear pair over one group of windows returns, there and back.
+group_shapes = (
+    lambda t, _, group: shape_of(group, t.shape),
+    lambda g, _, group: shape_back(group, g.shape),
+)
+
+
+def reduce_window(
+    x: jax.Array, group: Group, op: Callable = lax.add, init: Any = 0, least: int = 0
+) -> jax.Array:
+    """One call of XLA: of more than `least` taps a `reduce` where these are whole axes."""
+    start = np.asarray(init, x.dtype)
+    if is_whole(group) and size_of(group) > least:
+        axes = [x.ndim + w.axis for w in group]
+        return lax.expand_dims(lax.reduce(x, start, op, axes), axes)
+    size, stride, dilation = [1] * x.ndim, [1] * x.ndim, [1] * x.ndim
+    padding = [(0, 0)] * x.ndim
+    for w in group:
+        x = pad(x, w.axis, min(w.low, 0), min(w.overhang, 0))
+        size[w.axis], stride[w.axis], dilation[w.axis] = w.size, w.stride, w.dilation
+        padding[w.axis] = max(w.low, 0), max(w.overhang, 0)
+    return lax.reduce_window(x, start, op, size, stride, padding, window_dilation=dilation)

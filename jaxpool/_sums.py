@@ -1,0 +1,295 @@
+"""Sums of windows: linear, and the transpose of a sum over windows is sums over windows."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial, reduce
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxpool._linear import apart, by_platform, full_like, is_split, linear_pair
+from jaxpool._plan import (
+    BLOCK,
+    LINES,
+    OF_SUMS,
+    SMALL,
+    TWICE,
+    WIDE,
+    Group,
+    active,
+    equal_parts,
+    groups_of,
+    is_disjoint,
+    is_in_place,
+    is_long,
+    is_one_call,
+    is_one_loop,
+    parts_of,
+)
+from jaxpool._regions import cut_all, over_inputs, over_outputs, reduce_window
+from jaxpool._slices import (
+    along_rows,
+    as_merged,
+    cut,
+    interleave,
+    join,
+    pad,
+    replace_axis,
+    rows,
+    unrows,
+    widen,
+    wider,
+)
+from jaxpool._window import Window, shape_back, shape_of
+from jaxpool._winners import extremum
+
+
+def total(x: jax.Array, windows: Sequence[Window], divisor: jax.Array | None = None) -> jax.Array:
+    """The sum of every window, over the divisor if there is one: a number or one per window."""
+    if x.dtype == jnp.bool_:
+        return extremum(x, windows, largest=True)
+
+    def run(x: jax.Array, windows: Group, divisor: Any) -> jax.Array:
+        return _add({"x": x}, (divisor, None), ("x",), windows=windows)["x"]
+
+    return as_merged(run, x, active(windows), divisor)
+
+
+def _over(y: jax.Array, divisor: jax.Array | None, dtype: Any) -> jax.Array:
+    return (y if divisor is None else y / divisor).astype(dtype)
+
+
+def _add_of(x: dict, rest: tuple, _: Any, windows: Group) -> dict:
+    dtype, (divisor, _) = x["x"].dtype, rest
+
+    def passes(x: jax.Array, divisor: Any) -> jax.Array:
+        *first, last = groups_of(x, windows, times=OF_SUMS)
+        for group in first:
+            x = _add_pass(x, None, group, wider(dtype))
+        return _add_pass(x, divisor, last, dtype)
+
+    def one_call(x: jax.Array, divisor: Any) -> jax.Array:
+        return _over(reduce_window(x.astype(wider(dtype)), windows, least=SMALL), divisor, dtype)
+
+    if not is_one_call(windows):
+        return {"x": passes(x["x"], divisor)}
+    return {"x": by_platform(x["x"], divisor, cpu=passes, other=one_call)}
+
+
+def _add_pass(x: jax.Array, divisor: Any, group: Group, dtype: Any) -> jax.Array:
+    if is_one_loop(x, group):
+        return apart(add_slices, x, divisor, group=group, dtype=dtype)
+    if is_in_place(x, group[0]):
+        return apart(_add_rows, x, divisor, window=group[0], dtype=dtype)
+    if group[0].whole:
+        return _add_lines(x, divisor, group[0], dtype)
+    if parts := parts_of(group[0]):
+        x = _add_pass(x, None, (parts[0],), wider(dtype))
+        return _add_pass(x, divisor, (parts[1],), dtype)
+    wide = x.astype(wider(x.dtype))
+    if is_disjoint(group):
+        return _over(reduce_window(wide, group), divisor, dtype)
+    return _slide(wide, divisor, group[0], dtype)
+
+
+def _add_rows(x: jax.Array, divisor: Any, window: Window, dtype: Any) -> jax.Array:
+    taps = rows(x.astype(wider(x.dtype)), (window,))
+    at = taps.ndim + window.axis
+    return _over(lax.reduce(taps, np.zeros((), taps.dtype), lax.add, [at]), divisor, dtype)
+
+
+def _add_lines(x: jax.Array, divisor: Any, window: Window, dtype: Any) -> jax.Array:
+    """All of an axis: its equal parts first, then what they add up to."""
+    n = -(-window.size // LINES)
+    parts = equal_parts(window.axis, window.size, n)
+    x = apart(add_slices, x, None, group=(parts,), dtype=wider(dtype))
+    return _add_pass(x, divisor, (equal_parts(window.axis, n, 1).plain(),), dtype)
+
+
+def add_slices(x: jax.Array, divisor: Any, group: Group, dtype: Any) -> jax.Array:
+    def of_region(taps: list, full: Callable, at: tuple) -> jax.Array:
+        part = None if divisor is None else cut_all(divisor, at)
+        return _over(_sum_of(taps, full, x.dtype), part, dtype)
+
+    return over_outputs(of_region, x, group)
+
+
+def _sum_of(taps: list, full: Callable, dtype: Any) -> jax.Array:
+    slabs = [widen(slab) for _, slab in taps]
+    return reduce(lax.add, slabs) if slabs else full(0, wider(dtype))
+
+
+def _add_back(cotangent: dict, rest: tuple, _: Any, windows: Group) -> dict:
+    """The transpose: dx[p] = the sum of g[i] over the windows i that see p."""
+    g, (divisor, after) = cotangent["x"], rest
+    dtype, wide = g.dtype, wider(g.dtype)
+    if divisor is not None and divisor.shape != (1,) * divisor.ndim:
+        g, divisor = g.astype(wide) / divisor, None  # ... else in the loop of the last pass
+    dense = all(window.stride == 1 for window in windows)  # else the way back is several loops
+    last, *others = groups_of(g, windows, times=OF_SUMS if dense else 0)
+    for group in reversed(others):
+        g = _add_pass_back(g, None, group, wide, after)
+    return {"x": _add_pass_back(g, divisor, last, dtype, after)}
+
+
+def _after_sum(rest: tuple, out: jax.Array, windows: Group) -> tuple:
+    """Passes over large windows need arrays of the size of x: the backward pass waits for those of
+    the forward one to be free again. One element of the result is enough to wait for, if every
+    device has it."""
+    large = any(w.size > BLOCK and not w.disjoint for w in windows)
+    if not large or is_split(out, range(out.ndim)):
+        return rest
+    return rest[0], lax.stop_gradient(out[(slice(1),) * out.ndim])
+
+
+def _add_pass_back(g: jax.Array, divisor: Any, group: Group, dtype: Any, after: Any) -> jax.Array:
+    if is_disjoint(group):
+        return apart(_repeat, g, divisor, group=group, dtype=dtype)
+    if is_one_loop(g, group):
+        return apart(add_slices_back, g, divisor, group=group, dtype=dtype)
+    (window,) = group
+    if parts := parts_of(window):
+        g = _add_pass_back(g, None, (parts[1],), wider(dtype), after)
+        return _add_pass_back(g, divisor, (parts[0],), dtype, after)
+    g = g.astype(wider(g.dtype))
+    phases = []
+    for phase in range(window.stride):
+        ahead = sorted(window.ahead(phase).values())
+        n = window.phase_length
+        if not ahead:
+            phases.append(full_like(g, replace_axis(g.shape, window.axis, n), 0, g.dtype))
+        else:
+            step = ahead[1] - ahead[0] if len(ahead) > 1 else 1
+            of = Window(window.axis, window.out, len(ahead), 1, step, -ahead[0], 0, n)
+            phases.append(_slide(g, None, of, g.dtype, after))
+    return _over(interleave(phases, window), divisor, dtype)
+
+
+def add_slices_back(g: jax.Array, divisor: Any, group: Group, dtype: Any) -> jax.Array:
+    def of_region(taps: list, full: Callable, _) -> jax.Array:
+        return _over(_sum_of(taps, full, g.dtype), divisor, dtype)
+
+    return over_inputs(of_region, g, group)
+
+
+def _repeat(g: jax.Array, divisor: Any, group: Group, dtype: Any) -> jax.Array:
+    """Disjoint windows: every window's value at each of its elements."""
+    g = along_rows(_over(g.astype(wider(g.dtype)), divisor, dtype), group)
+    shape = g.shape
+    for i, window in enumerate(reversed(group)):
+        shape = replace_axis(shape, window.axis - i, window.size)
+    return unrows(jnp.broadcast_to(g, shape), group)
+
+
+def _slide(
+    x: jax.Array, divisor: Any, window: Window, dtype: Any, after: jax.Array | None = None
+) -> jax.Array:
+    """The sum of every window along one axis, in log2(k) passes for k of many taps, which start
+    once `after` is known."""
+    if window.size <= BLOCK:
+        return _over(reduce_window(x, (window,)), divisor, dtype)
+    axis, size, d, sums = window.axis, window.size, window.dilation, x
+    if window.low or window.overhang or after is not None:
+        sums = apart(_pad_after, x, after, axis=axis, low=window.low, high=window.overhang)
+    length, covered = sums.shape[axis], 1
+    little = 3 * length <= 4 * window.length  # is added by padding
+    short = axis < -1 and not is_long(x, (window,), WIDE) and not is_split(x, range(axis, 0))
+    if little and window.stride == 1 and short:
+        behind = x.shape[x.ndim + axis + 1 :]
+        along = replace(window, length=length, low=0, high=0).along(prod(behind))
+        over = None if divisor is None else _line(divisor, window.out, behind)
+        y = _slide(_line(sums, length, behind), over, along, dtype)
+        return y.reshape(*y.shape[:-1], window.out, *behind)
+    # `sums` are of windows of as many taps as the first binary digits of k say.
+    # To add one tap is fastest from padded x, but then three arrays of its size are alive.
+    single, low = (sums, 0) if little else (x, window.low)
+    steps = []
+    for odd in map(int, f"{size:b}"[1:]):
+        distance, covered = covered * d, 2 * covered + odd
+        last = covered == size
+        n = window.out if last else length - (covered - 1) * d
+        steps.append((odd, distance, n, window.stride if last else 1))
+    while steps:
+        even = next((i for i, (odd, *_) in enumerate(steps) if odd), len(steps))
+        few = -(-even // -(-even // TWICE)) if even else 1
+        now, steps = tuple(steps[:few]), steps[few:]
+        if even and not steps:
+            return apart(_steps, sums, None, divisor, axis=axis, steps=now, low=low, dtype=dtype)
+        more = None if even else single
+        sums = apart(_steps, sums, more, None, axis=axis, steps=now, low=low, dtype=x.dtype)
+    return _over(sums, divisor, dtype)
+
+
+def _line(a: jax.Array, n: int, behind: tuple) -> jax.Array:
+    """An axis of n and the few elements `behind` each of its positions as one axis: XLA unrolls
+    loops over few elements, and vectorises nothing then. (What is one for all stays so.)"""
+    at = a.ndim - len(behind) - 1
+    if all(k == 1 for k in a.shape[at:]):
+        return a.reshape(*a.shape[:at], 1)
+    return jnp.broadcast_to(a, (*a.shape[:at], n, *behind)).reshape(*a.shape[:at], n * prod(behind))
+
+
+def _pad_after(x: jax.Array, _: Any, axis: int, low: int, high: int) -> jax.Array:
+    return pad(x, axis, low, high)
+
+
+def _steps(sums, x, divisor, axis: int, steps: tuple, low: int, dtype: Any) -> jax.Array:
+    for odd, distance, n, stride in steps:
+        sums = _twice(sums, x if odd else None, axis, distance, n, stride, low)
+    return _over(sums, divisor, dtype)
+
+
+def _twice(
+    sums: jax.Array, x: jax.Array | None, axis: int, distance: int, n: int, stride: int, low: int
+) -> jax.Array:
+    """Windows of twice the taps, and where there is x, of one more, which its padding, `low` before
+    it, does not hold."""
+    at = partial(cut, sums, axis, n=n, stride=stride)
+    both = at(start=0) + at(start=distance)
+    if x is None:
+        return both
+    first = 2 * distance - low  # where the one more of the first window is
+    start = min(n, max(0, -(first // stride)))
+    stop = min(n, max(start, -((first - x.shape[axis]) // stride)))
+    if start == stop:
+        return both
+    part = partial(cut, both, axis)
+    more = cut(x, axis, first + start * stride, stop - start, stride)
+    pieces = [part(0, start)] if start else []
+    pieces.append(part(start, stop - start) + more)
+    return join(pieces + ([part(stop, n - stop)] if stop < n else []), axis)
+
+
+_add, _ = linear_pair(
+    "add",
+    _add_of,
+    _add_back,
+    lambda x, _, windows: shape_of(windows, x.shape),
+    lambda g, _, windows: shape_back(windows, g.shape),
+    _after_sum,
+)
+
+
+def count(
+    mask: jax.Array | None,
+    windows: Sequence[Window],
+    ndim: int,
+    padding: bool,
+    dtype: Any = jnp.float32,
+) -> jax.Array:
+    """How many real elements each window holds; `padding` counts what may be counted."""
+
+    def positions(padding: bool) -> np.ndarray:
+        along = [np.asarray(window.count(padding), dtype) for window in windows]
+        axes = [replace_axis((1,) * ndim, w.axis, w.out) for w in windows]
+        n = reduce(np.multiply, [a.reshape(s) for a, s in zip(along, axes, strict=True)])
+        return n[(slice(1),) * ndim] if np.all(n == n.flat[0]) else n
+
+    if mask is None:
+        return jnp.asarray(positions(padding))
+    real = total(mask.astype(dtype), windows)
+    return real + jnp.asarray(positions(True) - positions(False)) if padding else real
