@@ -188,7 +188,7 @@ def adaptive_lse_pool(
     Array([1.0986, 1.0986, 1.0986, 1.0986], dtype=float32)
     """
     call = _prepare.adaptive("adaptive_lse_pool", x, output_shape, axis, where)
-    kind = _softmax.kind_of(normalize)
+    kind = _softmax.kind_of("adaptive_lse_pool", normalize)
     return _softmax.pool("adaptive_lse_pool", call, temperature, kind=kind)
 
 
@@ -254,7 +254,7 @@ def adaptive_lp_pool(
     Array([ 5.    , 12.6491], dtype=float32)
     """
     call = _prepare.adaptive("adaptive_lp_pool", x, output_shape, axis, where)
-    return _power.pool("adaptive_lp_pool", call, p, normalize=bool(normalize))
+    return _power.pool("adaptive_lp_pool", call, p, normalize=normalize)
 
 
 def _extremum(name: str, call: Binned, **how: Any) -> jax.Array:

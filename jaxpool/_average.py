@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxpool import _prepare, _sums
-from jaxpool._geometry import Axes, Padding, PerAxis, fail, show
+from jaxpool._geometry import Axes, Padding, PerAxis, fail, flag, show
 from jaxpool._linear import of_alike
 from jaxpool._prepare import Call
 from jaxpool._window import Window
@@ -105,7 +105,7 @@ def avg_pool(
     )
     if divisor_override is not None:
         divisor_override = _divisor("avg_pool", divisor_override)
-    return _mean("avg_pool", call, padding=bool(count_include_pad), divisor=divisor_override)
+    return _mean("avg_pool", call, count_include_pad, divisor_override)
 
 
 def global_sum_pool(
@@ -132,11 +132,7 @@ def global_sum_pool(
     >>> global_sum_pool(jnp.arange(12.0).reshape(1, 2, 3, 2))
     Array([[30., 36.]], dtype=float32)
     """
-    return _sum(
-        "global_sum_pool",
-        _prepare.whole("global_sum_pool", x, axis, where),
-        keepdims=bool(keepdims),
-    )
+    return _sum("global_sum_pool", _prepare.whole("global_sum_pool", x, axis, where), keepdims)
 
 
 def global_avg_pool(
@@ -167,28 +163,37 @@ def global_avg_pool(
     Array([[5., 6.]], dtype=float32)
     """
     call = _prepare.whole("global_avg_pool", x, axis, where)
-    return _mean("global_avg_pool", call, padding=False, divisor=None, keepdims=bool(keepdims))
+    return _mean("global_avg_pool", call, keepdims=keepdims)
 
 
-def _sum(name: str, call: Call, **how: Any) -> jax.Array:
+def _sum(name: str, call: Call, keepdims: bool = True) -> jax.Array:
+    keepdims = flag(name, "keepdims", keepdims)
     with jax.named_scope(name):
-        return _jitted_sum(*call, **how)
+        return _jitted_sum(*call, keepdims=keepdims)
 
 
-def _mean(name: str, call: Call, **how: Any) -> jax.Array:
+def _mean(
+    name: str,
+    call: Call,
+    count_include_pad: bool = False,
+    divisor: float | None = None,
+    keepdims: bool = True,
+) -> jax.Array:
+    padding = flag(name, "count_include_pad", count_include_pad)
+    keepdims = flag(name, "keepdims", keepdims)
     with jax.named_scope(name):
-        return _jitted_mean(*call, **how)
+        return _jitted_mean(*call, padding=padding, divisor=divisor, keepdims=keepdims)
 
 
 @partial(jax.jit, static_argnames=("windows", "keepdims"))
 @of_alike
-def _jitted_sum(x, where, windows, *, keepdims=True):
+def _jitted_sum(x, where, windows, *, keepdims):
     return _prepare.squeeze(_sums.total(_prepare.real(x, where), windows), windows, keepdims)
 
 
 @partial(jax.jit, static_argnames=("windows", "padding", "divisor", "keepdims"))
 @of_alike
-def _jitted_mean(x, where, windows, *, padding, divisor, keepdims=True):
+def _jitted_mean(x, where, windows, *, padding, divisor, keepdims):
     if jnp.issubdtype(x.dtype, jnp.integer) or x.dtype == jnp.bool_:
         x = x.astype(jnp.float32)
     return _prepare.squeeze(mean(x, where, windows, padding, divisor), windows, keepdims)

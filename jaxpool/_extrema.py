@@ -1,13 +1,12 @@
 """Max and min pooling."""
 
 from functools import partial
-from typing import Any
 
 import jax
 from jax.typing import ArrayLike
 
 from jaxpool import _prepare, _winners
-from jaxpool._geometry import Axes, Padding, PerAxis
+from jaxpool._geometry import Axes, Padding, PerAxis, flag
 from jaxpool._linear import of_alike
 from jaxpool._prepare import Call
 
@@ -147,7 +146,7 @@ def global_max_pool(
     Array([[10., 11.]], dtype=float32)
     """
     call = _prepare.whole("global_max_pool", x, axis, where)
-    return _extremum("global_max_pool", call, largest=True, keepdims=bool(keepdims))
+    return _extremum("global_max_pool", call, largest=True, keepdims=keepdims)
 
 
 def global_min_pool(
@@ -178,16 +177,17 @@ def global_min_pool(
     Array([[0., 1.]], dtype=float32)
     """
     call = _prepare.whole("global_min_pool", x, axis, where)
-    return _extremum("global_min_pool", call, largest=False, keepdims=bool(keepdims))
+    return _extremum("global_min_pool", call, largest=False, keepdims=keepdims)
 
 
-def _extremum(name: str, call: Call, **how: Any) -> jax.Array:
+def _extremum(name: str, call: Call, largest: bool, keepdims: bool = True) -> jax.Array:
     _prepare.real_numbers(name, call)
+    keepdims = flag(name, "keepdims", keepdims)
     with jax.named_scope(name):
-        return _jitted(*call, **how)
+        return _jitted(*call, largest=largest, keepdims=keepdims)
 
 
 @partial(jax.jit, static_argnames=("windows", "largest", "keepdims"))
 @of_alike
-def _jitted(x, where, windows, *, largest, keepdims=True):
+def _jitted(x, where, windows, *, largest, keepdims):
     return _prepare.squeeze(_winners.extremum(x, windows, largest, where), windows, keepdims)

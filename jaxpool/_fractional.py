@@ -9,7 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxpool import _geometry, _prepare, _winners
-from jaxpool._geometry import Axes, PerAxis, fail, show
+from jaxpool._geometry import Axes, PerAxis, fail, flag, show
 from jaxpool._lay import Tables, repeat
 from jaxpool._linear import of_alike
 from jaxpool._window import Fraction
@@ -93,10 +93,9 @@ def fractional_max_pool(
         fail(name, 'sequence="random" takes no samples', 'a key, or sequence="pseudorandom"')
     else:
         samples = _samples(name, samples, len(axes))
+    overlapping = flag(name, "overlapping", overlapping)
     with jax.named_scope(name):
-        return _jitted(
-            *call, key if samples is None else None, samples, sequence, bool(overlapping)
-        )
+        return _jitted(*call, key if samples is None else None, samples, sequence, overlapping)
 
 
 @partial(jax.jit, static_argnames=("axes", "sequence", "overlapping"))

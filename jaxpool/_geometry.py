@@ -39,6 +39,7 @@ def windows(
     stride = size if strides is None else _each(name, "strides", strides, n, least=1)
     dilation = _each(name, "window_dilation", window_dilation, n, least=1)
     word, pads = _padding(name, padding, n)
+    rounded_up = flag(name, "ceil_mode", ceil_mode)
     found = []
     for a, k, s, d, pad in zip(axes, size, stride, dilation, pads, strict=True):
         length = _length(name, shape, a)
@@ -56,7 +57,7 @@ def windows(
                 'a smaller window, or more padding such as padding="SAME"',
             )
         out = (length + low + high - extent) // s + 1
-        if ceil_mode and word in (None, "VALID"):
+        if rounded_up and word in (None, "VALID"):
             out = -((extent - length - low - high) // s) + 1
             out -= (out - 1) * s >= length + low
         found.append(Window(a - len(shape), length, k, s, d, low, high, out))
@@ -133,7 +134,7 @@ def phases(
 ) -> tuple[Window, ...]:
     """One window per pooled axis, in array order, as long as its stride: its tap p is phase p. The
     last one may reach beyond the map, unless `strict`."""
-    found = []
+    strict, found = flag(name, "strict", strict), []
     for a, s, length in _sampled(name, tuple(shape), strides, axis):
         out = -(-length // s)
         if strict and length % s:
@@ -553,6 +554,20 @@ def integer(name: str, argument: str, written: Any, entry: Any, least: int | Non
             name, f"{argument}={show(written)} holds {number}", f"whole numbers of at least {least}"
         )
     return number
+
+
+def flag(name: str, argument: str, value: Any) -> bool:
+    """`value` as True or False, or the sentence that says why it is neither."""
+    try:
+        if isinstance(value, str):
+            raise TypeError
+        return bool(value)
+    except Exception as error:
+        what = "a traced value" if traced(value) else f"of type {type(value).__name__}"
+        how = " known before tracing" if traced(value) else ""
+        raise TypeError(
+            f"{name}: {argument}={show(value)} is {what}. Write True or False{how}."
+        ) from error
 
 
 def _entries(n: int) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxpool import _average, _prepare, _regions, _sums, _winners
-from jaxpool._geometry import Axes, Padding, PerAxis, fail
+from jaxpool._geometry import Axes, Padding, PerAxis, fail, flag
 from jaxpool._linear import of_alike
 from jaxpool._prepare import Call
 from jaxpool._smooth import reach
@@ -74,8 +74,9 @@ def mixed_pool(
     )
     _prepare.real_numbers(name, call)
     alpha = _prepare.share(name, alpha, call)
+    padding = flag(name, "count_include_pad", count_include_pad)
     with jax.named_scope(name):
-        return _jitted(*call, alpha, bool(count_include_pad))
+        return _jitted(*call, alpha, padding)
 
 
 def gated_pool(
@@ -108,9 +109,10 @@ def gated_pool(
             f"channel_axis={channel_axis} is one of the pooled axes {pooled}",
             'channel_axis=... for another axis, or learn="layer"',
         )
+    padding = flag(name, "count_include_pad", count_include_pad)
     with jax.named_scope(name):
         kernel = _beside(kernel, call, axis, channel_axis)
-        return _jitted(*call, kernel, bool(count_include_pad), gated=True)
+        return _jitted(*call, kernel, padding, gated=True)
 
 
 def _beside(kernel: jax.Array, call: Call, axis: Any, channel_axis: int) -> jax.Array:

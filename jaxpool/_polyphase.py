@@ -22,7 +22,7 @@ from jax.typing import ArrayLike
 
 from jaxpool import _geometry, _prepare
 from jaxpool._border import surround
-from jaxpool._geometry import Axes, PerAxis, fail, show
+from jaxpool._geometry import Axes, PerAxis, fail, flag, show
 from jaxpool._linear import apart, of_alike
 from jaxpool._plan import BLOCK, Group, size_of
 from jaxpool._slices import along_rows, rows, widen
@@ -127,9 +127,10 @@ def polyphase_pool(
     if not isinstance(order, int | float) or isinstance(order, bool) or order not in (1, 2, inf):
         fail(name, f"order={show(order)} is no order of the norms here", "order=1, 2 or inf")
     given = None if phase is None else _given(name, phase, x.shape, windows)
+    with_phase = flag(name, "return_phase", return_phase)
     with jax.named_scope(name):
         y, phase = _pool(x, given, windows, float(order))
-    return (y, phase) if return_phase else y
+    return (y, phase) if with_phase else y
 
 
 def polyphase_unpool(

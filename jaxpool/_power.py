@@ -9,7 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxpool import _bins, _norm, _prepare
-from jaxpool._geometry import Axes, Padding, PerAxis, fail, show
+from jaxpool._geometry import Axes, Padding, PerAxis, fail, flag, show
 from jaxpool._linear import of_alike
 from jaxpool._prepare import Binned, Call
 
@@ -72,7 +72,7 @@ def lp_pool(
     call = _prepare.windowed(
         "lp_pool", x, window_shape, strides, padding, window_dilation, ceil_mode, axis, where
     )
-    return pool("lp_pool", call, p, normalize=bool(normalize))
+    return pool("lp_pool", call, p, normalize=normalize)
 
 
 def gem_pool(
@@ -151,7 +151,7 @@ def global_lp_pool(
     Array([[8., 8., 8.]], dtype=float32)
     """
     call = _prepare.whole("global_lp_pool", x, axis, where)
-    return pool("global_lp_pool", call, p, normalize=bool(normalize), keepdims=bool(keepdims))
+    return pool("global_lp_pool", call, p, normalize=normalize, keepdims=keepdims)
 
 
 def global_gem_pool(
@@ -182,7 +182,7 @@ def global_gem_pool(
     Array([[2., 2., 2.]], dtype=float32)
     """
     call = _prepare.whole("global_gem_pool", x, axis, where)
-    return _gem("global_gem_pool", call, p, eps, keepdims=bool(keepdims))
+    return _gem("global_gem_pool", call, p, eps, keepdims=keepdims)
 
 
 def _gem(name: str, call: Call, p: Any, eps: Any, **how: Any) -> jax.Array:
@@ -194,11 +194,18 @@ def _gem(name: str, call: Call, p: Any, eps: Any, **how: Any) -> jax.Array:
 
 
 def pool(
-    name: str, call: Call | Binned, p: Any, least: float | None = None, **how: Any
+    name: str,
+    call: Call | Binned,
+    p: Any,
+    normalize: bool,
+    least: float | None = None,
+    keepdims: bool = True,
 ) -> jax.Array:
     """The norm, or power mean, of every window or bin; `least` is what elements are raised to."""
     _prepare.floats(name, call)
     array, known = _prepare.power(name, p, call), _known(p)
+    how = {"normalize": normalize, "keepdims": keepdims}
+    how = {argument: flag(name, argument, value) for argument, value in how.items()}
     with jax.named_scope(name):
         return _jitted(*call, array, known=known, least=least, **how)
 
@@ -211,7 +218,7 @@ def _known(p: Any) -> int | float | None:
 
 @partial(jax.jit, static_argnames=("windows", "known", "least", "normalize", "keepdims"))
 @of_alike
-def _jitted(x, where, windows, p, *, known, least, normalize, keepdims=True):
+def _jitted(x, where, windows, p, *, known, least, normalize, keepdims):
     wide = x.astype(_prepare.wide(x.dtype))
     if where is not None:
         wide, least = _prepare.real(_norm.raised(wide, least), where), None

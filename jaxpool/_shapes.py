@@ -14,6 +14,7 @@ from jaxpool._geometry import (
     Padding,
     PerAxis,
     fail,
+    flag,
     given_shape,
     integer,
     scalar,
@@ -40,7 +41,7 @@ def global_output_shape(
     """
     shape = given_shape("global_output_shape", x_shape)
     found = _geometry.whole("global_output_shape", shape, axis)
-    if keepdims:
+    if flag("global_output_shape", "keepdims", keepdims):
         return _window.shape_of(found, shape)
     pooled = {window.axis + len(shape) for window in found}
     return tuple(n for a, n in enumerate(shape) if a not in pooled)

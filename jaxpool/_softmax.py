@@ -7,7 +7,7 @@ import jax
 from jax.typing import ArrayLike
 
 from jaxpool import _prepare, _soft
-from jaxpool._geometry import Axes, Padding, PerAxis
+from jaxpool._geometry import Axes, Padding, PerAxis, flag
 from jaxpool._linear import of_alike
 from jaxpool._prepare import Binned, Call
 
@@ -63,7 +63,7 @@ def lse_pool(
     call = _prepare.windowed(
         "lse_pool", x, window_shape, strides, padding, window_dilation, ceil_mode, axis, where
     )
-    return pool("lse_pool", call, temperature, kind=kind_of(normalize))
+    return pool("lse_pool", call, temperature, kind=kind_of("lse_pool", normalize))
 
 
 def softmax_pool(
@@ -144,7 +144,11 @@ def global_lse_pool(
     """
     call = _prepare.whole("global_lse_pool", x, axis, where)
     return pool(
-        "global_lse_pool", call, temperature, kind=kind_of(normalize), keepdims=bool(keepdims)
+        "global_lse_pool",
+        call,
+        temperature,
+        kind=kind_of("global_lse_pool", normalize),
+        keepdims=keepdims,
     )
 
 
@@ -175,23 +179,26 @@ def global_softmax_pool(
     Array([[1., 1., 1.]], dtype=float32)
     """
     call = _prepare.whole("global_softmax_pool", x, axis, where)
-    return pool("global_softmax_pool", call, temperature, kind="softmax", keepdims=bool(keepdims))
+    return pool("global_softmax_pool", call, temperature, kind="softmax", keepdims=keepdims)
 
 
-def kind_of(normalize: bool) -> str:
-    return "mean" if normalize else "sum"
+def kind_of(name: str, normalize: bool) -> str:
+    return "mean" if flag(name, "normalize", normalize) else "sum"
 
 
-def pool(name: str, call: Call | Binned, temperature: Any, **how: Any) -> jax.Array:
+def pool(
+    name: str, call: Call | Binned, temperature: Any, kind: str, keepdims: bool = True
+) -> jax.Array:
     _prepare.floats(name, call)
     temperature = _prepare.temperature(name, temperature, call)
+    keepdims = flag(name, "keepdims", keepdims)
     with jax.named_scope(name):
-        return _jitted(*call, temperature, **how)
+        return _jitted(*call, temperature, kind=kind, keepdims=keepdims)
 
 
 @partial(jax.jit, static_argnames=("axes", "kind", "keepdims"))
 @of_alike
-def _jitted(x, where, axes, temperature, *, kind, keepdims=True):
+def _jitted(x, where, axes, temperature, *, kind, keepdims):
     wide = x.astype(_prepare.wide(x.dtype))
     y = _soft.pool(wide, temperature, where, axes, kind)
     return _prepare.squeeze(y.astype(x.dtype), axes, keepdims)

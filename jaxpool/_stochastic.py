@@ -10,7 +10,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxpool import _plan, _prepare, _sums, _winners
-from jaxpool._geometry import Axes, Padding, PerAxis
+from jaxpool._geometry import Axes, Padding, PerAxis, flag
 from jaxpool._linear import apart, of_alike
 from jaxpool._plan import BLOCK, Group, is_few, size_of, together
 from jaxpool._regions import cut_all, over_outputs
@@ -77,7 +77,7 @@ def stochastic_pool(
     Array([2.5, 2. ], dtype=float32)
     """
     name = "stochastic_pool"
-    key = None if deterministic else _prepare.key(name, key)
+    key = None if flag(name, "deterministic", deterministic) else _prepare.key(name, key)
     call = _prepare.windowed(
         name, x, window_shape, strides, padding, window_dilation, ceil_mode, axis, where
     )

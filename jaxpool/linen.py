@@ -41,7 +41,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 import jaxpool
 from jaxpool._adaptive import OutputShape
-from jaxpool._geometry import Axes, Levels, Padding, PerAxis
+from jaxpool._geometry import Axes, Levels, Padding, PerAxis, flag
 from jaxpool._mixed import gated_pool
 from jaxpool._modules import (
     ALPHA,
@@ -184,7 +184,8 @@ class _Random(_Pool, kw_only=True):
     rng_collection: str = "pool"
 
     def _key(self, deterministic: bool | None) -> jax.Array | None:
-        if nn.merge_param("deterministic", self.deterministic, deterministic):
+        given = nn.merge_param("deterministic", self.deterministic, deterministic)
+        if flag(type(self).__name__, "deterministic", given):
             return None
         return self.make_rng(self.rng_collection)
 

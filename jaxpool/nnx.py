@@ -47,7 +47,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 import jaxpool
 from jaxpool._adaptive import OutputShape
-from jaxpool._geometry import Axes, Levels, Padding, PerAxis
+from jaxpool._geometry import Axes, Levels, Padding, PerAxis, flag
 from jaxpool._mixed import gated_pool
 from jaxpool._modules import (
     ALPHA,
@@ -218,7 +218,8 @@ class _Random(_Pool):
     rngs: nnx.Rngs | None = None
 
     def _key(self, deterministic: bool | None, rngs: nnx.Rngs | None) -> jax.Array | None:
-        if self.deterministic if deterministic is None else deterministic:
+        given = self.deterministic if deterministic is None else deterministic
+        if flag(type(self).__name__, "deterministic", given):
             return None
         return _draw(self, rngs, self.rng_collection)
 

@@ -604,7 +604,41 @@ TRACED: dict[str, Callable] = {
     "order": lambda n: jaxpool.polyphase_pool(X, order=n),
     "key": lambda n: jaxpool.stochastic_pool(n, X, (2, 2)),
     "temperature": lambda n: jaxpool.lse_pool(X, (2, 2), temperature=n > 1),
+    "ceil_mode": lambda n: jaxpool.max_pool(X, (2, 2), ceil_mode=n > 1),
+    "count_include_pad": lambda n: jaxpool.avg_pool(X, (2, 2), count_include_pad=n > 1),
+    "keepdims": lambda n: jaxpool.global_max_pool(X, keepdims=n > 1),
+    "normalize": lambda n: jaxpool.lse_pool(X, (2, 2), normalize=n > 1),
+    "overlapping": lambda n: jaxpool.fractional_max_pool(
+        jax.random.key(0), X, (2, 2), output_ratio=0.7, overlapping=n > 1
+    ),
+    "deterministic": lambda n: jaxpool.stochastic_pool(None, X, (2, 2), deterministic=n > 1),
+    "strict": lambda n: jaxpool.polyphase_pool(X, strict=n > 1),
+    "return_phase": lambda n: jaxpool.polyphase_pool(X, return_phase=n > 1),
 }
+
+FLAGS = [
+    (jaxpool.global_sum_pool, (), "keepdims"),
+    (jaxpool.global_avg_pool, (), "keepdims"),
+    (jaxpool.global_lse_pool, (), "keepdims"),
+    (jaxpool.global_softmax_pool, (), "keepdims"),
+    (jaxpool.global_lp_pool, (), "keepdims"),
+    (jaxpool.global_gem_pool, (), "keepdims"),
+    (jaxpool.global_lp_pool, (), "normalize"),
+    (jaxpool.global_lse_pool, (), "normalize"),
+    (jaxpool.adaptive_lp_pool, ((2, 2),), "normalize"),
+    (jaxpool.adaptive_lse_pool, ((2, 2),), "normalize"),
+    (jaxpool.mixed_pool, ((2, 2),), "count_include_pad"),
+    (jaxpool.lp_pool, ((2, 2),), "ceil_mode"),
+]
+
+
+@pytest.mark.parametrize(("function", "args", "flag"), FLAGS)
+def test_a_flag_is_true_or_false(function: Callable, args: tuple, flag: str):
+    for value in ("False", np.ones(2)):
+        refuses(TypeError, function, X, *args, **{flag: value}, says=[f"{flag}=.*True or False"])
+    same = function(X, *args, **{flag: True})
+    for value in (np.True_, 1):
+        assert np.array_equal(function(X, *args, **{flag: value}), same)
 
 
 @pytest.mark.parametrize("argument", TRACED)

@@ -197,6 +197,8 @@ def test_stochastic_modules_draw_as_dropout_does():
     assert other.apply({}, x, rngs={"dropout": key}).shape == y.shape
     with pytest.raises(Exception, match="deterministic"):  # not told, as Dropout
         linen_draw(module, x, key)
+    with pytest.raises(TypeError, match="^StochasticPool: deterministic=.*before tracing"):
+        jax.jit(lambda told: linen_draw(module, x, key, deterministic=told))(True)
 
     wanted = jaxpool.stochastic_pool(nnx.Rngs(pool=3).pool(), x, (2, 2), **arguments, where=where)
     module = jpn.StochasticPool([2, 2], **arguments, rngs=nnx.Rngs(pool=3))
@@ -211,6 +213,8 @@ def test_stochastic_modules_draw_as_dropout_does():
     assert np.any(other(x, rngs=nnx.Rngs(dropout=3)) != expected)
     with pytest.raises(ValueError, match="^StochasticPool: rngs=None .*nnx.Rngs.dropout=0"):
         other(x)
+    with pytest.raises(TypeError, match="^StochasticPool: deterministic=.*before tracing"):
+        jax.jit(lambda told: module(x, deterministic=told))(True)
 
 
 def test_mixed_modules_draw_max_or_avg():
