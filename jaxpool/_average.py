@@ -188,7 +188,7 @@ def _mean(
 @partial(jax.jit, static_argnames=("windows", "keepdims"))
 @of_alike
 def _jitted_sum(x, where, windows, *, keepdims):
-    return _prepare.squeeze(_sums.total(_prepare.real(x, where), windows), windows, keepdims)
+    return _prepare.squeeze(_sums.total(x, windows, mask=where), windows, keepdims)
 
 
 @partial(jax.jit, static_argnames=("windows", "padding", "divisor", "keepdims"))
@@ -213,7 +213,7 @@ def mean(
         n = jnp.maximum(n, 1).astype(wide)
     else:
         n = jnp.full((1,) * x.ndim, divisor, wide)
-    return _sums.total(_prepare.real(x, where), windows, divisor=n)
+    return _sums.total(x, windows, n, where)
 
 
 def _divisor(name: str, value: Any) -> float:

@@ -261,7 +261,6 @@ def _check_positions(name: str, lengths: Iterable[int]) -> None:
 @partial(jax.jit, static_argnames=("windows", "lengths", "elements", "largest"))
 @of_alike
 def _jitted(x, where, windows, lengths, elements, *, largest):
-    x = _winners.masked(x, where, largest)
     known = {w.axis: (prod(lengths[i + 1 :]), elements[i]) for i, w in enumerate(windows)}
     number: Any = 0  # of each winner so far, from 1; 0 for none
     for bins, ordinary in laid(windows):

@@ -13,6 +13,7 @@ from jaxpool import _average, _prepare, _regions, _sums, _winners
 from jaxpool._geometry import Axes, Padding, PerAxis, fail, flag
 from jaxpool._linear import of_alike
 from jaxpool._prepare import Call
+from jaxpool._slices import real
 from jaxpool._smooth import reach
 from jaxpool._window import Window
 
@@ -131,11 +132,11 @@ def _beside(kernel: jax.Array, call: Call, axis: Any, channel_axis: int) -> jax.
 @of_alike
 def _jitted(x, where, windows, alpha, padding, gated=False):
     dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.dtype(jnp.float32)
-    x = _prepare.real(x.astype(_prepare.wide(dtype)), where)
+    x = x.astype(_prepare.wide(dtype))
     if gated:
-        alpha = jax.nn.sigmoid(_gate(x, alpha, windows))
-    real = _sums.count(where, windows, x.ndim, padding=False) > 0
-    top = jnp.where(real, _winners.extremum(x, windows, largest=True, mask=where), 0)
+        alpha = jax.nn.sigmoid(_gate(real(x, where), alpha, windows))
+    some = _sums.count(where, windows, x.ndim, padding=False) > 0
+    top = jnp.where(some, _winners.extremum(x, windows, largest=True, mask=where), 0)
     mean = _average.mean(x, where, windows, padding)
     return (_part(alpha, top) + _part(1 - alpha, mean)).astype(dtype)
 

@@ -12,6 +12,7 @@ from jaxpool import _bins, _norm, _prepare
 from jaxpool._geometry import Axes, Padding, PerAxis, fail, flag, show
 from jaxpool._linear import of_alike
 from jaxpool._prepare import Binned, Call
+from jaxpool._slices import real
 
 
 def lp_pool(
@@ -221,7 +222,7 @@ def _known(p: Any) -> int | float | None:
 def _jitted(x, where, windows, p, *, known, least, normalize, keepdims):
     wide = x.astype(_prepare.wide(x.dtype))
     if where is not None:
-        wide, least = _prepare.real(_norm.raised(wide, least), where), None
+        wide, least = real(_norm.raised(wide, least), where), None
     p = jnp.minimum(p, _norm.MOST)
     y = _norm.norm(wide, windows, p, known, least)
     if normalize and known != np.inf:

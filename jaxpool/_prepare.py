@@ -225,11 +225,6 @@ def number(
     return given.astype(wide(x.dtype)).reshape(shape)
 
 
-def real(x: jax.Array, where: jax.Array | None) -> jax.Array:
-    """x with 0 for what is not real."""
-    return x if where is None else jnp.where(where, x, jnp.zeros((), x.dtype))
-
-
 def squeeze(y: jax.Array, windows: tuple[Window, ...], keepdims: bool) -> jax.Array:
     """Drop the pooled axes of a global pooling, as jnp.mean does."""
     return y if keepdims else lax.squeeze(y, [window.axis + y.ndim for window in windows])

@@ -110,6 +110,11 @@ def unrows(x: jax.Array, windows: Sequence[Window]) -> jax.Array:
     return x
 
 
+def real(x: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """x with 0 for what is not real."""
+    return x if mask is None else jnp.where(mask, x, jnp.zeros((), x.dtype))
+
+
 # ---- 16 bits ----
 #
 # XLA's CPU backend cuts and joins no bfloat16: it turns whole arrays into float32 first. So they

@@ -21,8 +21,7 @@ from jaxpool._exponential import exp, expm1, log1p
 from jaxpool._linear import apart, by_platform, linear_pair
 from jaxpool._parts import in_parts
 from jaxpool._plan import Group
-from jaxpool._prepare import real
-from jaxpool._slices import as_merged
+from jaxpool._slices import as_merged, real
 from jaxpool._window import Bins, Window, shape_of
 
 # In how many windows an element is, at least, for one exponential of it to be worth an array.

@@ -14,7 +14,7 @@ from jaxpool._geometry import Axes, Padding, PerAxis, flag
 from jaxpool._linear import apart, of_alike
 from jaxpool._plan import BLOCK, Group, is_few, size_of, together
 from jaxpool._regions import cut_all, over_outputs
-from jaxpool._slices import widen
+from jaxpool._slices import real, widen
 from jaxpool._smooth import few_taps, reach, sum_at_windows
 from jaxpool._window import shape_of
 
@@ -89,7 +89,7 @@ def stochastic_pool(
 @partial(jax.jit, static_argnames=("windows",))
 @of_alike
 def _jitted(x, where, windows, key):
-    x = _prepare.real(x, where)
+    x = real(x, where)
     if key is not None:
         return _size(_drawn(key, x, windows))
     return _expected(_size(x.astype(_prepare.wide(x.dtype))), windows).astype(x.dtype)

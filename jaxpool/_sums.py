@@ -38,6 +38,7 @@ from jaxpool._slices import (
     interleave,
     join,
     pad,
+    real,
     replace_axis,
     rows,
     unrows,
@@ -48,15 +49,21 @@ from jaxpool._window import Window, shape_back, shape_of
 from jaxpool._winners import extremum
 
 
-def total(x: jax.Array, windows: Sequence[Window], divisor: jax.Array | None = None) -> jax.Array:
-    """The sum of every window, over the divisor if there is one: a number or one per window."""
+def total(
+    x: jax.Array,
+    windows: Sequence[Window],
+    divisor: jax.Array | None = None,
+    mask: jax.Array | None = None,
+) -> jax.Array:
+    """The sum of every window, over the divisor if there is one: a number or one per window; `mask`
+    says which elements are real."""
     if x.dtype == jnp.bool_:
-        return extremum(x, windows, largest=True)
+        return extremum(x, windows, largest=True, mask=mask)
 
-    def run(x: jax.Array, windows: Group, divisor: Any) -> jax.Array:
-        return _add({"x": x}, (divisor, None), ("x",), windows=windows)["x"]
+    def run(x: jax.Array, windows: Group, divisor: Any, mask: Any) -> jax.Array:
+        return _add({"x": x}, (divisor, mask, None), ("x",), windows=windows)["x"]
 
-    return as_merged(run, x, active(windows), divisor)
+    return as_merged(run, x, active(windows), divisor, mask)
 
 
 def _over(y: jax.Array, divisor: jax.Array | None, dtype: Any) -> jax.Array:
@@ -64,76 +71,79 @@ def _over(y: jax.Array, divisor: jax.Array | None, dtype: Any) -> jax.Array:
 
 
 def _add_of(x: dict, rest: tuple, _: Any, windows: Group) -> dict:
-    dtype, (divisor, _) = x["x"].dtype, rest
+    dtype, (divisor, mask, _) = x["x"].dtype, rest
 
-    def passes(x: jax.Array, divisor: Any) -> jax.Array:
+    def passes(x: jax.Array, divisor: Any, mask: Any) -> jax.Array:
         *first, last = groups_of(x, windows, times=OF_SUMS)
         for group in first:
-            x = _add_pass(x, None, group, wider(dtype))
-        return _add_pass(x, divisor, last, dtype)
+            x, mask = _add_pass(x, None, mask, group, wider(dtype)), None
+        return _add_pass(x, divisor, mask, last, dtype)
 
-    def one_call(x: jax.Array, divisor: Any) -> jax.Array:
-        return _over(reduce_window(x.astype(wider(dtype)), windows, least=SMALL), divisor, dtype)
+    def one_call(x: jax.Array, divisor: Any, mask: Any) -> jax.Array:
+        wide = real(x.astype(wider(dtype)), mask)
+        return _over(reduce_window(wide, windows, least=SMALL), divisor, dtype)
 
     if not is_one_call(windows):
-        return {"x": passes(x["x"], divisor)}
-    return {"x": by_platform(x["x"], divisor, cpu=passes, other=one_call)}
+        return {"x": passes(x["x"], divisor, mask)}
+    return {"x": by_platform(x["x"], divisor, mask, cpu=passes, other=one_call)}
 
 
-def _add_pass(x: jax.Array, divisor: Any, group: Group, dtype: Any) -> jax.Array:
+def _add_pass(x: jax.Array, divisor: Any, mask: Any, group: Group, dtype: Any) -> jax.Array:
     if is_one_loop(x, group):
-        return apart(add_slices, x, divisor, group=group, dtype=dtype)
+        return apart(add_slices, x, divisor, mask, group=group, dtype=dtype)
     if is_in_place(x, group[0]):
-        return apart(_add_rows, x, divisor, window=group[0], dtype=dtype)
+        return apart(_add_rows, x, divisor, mask, window=group[0], dtype=dtype)
     if group[0].whole:
-        return _add_lines(x, divisor, group[0], dtype)
+        return _add_lines(x, divisor, mask, group[0], dtype)
     if parts := parts_of(group[0]):
-        x = _add_pass(x, None, (parts[0],), wider(dtype))
-        return _add_pass(x, divisor, (parts[1],), dtype)
-    wide = x.astype(wider(x.dtype))
+        x = _add_pass(x, None, mask, (parts[0],), wider(dtype))
+        return _add_pass(x, divisor, None, (parts[1],), dtype)
+    wide = real(x.astype(wider(x.dtype)), mask)
     if is_disjoint(group):
         return _over(reduce_window(wide, group), divisor, dtype)
     return _slide(wide, divisor, group[0], dtype)
 
 
-def _add_rows(x: jax.Array, divisor: Any, window: Window, dtype: Any) -> jax.Array:
-    taps = rows(x.astype(wider(x.dtype)), (window,))
+def _add_rows(x: jax.Array, divisor: Any, mask: Any, window: Window, dtype: Any) -> jax.Array:
+    taps = rows(real(x.astype(wider(x.dtype)), mask), (window,))
     at = taps.ndim + window.axis
     return _over(lax.reduce(taps, np.zeros((), taps.dtype), lax.add, [at]), divisor, dtype)
 
 
-def _add_lines(x: jax.Array, divisor: Any, window: Window, dtype: Any) -> jax.Array:
+def _add_lines(x: jax.Array, divisor: Any, mask: Any, window: Window, dtype: Any) -> jax.Array:
     """All of an axis: its equal parts first, then what they add up to."""
     n = -(-window.size // LINES)
     parts = equal_parts(window.axis, window.size, n)
-    x = apart(add_slices, x, None, group=(parts,), dtype=wider(dtype))
-    return _add_pass(x, divisor, (equal_parts(window.axis, n, 1).plain(),), dtype)
+    x = apart(add_slices, x, None, mask, group=(parts,), dtype=wider(dtype))
+    return _add_pass(x, divisor, None, (equal_parts(window.axis, n, 1).plain(),), dtype)
 
 
-def add_slices(x: jax.Array, divisor: Any, group: Group, dtype: Any) -> jax.Array:
+def add_slices(
+    x: jax.Array, divisor: Any, mask: Any = None, *, group: Group, dtype: Any
+) -> jax.Array:
     def of_region(taps: list, full: Callable, at: tuple) -> jax.Array:
         part = None if divisor is None else cut_all(divisor, at)
         return _over(_sum_of(taps, full, x.dtype), part, dtype)
 
-    return over_outputs(of_region, x, group)
+    return over_outputs(of_region, (x, mask), group)
 
 
 def _sum_of(taps: list, full: Callable, dtype: Any) -> jax.Array:
-    slabs = [widen(slab) for _, slab in taps]
+    slabs = [real(widen(slab), mask) for _, (slab, mask) in taps]
     return reduce(lax.add, slabs) if slabs else full(0, wider(dtype))
 
 
 def _add_back(cotangent: dict, rest: tuple, _: Any, windows: Group) -> dict:
     """The transpose: dx[p] = the sum of g[i] over the windows i that see p."""
-    g, (divisor, after) = cotangent["x"], rest
+    g, (divisor, mask, after) = cotangent["x"], rest
     dtype, wide = g.dtype, wider(g.dtype)
     if divisor is not None and divisor.shape != (1,) * divisor.ndim:
         g, divisor = g.astype(wide) / divisor, None  # ... else in the loop of the last pass
     dense = all(window.stride == 1 for window in windows)  # else the way back is several loops
     last, *others = groups_of(g, windows, times=OF_SUMS if dense else 0)
     for group in reversed(others):
-        g = _add_pass_back(g, None, group, wide, after)
-    return {"x": _add_pass_back(g, divisor, last, dtype, after)}
+        g = _add_pass_back(g, None, None, group, wide, after)
+    return {"x": _add_pass_back(g, divisor, mask, last, dtype, after)}
 
 
 def _after_sum(rest: tuple, out: jax.Array, windows: Group) -> tuple:
@@ -143,18 +153,23 @@ def _after_sum(rest: tuple, out: jax.Array, windows: Group) -> tuple:
     large = any(w.size > BLOCK and not w.disjoint for w in windows)
     if not large or is_split(out, range(out.ndim)):
         return rest
-    return rest[0], lax.stop_gradient(out[(slice(1),) * out.ndim])
+    return *rest[:2], lax.stop_gradient(out[(slice(1),) * out.ndim])
 
 
-def _add_pass_back(g: jax.Array, divisor: Any, group: Group, dtype: Any, after: Any) -> jax.Array:
+def _add_pass_back(
+    g: jax.Array, divisor: Any, mask: Any, group: Group, dtype: Any, after: Any
+) -> jax.Array:
     if is_disjoint(group):
-        return apart(_repeat, g, divisor, group=group, dtype=dtype)
+        return apart(_repeat, g, divisor, mask, group=group, dtype=dtype)
     if is_one_loop(g, group):
-        return apart(add_slices_back, g, divisor, group=group, dtype=dtype)
+        for w in group:  # for every phase of the strides to be complete
+            spare = w.phase_length * w.stride - w.length
+            mask = mask if mask is None or mask.shape[w.axis] == 1 else pad(mask, w.axis, 0, spare)
+        return apart(add_slices_back, g, divisor, mask, group=group, dtype=dtype)
     (window,) = group
     if parts := parts_of(window):
-        g = _add_pass_back(g, None, (parts[1],), wider(dtype), after)
-        return _add_pass_back(g, divisor, (parts[0],), dtype, after)
+        g = _add_pass_back(g, None, None, (parts[1],), wider(dtype), after)
+        return _add_pass_back(g, divisor, mask, (parts[0],), dtype, after)
     g = g.astype(wider(g.dtype))
     phases = []
     for phase in range(window.stride):
@@ -166,23 +181,26 @@ def _add_pass_back(g: jax.Array, divisor: Any, group: Group, dtype: Any, after: 
             step = ahead[1] - ahead[0] if len(ahead) > 1 else 1
             of = Window(window.axis, window.out, len(ahead), 1, step, -ahead[0], 0, n)
             phases.append(_slide(g, None, of, g.dtype, after))
-    return _over(interleave(phases, window), divisor, dtype)
+    return real(_over(interleave(phases, window), divisor, dtype), mask)
 
 
-def add_slices_back(g: jax.Array, divisor: Any, group: Group, dtype: Any) -> jax.Array:
-    def of_region(taps: list, full: Callable, _) -> jax.Array:
-        return _over(_sum_of(taps, full, g.dtype), divisor, dtype)
+def add_slices_back(
+    g: jax.Array, divisor: Any, mask: Any = None, *, group: Group, dtype: Any
+) -> jax.Array:
+    def of_region(taps: list, full: Callable, at: tuple) -> jax.Array:
+        part = None if mask is None else cut_all(mask, at)
+        return real(_over(_sum_of(taps, full, g.dtype), divisor, dtype), part)
 
-    return over_inputs(of_region, g, group)
+    return over_inputs(of_region, (g, None), group)
 
 
-def _repeat(g: jax.Array, divisor: Any, group: Group, dtype: Any) -> jax.Array:
+def _repeat(g: jax.Array, divisor: Any, mask: Any, group: Group, dtype: Any) -> jax.Array:
     """Disjoint windows: every window's value at each of its elements."""
     g = along_rows(_over(g.astype(wider(g.dtype)), divisor, dtype), group)
     shape = g.shape
     for i, window in enumerate(reversed(group)):
         shape = replace_axis(shape, window.axis - i, window.size)
-    return unrows(jnp.broadcast_to(g, shape), group)
+    return real(unrows(jnp.broadcast_to(g, shape), group), mask)
 
 
 def _slide(

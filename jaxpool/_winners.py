@@ -83,7 +83,6 @@ def extremum(
     x: jax.Array, windows: Sequence[Window], largest: bool, mask: jax.Array | None = None
 ) -> jax.Array:
     """The largest (or smallest) element of every window; `mask` says which elements are real."""
-    x = masked(x, mask, largest)
     of = _extremum if jnp.issubdtype(x.dtype, jnp.floating) else _value
 
     def run(x: jax.Array, windows: Group, mask: Any) -> jax.Array:
@@ -93,13 +92,15 @@ def extremum(
 
 
 def _value(x: jax.Array, mask: Any, windows: Group, largest: bool) -> jax.Array:
-    def passes(x: jax.Array) -> jax.Array:
+    def passes(x: jax.Array, mask: Any) -> jax.Array:
         for group in groups_of(x, windows, times=OF_VALUES):
             for p in passes_of(group):
-                x, _ = apart(_fold, x, None, p=p, largest=largest, size=None)
+                x, _ = apart(_fold, x, None, mask, p=p, largest=largest, size=None)
+                mask = None
         return x
 
-    def calls(x: jax.Array) -> jax.Array:
+    def calls(x: jax.Array, mask: Any) -> jax.Array:
+        x = masked(x, mask, largest)
         op, init = lax.max if largest else lax.min, lowest(x.dtype, largest)
         groups = [windows] if is_one_call(windows) else [(w,) for w in windows[::-1]]
         for group in groups:
@@ -108,8 +109,8 @@ def _value(x: jax.Array, mask: Any, windows: Group, largest: bool) -> jax.Array:
         return x
 
     if any(isinstance(window, Woven) for window in windows):
-        return passes(x)
-    return by_platform(x, cpu=passes, other=calls)
+        return passes(x, mask)
+    return by_platform(x, mask, cpu=passes, other=calls)
 
 
 def winners(
@@ -118,7 +119,7 @@ def winners(
     """The value of every window, and the axes of each step with the winners among them.
 
     What was folded axis by axis but does not overlap is one step with one winner all the same, if
-    the loop over it can be vectorised.
+    the loop over it can be vectorised. A window in which nothing is real has no winner.
     """
     long, groups = is_long(x, windows), groups_of(x, windows)
     steps: list[tuple[Group, jax.Array]] = []
@@ -127,10 +128,13 @@ def winners(
             return _winners_by_rank(x, groups, largest)
         groups = groups[::-1]
     for group in groups:
-        first = ()
+        rest = ()
         if mask is not None:
-            mask, *first = value_and_winner(mask, group=group, largest=True)
-        x, winner = value_and_winner(x, *first, group=group, largest=largest)
+            some, first = value_and_winner(mask, group=group, largest=True)
+            none, dtype = size_of(group), index(size_of(group))
+            first = jnp.where(some, first.astype(dtype), jnp.asarray(none, dtype))
+            rest, mask = (mask, first), some
+        x, winner = value_and_winner(x, *rest, group=group, largest=largest)
         if long and steps and is_disjoint(group + steps[-1][0]):
             inner, theirs = steps.pop()
             group, winner = group + inner, _joint_winner(theirs, winner, group, inner)
@@ -163,25 +167,27 @@ _extremum = jax.custom_jvp(_value, nondiff_argnums=(2, 3))
 
 @_extremum.defjvp
 def _(windows, largest, primals, tangents):
-    value, steps = winners(primals[0], windows, largest, primals[1])
+    x, mask = primals
+    value, steps = winners(x, windows, largest, mask)
     tangent = tangents[0]
     for group, winner in steps:
         tangent = pick({"t": tangent}, winner, ("t",), group=group)["t"]
     return value, tangent
 
 
-def _value_and_winner(x: jax.Array, *first: jax.Array, group: Group, largest: bool) -> list:
+def _value_and_winner(x: jax.Array, *rest: jax.Array, group: Group, largest: bool) -> list:
     """The value of each window and the first tap that holds it; its size where there is no tap.
 
-    `first` is each window's first real tap under a mask: an element that is not real holds the
-    identity, and must not win from a real element that holds it too.
+    `rest`: which elements are real, and each window's first real tap, its size for none. An element
+    that is not real holds the identity, and must not win from a real element that holds it too.
     """
-    value, winner = x, None
+    value, winner, (mask, first) = x, None, rest or (None, None)
     for p in passes_of(group):
-        how = {"largest": largest, "size": _most(group)}
-        value, winner = _in_lines(_fold, value, winner, p, **how)
-    if first:
-        winner = instead(winner, first[0], value, largest)
+        how = {"largest": largest, "size": _most(group, bool(rest))}
+        value, winner = _in_lines(_fold, (value, winner, mask), p, **how)
+        mask = None
+    if rest:
+        winner = instead(winner, first, value, largest)
     return [value, winner]
 
 
@@ -190,43 +196,37 @@ def _value_and_rank(x: jax.Array, *rank: jax.Array, group: Group, largest: bool,
     dtype, taps = index(size), size_of(group)
     before = rank[0].astype(dtype) * jnp.asarray(taps, dtype) if rank else None
     how = {"largest": largest, "size": size, "ordered": not rank}
-    value, now = _in_lines(_fold, x, before, Pass(group, 1, 1), **how)
+    value, now = _in_lines(_fold, (x, before), Pass(group, 1, 1), **how)
     return [value, (now % taps).astype(index(taps - 1)), now]
 
 
-def _in_lines(
-    function: Callable, x: jax.Array, winner: jax.Array | None, p: Pass, **how: Any
-) -> Any:
+def _in_lines(function: Callable, arrays: tuple, p: Pass, **how: Any) -> Any:
     """A pass of winners apart, along lines that are as long as can be."""
-    return apart(_of_lines, x, winner, of=function, p=p, elsewhere=ONE_REGION, **how)
+    return apart(_of_lines, *arrays, of=function, p=p, elsewhere=ONE_REGION, **how)
 
 
-def _of_lines(
-    x: jax.Array,
-    winner: jax.Array | None,
-    of: Callable,
-    p: Pass,
-    one_region: bool = False,
-    **how: Any,
-) -> Any:
+def _of_lines(*arrays: Any, of: Callable, p: Pass, one_region: bool = False, **how: Any) -> Any:
     """`of` with all axes behind its windows as one, where it is a loop for each region."""
-    behind = -p.windows[-1].axis - 1
+    x, behind = arrays[0], -p.windows[-1].axis - 1
     sizes = x.shape[x.ndim - behind :]
     if one_region or behind < 2 or is_split(x, range(-behind, 0)):
-        return of(x, winner, p=p, one_region=one_region, **how)
+        return of(*arrays, p=p, one_region=one_region, **how)
 
     def as_one(a: jax.Array) -> jax.Array:
-        return a.reshape(*a.shape[: a.ndim - behind], prod(sizes))
+        before, own = a.shape[: a.ndim - behind], a.shape[a.ndim - behind :]
+        if all(n == 1 for n in own):  # one value for all
+            return a.reshape(*before, 1)
+        return jnp.broadcast_to(a, (*before, *sizes)).reshape(*before, prod(sizes))
 
     windows = tuple(replace(w, axis=w.axis + behind - 1) for w in p.windows)
-    lines = jax.tree.map(as_one, (x, winner))
+    lines = jax.tree.map(as_one, arrays)
     results = of(*lines, p=p._replace(windows=windows), **how)
     return jax.tree.map(lambda a: a.reshape(*a.shape[:-1], *sizes), results)
 
 
-def _most(group: Group) -> int:
+def _most(group: Group, masked: bool) -> int:
     """The largest number of a winner: the last tap, or the number of taps for none at all."""
-    return size_of(group) - all(all(w.count(padding=False)) for w in group)
+    return size_of(group) - (not masked and all(all(w.count(padding=False)) for w in group))
 
 
 def index(size: int) -> Any:
@@ -249,13 +249,16 @@ def instead(winner: Any, first: Any, value: jax.Array, largest: bool) -> jax.Arr
 def _fold(
     value: jax.Array,
     winner: jax.Array | None,
+    mask: jax.Array | None = None,
+    *,
     p: Pass,
     largest: bool,
     size: int | None,
     ordered: bool = True,
     one_region: bool = False,
 ) -> tuple[jax.Array, jax.Array | None]:
-    """One pass of values and winners (of values alone where `size`, of the whole, is None).
+    """One pass of values and winners (of values alone where `size`, of the whole, is None); `mask`
+    says which elements are real.
 
     `ordered`: no winner of a tap comes before one of the tap before it.
     """
@@ -265,19 +268,20 @@ def _fold(
         value, winner = lax.optimization_barrier((value, winner))
     most = at_once(window, size is None)
     if len(p.windows) == 1 and window.disjoint and window.size > most:
-        return _fold_rows(value, winner, window, most, largest, size, ordered)
-    value, winner = _fold_few(value, winner, p, largest, size, ordered, one_region)
+        return _fold_rows(value, winner, mask, window, most, largest, size, ordered)
+    how = {"largest": largest, "size": size, "ordered": ordered, "one_region": one_region}
+    value, winner = _fold_few(value, winner, mask, p=p, **how)
     return _unpaired(value, winner, size)
 
 
-def _fold_few(value, winner, p, largest, size, ordered=True, one_region=False):
+def _fold_few(value, winner, mask, p, largest, size, ordered=True, one_region=False):
     """As `_fold`, in one loop for each result or, as complex numbers, for both together."""
     pair = not one_region and _is_pair(value, winner, size)
     if pair and prod(w.stride for w in p.windows) >= FAR:
         how = {"largest": largest, "size": size, "pair": True}
-        return apart(_fold_taps, value, None, p=p, **how), None
+        return apart(_fold_taps, value, None, mask, p=p, **how), None
     value, winner = _unpaired(value, winner, size)
-    return _fold_taps(value, winner, p, largest, size, ordered, one_region=one_region)
+    return _fold_taps(value, winner, mask, p, largest, size, ordered, one_region=one_region)
 
 
 def _is_pair(value: jax.Array, winner: jax.Array | None, size: int | None) -> bool:
@@ -292,25 +296,26 @@ def _unpaired(value: jax.Array, winner: jax.Array | None, size: Any) -> tuple:
     return lax.real(value), lax.imag(value).astype(index(size))
 
 
-def _fold_taps(value, winner, p, largest, size, ordered=True, pair=False, one_region=False):
+def _fold_taps(value, winner, mask, p, largest, size, ordered=True, pair=False, one_region=False):
     """As `_fold`; `pair`: as complex numbers, since XLA makes two loops of two results."""
     dtype = value.dtype
     number = dtype if pair else None if size is None else index(size)
     # In one region padding has numbers above those of all taps: any tap takes the window from it.
     padded = one_region and any(w.padded for w in p.windows)
-    fill = (lowest(dtype, largest), size) if padded else None
+    least = lowest(dtype, largest)
+    fill = (least, size, None if mask is None else False) if padded else None
     if padded and size is not None:
         number = jnp.int32
         winner = lax.full_like(value, 0, number) if winner is None else winner.astype(number)
 
     def of_region(taps: list, full: Callable, _) -> Any:
         if not taps:
-            nothing = full(lowest(dtype, largest), dtype)
+            nothing = full(least, dtype)
             return result(nothing, None if size is None else full(size, number))
-        values = [rank(v, largest) for _, (v, _) in taps]
+        values = [ranked(v, real) for _, (v, _, real) in taps]
         if size is None:
             return value_of(values), None
-        numbers = [numbered(tap, w, full) for tap, (_, w) in taps]
+        numbers = [numbered(tap, w, full) for tap, (_, w, _) in taps]
         (best, at), *others = zip(values, numbers, strict=True)
         for v, w in others:
             better = _beats(v, best, largest)
@@ -323,6 +328,10 @@ def _fold_taps(value, winner, p, largest, size, ordered=True, pair=False, one_re
             at = lax.min(at, full(size, number)).astype(index(size))
         return result(unrank(best, dtype) if pair or one_region else value_of(values), at)
 
+    def ranked(value: jax.Array, real: jax.Array | None) -> jax.Array:
+        value, none = (rank(a, largest) for a in (value, jnp.asarray(least, dtype)))
+        return value if real is None else jnp.where(real, value, none)
+
     def value_of(ranked: list) -> jax.Array:
         return unrank(best_of(ranked, largest), dtype)
 
@@ -333,7 +342,7 @@ def _fold_taps(value, winner, p, largest, size, ordered=True, pair=False, one_re
     def result(top: jax.Array, at: Any) -> Any:
         return lax.complex(top, at) if pair else (top, at)
 
-    return over_outputs(of_region, (value, winner), p.windows, fill)
+    return over_outputs(of_region, (value, winner, mask), p.windows, fill)
 
 
 def best_of(taps: Sequence[jax.Array], largest: bool) -> jax.Array:
@@ -358,7 +367,7 @@ def _beats(a: jax.Array, b: jax.Array, largest: bool) -> jax.Array:
     return ~worse(a, b)
 
 
-def _fold_rows(value, winner, window, most, largest, size, ordered):
+def _fold_rows(value, winner, mask, window, most, largest, size, ordered):
     """Large windows side by side: an axis of their own to fold, some taps at a time."""
     at, k, apart_now = window.axis, window.size, 1
     single = is_single(window)  # XLA copies x for an axis of one more
@@ -368,6 +377,7 @@ def _fold_rows(value, winner, window, most, largest, size, ordered):
 
     value = lay(value, lowest(value.dtype, largest))
     winner = None if winner is None else lay(winner, 0)
+    mask = None if mask is None else lay(mask, False)
     # Lines: taps are equal parts of the axis, so that loops run along it. Order costs winners time.
     lines = single and (size is None or not is_long(value, (window,)))
     while k > 1:
@@ -378,8 +388,8 @@ def _fold_rows(value, winner, window, most, largest, size, ordered):
         else:
             p = Pass((Window(at, k, taps, taps, 1, 0, 0, n),), apart_now, apart_now)
         how = {"largest": largest, "size": size, "ordered": ordered and not lines}
-        value, winner = apart(_fold_few, value, winner, p=p, **how)
-        k, apart_now = n, apart_now * taps
+        value, winner = apart(_fold_few, value, winner, mask, p=p, **how)
+        k, apart_now, mask = n, apart_now * taps, None
     value, winner = _unpaired(value, winner, size)
     if not single:
         squeeze = partial(lax.squeeze, dimensions=[value.ndim + at])
@@ -465,7 +475,7 @@ def _spread(g: dict, winner: jax.Array, _: Any, group: Group) -> dict:
         last = wider(dtype) if dtype == jnp.bfloat16 else dtype
     for i in reversed(range(len(passes))):
         to = spread.dtype if i else last
-        spread, winner = _in_lines(_spread_pass, spread, winner, passes[i], inner=i > 0, dtype=to)
+        spread, winner = _in_lines(_spread_pass, (spread, winner), passes[i], inner=i > 0, dtype=to)
     if last != dtype:
         spread = apart(lax.convert_element_type, spread, new_dtype=dtype)
     return {"t": spread}
@@ -503,9 +513,9 @@ def _spread_pass(
     return dx.astype(dtype), before
 
 
-def _winner_shapes(x: Any, *_: Any, group: Group, largest: bool) -> list[tuple]:
+def _winner_shapes(x: Any, *rest: Any, group: Group, largest: bool) -> list[tuple]:
     shape = shape_of(group, x.shape)
-    return [(shape, None), (shape, index(_most(group)))]
+    return [(shape, None), (shape, index(_most(group, bool(rest))))]
 
 
 def _of_winner(outs: list, t: jax.Array, *, group: Group, **_: Any) -> jax.Array:

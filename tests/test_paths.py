@@ -67,8 +67,9 @@ def as_elsewhere() -> Iterator[None]:
         ((11, 9), 1, {"padding": "SAME"}),  # several passes
         ((3, 2), (4, 3), {"padding": ((2, 9), (0, 2)), "ceil_mode": True}),  # apart
         ((3, 4), (1, 2), {"padding": 2, "where": True}),
+        ((4, 5), (4, 5), {"padding": 1, "where": True}),  # one winner of both axes
     ],
-    ids=["stride", "overlap", "dilation", "passes", "apart", "mask"],
+    ids=["stride", "overlap", "dilation", "passes", "apart", "mask", "mask, joint"],
 )
 def test_other_platforms_find_the_same_winners(pool, dtype, window, strides, options):
     # Ties, NaN, elements that nothing beats and windows that hold nothing else: to the last bit.
@@ -151,6 +152,64 @@ def test_little_memory_is_used_on_the_way(pool, shape, window: int):
     memory = both.lower(x, x).compile().memory_analysis()
     most = 1.5 if window <= 3 and pool in POOLS[:4] else 4
     assert memory.temp_size_in_bytes <= most * x.nbytes + 4096  # and a few counts
+
+
+@pytest.mark.optimized
+@pytest.mark.parametrize("pool", POOLS[:4], ids=lambda pool: pool.__name__)
+@pytest.mark.parametrize(("window", "strides"), [((3, 3), 2), ((2, 2), 2), ((48, 48), 1)])
+def test_a_mask_needs_no_copy_of_x(pool, window: tuple, strides: int):
+    x, mask = jnp.zeros((2, 48, 48, 64)), jnp.ones((2, 48, 48, 1), bool)
+
+    def needs(mask) -> float:
+        def both(x, mask):
+            y, back = jax.vjp(lambda x: pool(x, window, strides, where=mask), x)
+            return y, back(y)[0]
+
+        memory = jax.jit(both).lower(x, mask).compile().memory_analysis()
+        return memory.temp_size_in_bytes / x.nbytes
+
+    assert needs(mask) - needs(None) < 0.3  # each cotangent over its window's count
+
+
+@extremes
+def test_a_window_in_which_nothing_is_real_has_no_winner(pool):
+    # Two axes that are folded one after the other, and have one winner: or as one axis, beside.
+    def taps(a):
+        a = jnp.broadcast_to(a, (2, 8, 10, 16)).reshape(2, 2, 4, 2, 5, 16)
+        return a.transpose(0, 1, 3, 5, 2, 4).reshape(2, 2, 2, 16, 20)
+
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.integers(-9, 9, (2, 8, 10, 16)), jnp.float32)
+    mask = rng.random((2, 8, 10, 1)) < 0.3
+    mask[0, :4, :5], mask[1, 4:, 5:] = False, False
+    y, back = jax.vjp(lambda x: pool(x, (4, 5), where=mask), x)
+    expected, taps_back = jax.vjp(lambda x: pool(x, 20, axis=-1, where=taps(mask)), taps(x))
+    np.testing.assert_array_equal(y, expected[..., 0])
+    found = taps(back(jnp.ones_like(y))[0])
+    np.testing.assert_array_equal(found, taps_back(jnp.ones_like(expected))[0])
+    assert not np.any(found, where=~np.asarray(taps(mask)))
+
+
+@pytest.mark.parametrize("pool", POOLS, ids=lambda pool: pool.__name__)
+@pytest.mark.parametrize("shared", [(), (1,), (3,), (4,), (3, 4), (1, 3, 4)])
+@pytest.mark.parametrize(("window", "stride"), [(3, 1), (4, 4), (40, 40)])
+def test_masks_along_lines(pool, shared, window: int, stride: int):
+    # The axes behind a window are one where its loops run; a mask may have one value for some.
+    rng = np.random.default_rng(0)
+    shape = (2, 3, 40, 4, 5)
+    x = jnp.asarray(rng.integers(-9, 9, shape), jnp.float32)
+    mask = rng.random([1 if axis in shared else n for axis, n in enumerate(shape)]) < 0.2
+
+    def moved(x):  # none behind
+        whole = jnp.broadcast_to(mask, shape)
+        x, where = (jnp.moveaxis(a, 2, -1) for a in (x, whole))
+        return jnp.moveaxis(pool(x, window, stride, axis=-1, where=where), -1, 2)
+
+    y, back = jax.vjp(lambda x: pool(x, window, stride, axis=2, where=mask), x)
+    expected, moved_back = jax.vjp(moved, x)
+    weights = jnp.asarray(rng.normal(size=y.shape), jnp.float32)
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(back(weights)[0], moved_back(weights)[0], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.optimized

@@ -80,6 +80,7 @@ POOLINGS = {
     "max, large": lambda x: jp.max_pool(x, (9, 9), 1),
     "max, masked": lambda x: jp.max_pool(x, (3, 3), 2, where=jnp.broadcast_to(REAL, x.shape)),
     "avg": lambda x: jp.avg_pool(x, (3, 3), 1, "SAME"),
+    "avg, masked": lambda x: jp.avg_pool(x, (3, 3), 2, where=jnp.broadcast_to(REAL, x.shape)),
     "avg, large": lambda x: jp.avg_pool(x, 17, 1, axis=1),
     "softmax": lambda x: jp.softmax_pool(x, (3, 3), 2, "SAME"),
     "lse, large": lambda x: jp.lse_pool(x, (9, 9), 1),
