@@ -58,6 +58,7 @@ class Case:
     channels_first: bool = False
     against: tuple[str, ...] = ("flax", "equinox", "torch")
     bins: tuple[int, ...] = ()  # pooled adaptively into these, beside the uniform windows above
+    masked: bool = False  # four of five elements are real, beside all of them
     together: int = 1  # so many calls are made before the last one is waited for
 
     @property
@@ -116,6 +117,11 @@ def _forms() -> Iterator[tuple[str, Case]]:
 
 
 FORMS = dict(_forms())
+MASKED = {
+    f"{name}-masked": replace(case, title=f"{case.title}, masked", masked=True, against=())
+    for name, case in CASES.items()
+    if name in ("vgg", "inception", "tokens")
+}
 
 # Windows of every size, powers of two and others, slide with stride 1.
 SIDES = (2, 3, 5, 8, 16, 31, 64, 127, 256)
@@ -165,7 +171,8 @@ ADAPTIVE = dict(_adaptive())
 def contenders(op: str, case: Case, x: np.ndarray) -> tuple[Runs, dict[str, Any]]:
     """Everyone who can pool x like this, compiled; and facts about jaxpool's program.
 
-    What the others lack meets jaxpool's max or average; adaptive poolings meet its uniform ones.
+    What the others lack meets jaxpool's max or average; adaptive poolings meet its uniform ones,
+    and masked ones the same without a mask.
     """
     values = _values(case, x)
     ours, facts = _jaxpool(op, case, values)
@@ -173,6 +180,8 @@ def contenders(op: str, case: Case, x: np.ndarray) -> tuple[Runs, dict[str, Any]
     runs = floor("value", moved // 2, case) | floor("gradient", moved, case) | ours
     if case.bins:
         runs |= _jaxpool(op, replace(case, bins=()), values, "uniform")[0]
+    elif case.masked:
+        runs |= _jaxpool(op, replace(case, masked=False), values, "unmasked")[0]
     elif op in SMOOTH or op in ZOO:
         base = ZOO[op].base if op in ZOO else "max"
         runs |= _jaxpool(base, case, values, base)[0]
@@ -254,29 +263,36 @@ def _jaxpool(op: str, case: Case, x: Any, name: str = "jaxpool") -> tuple[Runs, 
     if op == "stochastic":
         pool = partial(pool, jax.random.key(0))
 
-    def f(x: jax.Array) -> jax.Array:
-        return pool(x, *arguments, axis=axis, **options)
+    masks = (
+        [jax.random.bernoulli(jax.random.key(0), 0.8, (*x.shape[:-1], 1))] if case.masked else []
+    )
 
-    runs, facts = _jitted(name, f, x, case)
-    kept = jax.tree.leaves(jax.eval_shape(lambda x: jax.vjp(f, x)[1], x))
+    def f(x: jax.Array, *masks: jax.Array) -> jax.Array:
+        where = {"where": masks[0]} if masks else {}
+        return pool(x, *arguments, axis=axis, **options, **where)
+
+    runs, facts = _jitted(name, f, x, case, *masks)
+    kept = jax.tree.leaves(jax.eval_shape(lambda x: jax.vjp(lambda x: f(x, *masks), x)[1], x))
     return runs, facts | {
         "input_bytes": x.nbytes,
         "kept_bytes": sum(a.size * a.dtype.itemsize for a in kept),
     }
 
 
-def _jitted(name: str, f: Callable, x: Any, case: Case) -> tuple[Runs, dict[str, Any]]:
-    """A JAX function, alone and with its gradient, compiled for x."""
+def _jitted(
+    name: str, f: Callable, x: Any, case: Case, *others: Any
+) -> tuple[Runs, dict[str, Any]]:
+    """A JAX function, alone and with its gradient by x, compiled for x and what it takes beside."""
     import jax
 
-    def with_gradient(x: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
-        y, back = jax.vjp(f, x)
+    def with_gradient(x: jax.Array, g: jax.Array, *others: Any) -> tuple[jax.Array, jax.Array]:
+        y, back = jax.vjp(lambda x: f(x, *others), x)
         return y, back(g)[0]
 
-    value = jax.jit(f).lower(x).compile()
-    g = value(x)
+    value = jax.jit(f).lower(x, *others).compile()
+    g = value(x, *others)
     start = time.perf_counter()
-    gradient = jax.jit(with_gradient).lower(x, g).compile()
+    gradient = jax.jit(with_gradient).lower(x, g, *others).compile()
     seconds = time.perf_counter() - start
     memory: Any = gradient.memory_analysis()
     facts = {
@@ -286,8 +302,8 @@ def _jitted(name: str, f: Callable, x: Any, case: Case) -> tuple[Runs, dict[str,
     }
     wait = jax.block_until_ready
     return {
-        f"{name}/value": waited(lambda: value(x), wait, case),
-        f"{name}/gradient": waited(lambda: gradient(x, g), wait, case),
+        f"{name}/value": waited(lambda: value(x, *others), wait, case),
+        f"{name}/gradient": waited(lambda: gradient(x, g, *others), wait, case),
     }, facts
 
 

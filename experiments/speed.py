@@ -43,7 +43,18 @@ from typing import Any
 import numpy as np
 
 from experiments import config as configs
-from experiments.contenders import ADAPTIVE, CASES, FORMS, SIX, SMOOTH, SWEEP, ZOO, Case, Runs
+from experiments.contenders import (
+    ADAPTIVE,
+    CASES,
+    FORMS,
+    MASKED,
+    SIX,
+    SMOOTH,
+    SWEEP,
+    ZOO,
+    Case,
+    Runs,
+)
 from experiments.quiet import Pulse
 from experiments.report import Claim, Column, Picture, Row, Section, Sheet, by_variant
 from experiments.store import Cell
@@ -53,7 +64,7 @@ QUESTION = "How long does each pooling take, forward and with its gradient?"
 WORKERS = 1  # nothing else may run while a clock does
 OF_ONE_COMMIT = True  # measured anew more often than the rest: not on the page of all
 
-EVERY = CASES | FORMS | SWEEP | ADAPTIVE
+EVERY = CASES | FORMS | MASKED | SWEEP | ADAPTIVE
 OPS = ("max", "avg", *SMOOTH)
 PLAIN = (*OPS, "min", "sum")
 STEPS = ("lenet", "resnet", "small")  # of experiments.steps, which loads JAX
@@ -61,7 +72,7 @@ APART = {"stem": CASES["stem"], "vgg": CASES["vgg"]}  # where the others of jaxp
 
 # A variant is a pooling and a case, max@stem, or step@lenet.
 VARIANTS = [
-    *(f"{op}@{case}" for case in (*CASES, *ADAPTIVE) for op in OPS),
+    *(f"{op}@{case}" for case in (*CASES, *MASKED, *ADAPTIVE) for op in OPS),
     *(f"{op}@{case}" for case in SIX for op in ("min", "sum")),
     *(f"{op}@{case}" for case in (*FORMS, *SWEEP) for op in ("max", "avg")),
     *(f"{op}@{case}" for case in APART for op in ZOO),
@@ -234,7 +245,7 @@ def milliseconds(cell: Cell) -> dict[str, float]:
     return found
 
 
-OTHERS = ("floor", "flax", "equinox", "torch", "max", "avg", "uniform")
+OTHERS = ("floor", "flax", "equinox", "torch", "max", "avg", "uniform", "unmasked")
 
 
 def numbers(cell: Cell) -> dict[str, float]:
@@ -282,6 +293,8 @@ def promises(op: str, case: Case) -> dict[str, float]:
         return {}
     if op in SMOOTH:
         return {"temporary": 4}
+    if case.masked:  # which is kept, and how many are real
+        return {"temporary": 1.5 if case.small else 4}
     kept = 0.0 if op in ("avg", "sum") else 0.25 if min(case.strides) > 1 else 0.5
     return {"kept": kept, "temporary": 1.5 if case.small else 4}
 
@@ -359,6 +372,7 @@ def _columns(**others: str) -> tuple[Column, ...]:
 
 COLUMNS = _columns(floor="floor", flax="flax", torch="torch")
 ADAPTIVE_COLUMNS = _columns(floor="floor", uniform="as many uniform windows", torch="torch")
+MASKED_COLUMNS = _columns(floor="floor", unmasked="the same without a mask")
 ZOO_COLUMNS = _columns(floor="floor", max="max", avg="avg")
 STEP_COLUMNS = (
     _column("jaxpool_ms", "ms", "Milliseconds of one training step, with jaxpool."),
@@ -381,13 +395,16 @@ STEP_COLUMNS = (
 
 def section(found: Sequence[Cell]) -> Section:
     """Tables, bars, and the lines of the sweep."""
-    tables = {"": CASES, "forms": FORMS, "adaptive": ADAPTIVE, "sweep": SWEEP}
+    tables = {"": CASES, "forms": FORMS, "masked": MASKED, "adaptive": ADAPTIVE, "sweep": SWEEP}
     rows = {name: _rows(found, PLAIN, cases) for name, cases in tables.items()}
     rows["zoo"] = _rows(found, ZOO, APART)
     steps = _step_rows(found)
     sheets = [
         Sheet("", "The cases", COLUMNS, rows[""], unit=""),
         Sheet("forms", "16 bits, and channels first", COLUMNS, rows["forms"], unit=""),
+        Sheet(
+            "masked", "With a mask, the same for all channels", MASKED_COLUMNS, rows["masked"], ""
+        ),
         Sheet("zoo", "Poolings that no other library has", ZOO_COLUMNS, rows["zoo"], unit=""),
         Sheet("adaptive", "Adaptive pooling", ADAPTIVE_COLUMNS, rows["adaptive"], unit=""),
         Sheet("steps", "A training step", STEP_COLUMNS, steps, unit=""),
@@ -516,6 +533,16 @@ def _claims(rows: Sequence[Row], steps: Sequence[Row]) -> list[Claim]:
                 _of(rows, [op], APART),
                 f"gradient_to_{beside.base}",
                 beside.most,
+            )
+        ),
+        *(
+            claim
+            for kind, what in (("value", "alone"), ("gradient", "with gradient"))
+            for claim in _each_at_most(
+                f"with a mask, {what}: at most 1.5 times without one",
+                _of(rows, OPS, MASKED),
+                f"{kind}_to_unmasked",
+                1.5,
             )
         ),
         *_adaptive(rows),

@@ -191,8 +191,8 @@ def test_a_window_in_which_nothing_is_real_has_no_winner(pool):
 
 
 @pytest.mark.parametrize("pool", POOLS, ids=lambda pool: pool.__name__)
-@pytest.mark.parametrize("shared", [(), (1,), (3,), (4,), (3, 4), (1, 3, 4)])
-@pytest.mark.parametrize(("window", "stride"), [(3, 1), (4, 4), (40, 40)])
+@pytest.mark.parametrize("shared", [(1,), (4,), (3, 4)])
+@pytest.mark.parametrize(("window", "stride"), [(3, 1), (40, 40)])
 def test_masks_along_lines(pool, shared, window: int, stride: int):
     # The axes behind a window are one where its loops run; a mask may have one value for some.
     rng = np.random.default_rng(0)
