@@ -44,11 +44,15 @@ def extremum(
     x: jax.Array, axes: Geometry, largest: bool, mask: jax.Array | None = None
 ) -> jax.Array:
     """As `_winners.extremum`."""
-    x = _winners.masked(x, mask, largest)
     of_bins = _extremum if jnp.issubdtype(x.dtype, jnp.floating) else _value
-    for group in steps(_not_kept(axes)):
-        run = _winners.extremum if isinstance(group[0], Window) else of_bins
-        x = run(x, group, largest, mask)
+    groups = list(steps(_not_kept(axes)))
+    if not groups:
+        return _winners.masked(x, mask, largest)
+    for group in groups:
+        if isinstance(group[0], Window):
+            x = _winners.extremum(x, group, largest, mask)
+        else:
+            x = of_bins(_winners.masked(x, mask, largest), group, largest, mask)
         mask = None if mask is None else extremum(mask, group, largest=True)
     return x
 

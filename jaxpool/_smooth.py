@@ -22,7 +22,7 @@ from jaxpool._exponential import exp, expm1, log1p
 from jaxpool._linear import apart, linear_pair
 from jaxpool._plan import BLOCK, Group, groups_of, is_disjoint, is_long
 from jaxpool._regions import ONE_REGION, cut_all, over_inputs, over_outputs
-from jaxpool._slices import along_rows, cut, pad_all, replace_axis, rows, unrows
+from jaxpool._slices import along_rows, cut, pad_all, real, replace_axis, rows, unrows
 from jaxpool._window import Bins
 
 Arrays = dict[str, jax.Array]
@@ -35,17 +35,21 @@ class Smooth(NamedTuple):
 
     top is the largest element, and level = log(mean exp((x - top)/T)) lies in [-log n, 0], so no
     exponent is above 0 and every weight is exact to rounding, whatever the size of x/T: the sums
-    have already lost what weights and derivatives need. Where an element is not real, or is -inf,
-    top is `floor`, which has no weight beside any other.
+    have already lost what weights and derivatives need. Where nothing is real, or all is -inf, top
+    is `floor`, which has no weight beside any other.
 
-    An element itself has level 0, count 1 and gap 0, all three written None; later, count None says
-    that all windows hold equally many elements.
+    An element itself has level 0, count 1 and gap 0, all three written None; count 0 if it is not
+    real, and then any top. Later, count None says that all windows hold equally many elements.
     """
 
     top: jax.Array
     level: Any = None
     count: Any = None
     gap: Any = None
+
+    def mask(self) -> jax.Array | None:
+        """Which elements are real; None where all are, or where these are windows."""
+        return None if self.count is None or self.level is not None else self.count > 0
 
 
 class Sides(NamedTuple):
@@ -73,9 +77,7 @@ def smooth(
 
     `known(top)` is the last level, or the last gap, where only its derivative is asked for.
     """
-    state = Smooth(x)
-    if mask is not None:
-        state = Smooth(jnp.where(mask, x, -jnp.inf), count=mask.astype(x.dtype))
+    state = Smooth(x, count=None if mask is None else mask.astype(x.dtype))
     steps = list(folds(x, axes))
     for passes in steps:
         if mask is None:  # counts differ along an axis, never across
@@ -117,7 +119,8 @@ def _fold(
     known: Callable | None,
 ) -> Smooth:
     # The shift cancels out of every result, so it needs no derivative.
-    shift = _bins.extremum(lax.stop_gradient(state.top), group, largest=True)
+    top = lax.stop_gradient(state.top)
+    shift = _bins.extremum(top, group, largest=True, mask=state.mask())
     shift = lax.max(shift, jnp.full_like(shift, floor(shift.dtype)))
     if state.count is None:
         n = _bins.count(None, group, shift.ndim, shift.dtype)
@@ -135,7 +138,10 @@ def _fold(
 @partial(jax.custom_jvp, nondiff_argnums=(4, 5))
 def _means(temperature, state, shift, n, group, outs) -> Arrays:
     """The level and the gap of every window, given its top (`shift`) and count."""
-    cells, reached = reach(_present(state._asdict()), group, EXPONENTIALS)
+    mask = state.mask()
+    count = state.count if mask is None else None  # else 1 where the mask is
+    cells = _present({**state._asdict(), "count": count, "mask": mask})
+    cells, reached = reach(cells, group, EXPONENTIALS)
     # Few elements, none of them padding, need one sum only, that of exp(z) - 1.
     few = state.level is None and reached == group and not _in_rows(group)
     args = cells, {"shift": shift, "n": n}, temperature
@@ -155,19 +161,22 @@ def _means_of(cells, around, temperature, out, group, few, one_region=False):
         cells = lax.optimization_barrier(cells)
 
     def terms(cell, around, rate):
-        down = cell["top"] - around["shift"]
+        top = _top(cell)
+        down = top - around["shift"]
         z = down * rate + cell.get("level", 0)
-        count = cell.get("count", 1)
         if few and out == "level":
-            return (count * expm1(z),)
+            return (counted(cell, expm1(z)),)
         e = exp(z)
         if out == "inverse":
-            return (count * e,)
+            return (counted(cell, e),)
         if out == "gap":
-            return count * e, count * e * (_no_less(down) + cell.get("gap", 0))
+            return counted(cell, e), counted(cell, e * (_no_less(down) + cell.get("gap", 0)))
         # what is not real has no exponential that rounding could hit
-        real = cell["top"] > floor(e.dtype)
-        return count * e, count * jnp.where(real, expm1(z), 0)
+        some = top > floor(e.dtype)
+        return counted(cell, e), counted(cell, jnp.where(some, expm1(z), 0))
+
+    def counted(cell, term):
+        return real(cell.get("count", 1) * term, cell.get("mask"))
 
     def of_sums(around, first, *second):
         if out in ("gap", "inverse"):  # no element, no weight
@@ -213,11 +222,9 @@ def _means_dots(primals, tangents, found, group, outs) -> Arrays:
     """
     temperature, state, shift, n = primals
     d_temperature, d_state, *_ = tangents
-    cells = {"top": state.top, "gap": state.gap if "gap" in outs else None}
+    cells = {"top": state.top, "mask": state.mask(), "gap": state.gap if "gap" in outs else None}
     if state.level is not None:
         cells["log"] = state.level if state.count is None else state.level + _log(state.count)
-    elif state.count is not None:
-        cells["log"] = _log(state.count)
     around = {"shift": shift, "gap": found.get("gap")}
     if "level" in outs:
         around |= {"level": found["level"], "log": _log(n)}
@@ -259,6 +266,12 @@ def _log(n: jax.Array) -> jax.Array:
     return jnp.log(jnp.maximum(n, 1))
 
 
+def _top(cell: Arrays) -> jax.Array:
+    """An element, or what has no weight beside any other."""
+    top = cell["top"]
+    return jnp.where(cell["mask"], top, floor(top.dtype)) if "mask" in cell else top
+
+
 def _no_less(down: jax.Array) -> jax.Array:
     """No further below 0 than derivatives can stand: no weight all the same."""
     return lax.max(down, jnp.full_like(down, -1e30))
@@ -266,7 +279,7 @@ def _no_less(down: jax.Array) -> jax.Array:
 
 def _weight(cell: Arrays, around: Arrays, rate: jax.Array) -> tuple[jax.Array, ...]:
     """The softmax weight of an element in a window; down = top - shift; F = mean - <mean>."""
-    down = _no_less(cell["top"] - around["shift"])
+    down = _no_less(_top(cell) - around["shift"])
     z = down * rate + cell.get("log", 0) - around.get("level", 0) - around.get("log", 0)
     weight = exp(z) * around.get("inverse", 1)
     live = weight > 0  # no factor may be infinite where there is no weight
@@ -296,7 +309,7 @@ def _weigh_of(cells, around, temperature, out, group, one_region=False):
         q = cell.get("top'", 0) * rate + cell.get("level'", 0)
         if out == "gap":
             q = cell.get("top'", 0) + cell.get("gap'", 0) + further * q
-        return (weight * q,)
+        return (real(weight * q, cell.get("mask")),)
 
     return sum_at_windows(terms, alone, cells, around, 1 / temperature, group, one_region)
 
@@ -340,7 +353,8 @@ BORDERS, EXPONENTIALS, FACTOR = 49, 25, 64
 
 def _fill(name: str, a: jax.Array) -> float:
     """What padding holds: an element, or a window, without weight."""
-    return {"top": floor(a.dtype), "shift": -floor(a.dtype)}.get(name, 0)
+    sign = {"top": 1, "shift": -1}.get(name, 0)
+    return sign * floor(a.dtype) if sign else 0
 
 
 def _fills(arrays: Arrays) -> dict[str, float]:
@@ -443,25 +457,28 @@ def sum_at_elements(
     group: Group,
     one_region: bool = False,
 ) -> jax.Array:
-    """out[p] = the sum of term(cells[p], around[i]) over the windows i that see p."""
+    """out[p] = the sum of term(cells[p], around[i]) over the windows i that see p, 0 where p is not
+    real."""
     if isinstance(group[0], Bins):
 
         def terms(around, beside):
             cells, rate = beside
-            return [term(cells, around, rate)]
+            return [real(term(cells, around, rate), cells.get("mask"))]
 
         return _bins.sum_over(terms, around, (cells, rate), group[0].transposed())[0]
     if is_disjoint(group):
         cells = {k: rows(a, group, _fill(k, a)) for k, a in cells.items()}
         around = {k: along_rows(a, group) for k, a in around.items()}
-        return unrows(term(cells, around, along_rows(rate, group)), group)
+        each = term(cells, around, along_rows(rate, group))
+        return unrows(real(each, cells.get("mask")), group)
 
     term = jax.jit(term)  # traced once, not for every tap
 
     def of_region(taps: list, full: Callable, at: tuple) -> jax.Array:
         here = {k: cut_all(a, at) for k, a in cells.items()}
         each = [term(here, slab, rate) for _, slab in taps]
-        return reduce(lax.add, each) if each else full(0, rate.dtype)
+        total = reduce(lax.add, each) if each else full(0, rate.dtype)
+        return real(total, here.get("mask"))
 
     fill = _fills(around) if one_region else None
     return over_inputs(of_region, around, group, fill, asked=one_region)

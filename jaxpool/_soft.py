@@ -146,18 +146,17 @@ def _span(x, temperature, mask):
 def _near(x, temperature, mask, span, windows, kind):
     """The value, and the sum of exp(x/T) over every window, for softmax; for LSE their mean, or the
     mean of exp(x/T) - 1."""
-    x = real(x, mask)
     z = x / temperature
     e = exp(z)
     n = _sums.count(mask, windows, x.ndim, False, x.dtype)
     if kind == "softmax":
-        means = _sums.total(real(e, mask), windows)
+        means = _sums.total(e, windows, mask=mask)
         if mask is not None or not all(all(w.count(padding=False)) for w in windows):
             means = jnp.where(n > 0, means, 1)
-        return _sums.total(real(e * x, mask), windows, divisor=means), means
+        return _sums.total(e * x, windows, means, mask), means
     # log(mean exp) by the mean of exp - 1 where all exponents are small: exact at any temperature.
-    each = real(jnp.where(span < LITTLE, expm1(z), e), mask)
-    means = _sums.total(each, windows, divisor=jnp.maximum(n, 1))
+    each = jnp.where(span < LITTLE, expm1(z), e)
+    means = _sums.total(each, windows, jnp.maximum(n, 1), mask)
     level = _level(means, n, span)
     if kind == "sum":
         level += jnp.log(jnp.maximum(n, 1))
@@ -193,8 +192,8 @@ def _near_back(x, temperature, mask, span, y, means, g, windows, kind):
     around = {"g": g / _weights(means, mask, span, **how)}
     if kind == "softmax":
         around["y"] = y
-    cells = {"x": real(x, mask)}
-    return real(_smooth.at_elements(_near_back_of, cells, around, temperature, group), mask)
+    cells = {"x": x} if mask is None else {"x": x, "mask": mask}
+    return _smooth.at_elements(_near_back_of, cells, around, temperature, group)
 
 
 def _near_back_of(cells, around, temperature, group, one_region=False):
@@ -216,9 +215,10 @@ def _weights(means, mask, span, windows, kind):
 def _far(x, temperature, mask, span, windows, kind, known=None):
     """The value, and the gap of every window for softmax, its level for LSE (`Smooth`)."""
     softmax = kind == "softmax"
-    top, level, _, gap = _smooth.smooth(x, windows, temperature, mask, softmax, known)
+    top, level, count, gap = _smooth.smooth(x, windows, temperature, mask, softmax, known)
     found = gap if softmax else level
-    count = _bins.count(mask, windows, x.ndim, x.dtype)
+    if mask is None:
+        count = _bins.count(None, windows, x.ndim, x.dtype)
     if kind == "sum":
         level += jnp.log(jnp.maximum(count, 1))
     y = top + (temperature * level if gap is None else gap)

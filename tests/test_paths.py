@@ -190,6 +190,19 @@ def test_a_window_in_which_nothing_is_real_has_no_winner(pool):
     assert not np.any(found, where=~np.asarray(taps(mask)))
 
 
+@pytest.mark.parametrize(
+    ("pool", "nothing"), [*zip(POOLS, (-np.inf, np.inf, 0, 0, -np.inf, 0), strict=True)]
+)
+def test_axes_with_nothing_to_pool_see_the_mask(pool, nothing: float):
+    x = jax.random.normal(jax.random.key(0), (2, 5, 6, 20))
+    mask = jax.random.bernoulli(jax.random.key(1), 0.4, (2, 5, 6, 1))
+    for options in ({"axis": (1, 2)}, {"axis": (-2, -1)}, {"axis": (2, 3)}):
+        y = pool(x, (1, 1), 1, where=mask, **options)
+        np.testing.assert_allclose(y, np.where(mask, x, nothing), rtol=1e-5, atol=1e-6)
+    expected = pool(x, 2, 1, axis=2, where=mask)
+    np.testing.assert_allclose(pool(x, (1, 2), 1, where=mask), expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("pool", POOLS, ids=lambda pool: pool.__name__)
 @pytest.mark.parametrize("shared", [(1,), (4,), (3, 4)])
 @pytest.mark.parametrize(("window", "stride"), [(3, 1), (40, 40)])
