@@ -15,6 +15,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxpool as jp
@@ -135,12 +136,12 @@ def check_split(name: str) -> None:
             assert not asked or axis == 1 or (name, axis) in ASKS, (kind, axis, asked)
 
 
-def run(cases: str) -> None:
+def run(cases: str, part: int = 0, parts: int = 1) -> None:
     two = {
         "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     }
-    words = [sys.executable, __file__, cases]
+    words = [sys.executable, __file__, cases, str(part), str(parts)]
     done = subprocess.run(words, env=os.environ | two, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
 
@@ -149,13 +150,15 @@ def test_poolings_inside_shard_map():
     run("inside")
 
 
-def test_poolings_of_what_is_split():
-    run("split")
+@pytest.mark.parametrize("part", range(2))  # two processes at once
+def test_poolings_of_what_is_split(part: int):
+    run("split", part, 2)
 
 
 if __name__ == "__main__":
     assert jax.device_count() == 4
     cases, one = {"inside": (CASES, check), "split": (POOLINGS, check_split)}[sys.argv[1]]
-    for name in cases:
+    part, parts = map(int, sys.argv[2:])
+    for name in list(cases)[part::parts]:
         print(name, file=sys.stderr)
         one(name)
