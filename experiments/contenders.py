@@ -263,36 +263,33 @@ def _jaxpool(op: str, case: Case, x: Any, name: str = "jaxpool") -> tuple[Runs, 
     if op == "stochastic":
         pool = partial(pool, jax.random.key(0))
 
-    masks = (
-        [jax.random.bernoulli(jax.random.key(0), 0.8, (*x.shape[:-1], 1))] if case.masked else []
-    )
+    data = {}
+    if case.masked:
+        data["where"] = jax.random.bernoulli(jax.random.key(0), 0.8, (*x.shape[:-1], 1))
 
-    def f(x: jax.Array, *masks: jax.Array) -> jax.Array:
-        where = {"where": masks[0]} if masks else {}
-        return pool(x, *arguments, axis=axis, **options, **where)
+    def f(x: jax.Array, **data: jax.Array) -> jax.Array:
+        return pool(x, *arguments, axis=axis, **options, **data)
 
-    runs, facts = _jitted(name, f, x, case, *masks)
-    kept = jax.tree.leaves(jax.eval_shape(lambda x: jax.vjp(lambda x: f(x, *masks), x)[1], x))
+    runs, facts = _jitted(name, f, x, case, **data)
+    kept = jax.tree.leaves(jax.eval_shape(lambda x: jax.vjp(partial(f, **data), x)[1], x))
     return runs, facts | {
         "input_bytes": x.nbytes,
         "kept_bytes": sum(a.size * a.dtype.itemsize for a in kept),
     }
 
 
-def _jitted(
-    name: str, f: Callable, x: Any, case: Case, *others: Any
-) -> tuple[Runs, dict[str, Any]]:
-    """A JAX function, alone and with its gradient by x, compiled for x and what it takes beside."""
+def _jitted(name: str, f: Callable, x: Any, case: Case, **data: Any) -> tuple[Runs, dict[str, Any]]:
+    """A JAX function, alone and with its gradient by x, compiled for x and for `data` beside it."""
     import jax
 
-    def with_gradient(x: jax.Array, g: jax.Array, *others: Any) -> tuple[jax.Array, jax.Array]:
-        y, back = jax.vjp(lambda x: f(x, *others), x)
+    def with_gradient(x: jax.Array, g: jax.Array, **data: Any) -> tuple[jax.Array, jax.Array]:
+        y, back = jax.vjp(partial(f, **data), x)
         return y, back(g)[0]
 
-    value = jax.jit(f).lower(x, *others).compile()
-    g = value(x, *others)
+    value = jax.jit(f).lower(x, **data).compile()
+    g = value(x, **data)
     start = time.perf_counter()
-    gradient = jax.jit(with_gradient).lower(x, g, *others).compile()
+    gradient = jax.jit(with_gradient).lower(x, g, **data).compile()
     seconds = time.perf_counter() - start
     memory: Any = gradient.memory_analysis()
     facts = {
@@ -302,8 +299,8 @@ def _jitted(
     }
     wait = jax.block_until_ready
     return {
-        f"{name}/value": waited(lambda: value(x, *others), wait, case),
-        f"{name}/gradient": waited(lambda: gradient(x, g, *others), wait, case),
+        f"{name}/value": waited(lambda: value(x, **data), wait, case),
+        f"{name}/gradient": waited(lambda: gradient(x, g, **data), wait, case),
     }, facts
 
 

@@ -117,7 +117,7 @@ PRESETS = {
         seconds=0.1,
         variants=("max@image", "softmax@image", "max@1d-16", "max@adaptive-13-7"),
     ),
-    "quick": Preset(about="10 to 20 minutes on 2 cores", blocks=7, seconds=1),
+    "quick": Preset(about="10 to 25 minutes on 2 cores", blocks=7, seconds=1),
 }
 
 

@@ -12,7 +12,6 @@ from jaxpool import _bins, _power, _prepare, _softmax
 from jaxpool._geometry import Axes
 from jaxpool._linear import of_alike
 from jaxpool._prepare import Binned
-from jaxpool._slices import real
 
 Sizes = int | None
 OutputShape = Sizes | tuple[Sizes, ...] | list[Sizes]
@@ -273,7 +272,7 @@ def _jitted(x, where, axes, *, largest):
 @partial(jax.jit, static_argnames=("axes",))
 @of_alike
 def _jitted_sum(x, where, axes):
-    return _bins.total(real(x, where), axes)
+    return _bins.total(x, axes, mask=where)
 
 
 @partial(jax.jit, static_argnames=("axes",))
@@ -283,7 +282,7 @@ def _jitted_mean(x, where, axes):
         x = x.astype(jnp.float32)
     wide = _prepare.wide(x.dtype)
     n = _bins.count(where, axes, x.ndim, jnp.finfo(wide).dtype)
-    return _bins.total(real(x, where), axes, jnp.maximum(n, 1).astype(wide))
+    return _bins.total(x, axes, jnp.maximum(n, 1).astype(wide), where)
 
 
 def _linear(name: str, call: Binned, mean: bool) -> jax.Array:

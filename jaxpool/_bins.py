@@ -19,7 +19,7 @@ from jaxpool import _plan, _prepare, _sums, _winners
 from jaxpool._lay import lay
 from jaxpool._linear import apart, linear_pair, primitive
 from jaxpool._plan import BLOCK, Group
-from jaxpool._slices import rank, replace_axis, unrank, widen
+from jaxpool._slices import rank, real, replace_axis, unrank, widen
 from jaxpool._window import Bins, Window, shape_of
 
 Geometry = Sequence[Window | Bins]
@@ -57,7 +57,12 @@ def extremum(
     return x
 
 
-def total(x: jax.Array, axes: Geometry, divisor: jax.Array | None = None) -> jax.Array:
+def total(
+    x: jax.Array,
+    axes: Geometry,
+    divisor: jax.Array | None = None,
+    mask: jax.Array | None = None,
+) -> jax.Array:
     """As `_sums.total`."""
     dtype, groups = x.dtype, list(steps(_not_kept(axes)))
     if len(groups) > 1 and jnp.issubdtype(dtype, jnp.inexact):
@@ -65,12 +70,13 @@ def total(x: jax.Array, axes: Geometry, divisor: jax.Array | None = None) -> jax
     for group in groups:
         over = divisor if group is groups[-1] else None
         if isinstance(group[0], Window):
-            x = _sums.total(x, group, over)
+            x = _sums.total(x, group, over, mask)
         elif dtype == jnp.bool_:
-            x = extremum(x, group, largest=True)
+            x = extremum(x, group, largest=True, mask=mask)
         else:
-            x = _add({"x": x}, over, ("x",), group=group)["x"]
-    return x.astype(dtype)
+            x = _add({"x": real(x, mask)}, over, ("x",), group=group)["x"]
+        mask = None
+    return real(x, mask).astype(dtype)
 
 
 def _not_kept(axes: Geometry) -> Geometry:
@@ -101,9 +107,9 @@ def sum_over(terms: Callable, seen: Any, beside: Any, bins: Bins) -> list[jax.Ar
         return [_sums.total(a, (window,)) for a in sums]
     terms = jax.jit(terms)  # traced once, not for every tap
     sums: list[jax.Array] = []
-    for tap, real in bins.taps():
+    for tap, own in bins.taps():
         each = terms(jax.tree.map(lambda a, tap=tap: lay(a, at, tap), seen), beside)
-        each = [_only(real, term, at) for term in each]
+        each = [_only(own, term, at) for term in each]
         sums = [a + b for a, b in zip(sums, each, strict=True)] if sums else each
     return sums
 

@@ -562,12 +562,10 @@ def flag(name: str, argument: str, value: Any) -> bool:
         if isinstance(value, str):
             raise TypeError
         return bool(value)
-    except Exception as error:
+    except Exception:
         what = "a traced value" if traced(value) else f"of type {type(value).__name__}"
-        how = " known before tracing" if traced(value) else ""
-        raise TypeError(
-            f"{name}: {argument}={show(value)} is {what}. Write True or False{how}."
-        ) from error
+        remedy = "True or False" + (", known before tracing" if traced(value) else "")
+        fail(name, f"{argument}={show(value)} is {what}", remedy, TypeError)
 
 
 def _entries(n: int) -> str:

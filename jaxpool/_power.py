@@ -205,8 +205,10 @@ def pool(
     """The norm, or power mean, of every window or bin; `least` is what elements are raised to."""
     _prepare.floats(name, call)
     array, known = _prepare.power(name, p, call), _known(p)
-    how = {"normalize": normalize, "keepdims": keepdims}
-    how = {argument: flag(name, argument, value) for argument, value in how.items()}
+    how = {
+        "normalize": flag(name, "normalize", normalize),
+        "keepdims": flag(name, "keepdims", keepdims),
+    }
     with jax.named_scope(name):
         return _jitted(*call, array, known=known, least=least, **how)
 

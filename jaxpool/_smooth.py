@@ -427,7 +427,7 @@ def completed(cells: Arrays, around: Arrays, group: Group) -> tuple[Arrays, Arra
     """Every phase of the strides complete; many borders: all windows that one could look for."""
     if isinstance(group[0], Bins) or is_disjoint(group):
         return cells, around, group
-    spare = tuple((w.axis, 0, w.phase_length * w.stride - w.length) for w in group)
+    spare = tuple(w.spare() for w in group)
     cells = {k: _padded(a, spare, _fill(k, a)) for k, a in cells.items()}
     sources = [[region for p in range(w.stride) for region in w.sources(p)] for w in group]
     if prod(sum(len(region.taps) for region in regions) for regions in sources) <= BORDERS:

@@ -38,6 +38,7 @@ from jaxpool._slices import (
     interleave,
     join,
     pad,
+    pad_all,
     real,
     replace_axis,
     rows,
@@ -162,9 +163,8 @@ def _add_pass_back(
     if is_disjoint(group):
         return apart(_repeat, g, divisor, mask, group=group, dtype=dtype)
     if is_one_loop(g, group):
-        for w in group:  # for every phase of the strides to be complete
-            spare = w.phase_length * w.stride - w.length
-            mask = mask if mask is None or mask.shape[w.axis] == 1 else pad(mask, w.axis, 0, spare)
+        if mask is not None:
+            mask = pad_all(mask, [w.spare() for w in group if mask.shape[w.axis] > 1], False)
         return apart(add_slices_back, g, divisor, mask, group=group, dtype=dtype)
     (window,) = group
     if parts := parts_of(window):

@@ -145,6 +145,10 @@ class Window:
         ahead = [i for phase in range(self.stride) for i in self.ahead(phase).values()]
         return max(-min(ahead), 0), max(self.phase_length + max(ahead) - self.out, 0)
 
+    def spare(self) -> tuple[int, int, int]:
+        """What is added to the map for every phase to be complete: (axis, before, after)."""
+        return self.axis, 0, self.phase_length * self.stride - self.length
+
     def complete(self) -> "Window":
         """The same window with every phase complete, among all windows that `ahead` names."""
         low, high = self.beyond()
