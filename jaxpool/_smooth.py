@@ -141,7 +141,7 @@ def _means(temperature, state, shift, n, group, outs) -> Arrays:
     mask = state.mask()
     count = state.count if mask is None else None  # else 1 where the mask is
     cells = _present({**state._asdict(), "count": count, "mask": mask})
-    cells, reached = reach(cells, group, EXPONENTIALS)
+    cells, reached = reach(cells, group, exponentials=True)
     # Few elements, none of them padding, need one sum only, that of exp(z) - 1.
     few = state.level is None and reached == group and not _in_rows(group)
     args = cells, {"shift": shift, "n": n}, temperature
@@ -242,7 +242,7 @@ def _means_dots(primals, tangents, found, group, outs) -> Arrays:
     if moved:
         dots = weigh(moved, rest, outs, group=group)
     if not isinstance(d_temperature, SymbolicZero):
-        cells, reached = reach(rest.cells, group, EXPONENTIALS)
+        cells, reached = reach(rest.cells, group, exponentials=True)
         args = cells, rest.around, temperature
         slope = d_temperature / temperature
         for out, moment in _one_by_one(_moment_of, *args, outs=outs, group=reached).items():
@@ -297,7 +297,7 @@ def _moment_of(cells, around, temperature, out, group, one_region=False):
 
 def _weigh(tangents: Arrays, rest: Sides, outs: Sequence[str], group: Group) -> Arrays:
     cells = {**rest.cells, **{f"{k}'": t for k, t in tangents.items()}}
-    cells, group = reach(cells, group, EXPONENTIALS)
+    cells, group = reach(cells, group, exponentials=True)
     return _one_by_one(_weigh_of, cells, rest.around, rest.temperature, outs=outs, group=group)
 
 
@@ -347,8 +347,9 @@ weigh, _ = linear_pair(
 
 # Windows at the borders are computed by themselves while the regions have at most BORDERS taps
 # together, or EXPONENTIALS where each is an exponential of a value, since such loops take long to
-# compile; else the map is padded. A factor of a window's size up to FACTOR is one pass.
-BORDERS, EXPONENTIALS, FACTOR = 49, 25, 64
+# compile; else the map is padded. Beside MANY exponentials of every element, a copy costs little.
+# A factor of a window's size up to FACTOR is one pass.
+BORDERS, EXPONENTIALS, MANY, FACTOR = 49, 25, 4, 64
 
 
 def _fill(name: str, a: jax.Array) -> float:
@@ -366,11 +367,13 @@ def _in_rows(group: Group) -> bool:
     return group[0].size > BLOCK and (isinstance(group[0], Bins) or group[0].disjoint)
 
 
-def reach(cells: Arrays, group: Group, most: int = BORDERS) -> tuple[Arrays, Group]:
+def reach(cells: Arrays, group: Group, exponentials: bool = False) -> tuple[Arrays, Group]:
     """All that the windows reach, for `sum_at_windows`; axes are padded, first ones first, until
     there are at most so many taps."""
     if isinstance(group[0], Bins) or _in_rows(group):
         return cells, group
+    many = prod(w.size / w.stride for w in group) >= MANY
+    most = (0 if many else EXPONENTIALS) if exponentials else BORDERS
     n = next((n for n in range(len(group)) if taps_of(_within(group, n)) <= most), len(group))
     edges = tuple(w.edges() for w in group[:n])
     return {k: _padded(a, edges, _fill(k, a)) for k, a in cells.items()}, _within(group, n)

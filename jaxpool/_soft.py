@@ -42,7 +42,7 @@ def pool(
 ) -> jax.Array:
     """Pool every window or bin. kind: "mean" or "sum" in the logarithm, or "softmax"."""
     windows = [a for a in axes if isinstance(a, Window)]
-    often = prod(w.size / w.stride for w in windows) > OFTEN and x.size > 0
+    often = prod(w.size / w.stride for w in windows) >= OFTEN and x.size > 0
 
     def run(x: jax.Array, axes: Any, temperature: jax.Array, mask: Any) -> jax.Array:
         of = x, temperature, mask, axes, kind

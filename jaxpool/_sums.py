@@ -209,6 +209,7 @@ def _slide(
     """The sum of every window along one axis, in log2(k) passes for k of many taps, which start
     once `after` is known."""
     if window.size <= BLOCK:
+        x = lax.optimization_barrier(x)  # XLA adds up what is constant as it compiles: for seconds
         return _over(reduce_window(x, (window,)), divisor, dtype)
     axis, size, d, sums = window.axis, window.size, window.dilation, x
     if window.low or window.overhang or after is not None:

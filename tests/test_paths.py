@@ -263,6 +263,15 @@ def test_a_large_sum_uses_its_memory_twice():
 
 
 @pytest.mark.optimized
+@pytest.mark.parametrize("pool", [jaxpool.sum_pool, jaxpool.avg_pool])
+def test_constants_are_not_added_up_by_the_compiler(pool):
+    # The gradient of a sum of what is pooled: XLA took 13 s for a map of 2x40x40x256.
+    grad = gradient(pool, (11, 11), 1, padding=5)
+    text = jax.jit(grad).lower(jax.ShapeDtypeStruct((1, 20, 20, 64), jnp.float32)).compile()
+    assert len(re.findall(r" reduce-window\(", text.as_text())) == 2
+
+
+@pytest.mark.optimized
 @pytest.mark.parametrize("pool", [jaxpool.max_pool, jaxpool.avg_pool], ids=["max", "avg"])
 def test_bfloat16_is_not_copied_as_float32(pool):
     x = jnp.zeros((2, 48, 48, 64), jnp.bfloat16)
@@ -327,6 +336,17 @@ def test_large_windows_are_short_programs(pool, window: int):
     text = jax.jit(gradient(pool, (window,), 1)).lower(x).as_text()
     ways = 2 if pool in POOLS[4:] else 1  # one for large x/T and one for others
     assert text.count("\n") < 5000 * ways
+
+
+@pytest.mark.parametrize("pool", POOLS[4:], ids=lambda pool: pool.__name__)
+@pytest.mark.parametrize("window", [5, 1024])
+def test_borders_of_many_exponentials_are_short_programs(pool, window: int):
+    x = jax.ShapeDtypeStruct((1, 4096, 8), jnp.float32)
+    inside, border = (
+        jax.jit(gradient(pool, (window,), 1, padding)).lower(x).as_text().count("\n")
+        for padding in ("VALID", "SAME")
+    )
+    assert border <= 1.1 * inside
 
 
 @each_pool
@@ -754,6 +774,16 @@ def test_values_choose_the_way(pool, padding):
     np.testing.assert_allclose(far[0, 2:-1, 2:-1], f(x)[0, 2:-1, 2:-1], atol=1e-5)
     assert np.isfinite(far).all()
     assert far[0, 0, 0, 0] > 190
+
+
+@pytest.mark.parametrize("pool", POOLS[4:], ids=lambda pool: pool.__name__)
+@pytest.mark.parametrize(
+    ("window", "strides", "ways"), [((2, 2), 1, 2), ((4, 4), 2, 2), ((3, 3), 2, 1), ((2, 2), 2, 1)]
+)
+def test_one_exponential_for_elements_of_at_least_four_windows(pool, window, strides, ways: int):
+    x = jax.ShapeDtypeStruct((1, 12, 12, 3), jnp.float32)
+    text = jax.jit(lambda x: pool(x, window, strides)).lower(x).as_text()
+    assert ("@_value(" in text) == (ways == 2)  # which chooses one of two
 
 
 @pytest.mark.parametrize("pool", POOLS[4:], ids=lambda pool: pool.__name__)
