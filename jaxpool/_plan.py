@@ -129,6 +129,11 @@ def size_of(group: Group) -> int:
     return prod(window.size for window in group)
 
 
+def reads(windows: Sequence[Window]) -> float:
+    """How often an element is read: in how many windows it is, away from the borders."""
+    return prod(window.size / window.stride for window in windows)
+
+
 def at_once(window: Window, values: bool) -> int:
     """How many taps of a large window one loop reads, for values alone or winners, too."""
     if is_single(window) and window.axis < -1:

@@ -20,7 +20,7 @@ from jax.custom_derivatives import SymbolicZero
 from jaxpool import _bins
 from jaxpool._exponential import exp, expm1, log1p
 from jaxpool._linear import apart, linear_pair
-from jaxpool._plan import BLOCK, Group, groups_of, is_disjoint, is_long
+from jaxpool._plan import BLOCK, Group, groups_of, is_disjoint, is_long, reads
 from jaxpool._regions import ONE_REGION, cut_all, over_inputs, over_outputs
 from jaxpool._slices import along_rows, cut, pad_all, real, replace_axis, rows, unrows
 from jaxpool._window import Bins
@@ -372,8 +372,9 @@ def reach(cells: Arrays, group: Group, exponentials: bool = False) -> tuple[Arra
     there are at most so many taps."""
     if isinstance(group[0], Bins) or _in_rows(group):
         return cells, group
-    many = prod(w.size / w.stride for w in group) >= MANY
-    most = (0 if many else EXPONENTIALS) if exponentials else BORDERS
+    most = BORDERS
+    if exponentials:
+        most = EXPONENTIALS if reads(group) < MANY else 0
     n = next((n for n in range(len(group)) if taps_of(_within(group, n)) <= most), len(group))
     edges = tuple(w.edges() for w in group[:n])
     return {k: _padded(a, edges, _fill(k, a)) for k, a in cells.items()}, _within(group, n)

@@ -8,7 +8,6 @@ only be seen from the values, so both are compiled and a glance at x chooses.
 
 from collections.abc import Callable
 from functools import partial, reduce
-from math import prod
 from typing import Any
 
 import jax
@@ -42,7 +41,7 @@ def pool(
 ) -> jax.Array:
     """Pool every window or bin. kind: "mean" or "sum" in the logarithm, or "softmax"."""
     windows = [a for a in axes if isinstance(a, Window)]
-    often = prod(w.size / w.stride for w in windows) >= OFTEN and x.size > 0
+    often = _plan.reads(windows) >= OFTEN and x.size > 0
 
     def run(x: jax.Array, axes: Any, temperature: jax.Array, mask: Any) -> jax.Array:
         of = x, temperature, mask, axes, kind
