@@ -39,6 +39,11 @@ TWICE = 4
 # A loop can be vectorised if there are LONG elements side by side. Sums that overlap run over fewer
 # than WIDE in other ways, since XLA's own are slow there, and so are loops that it unrolls.
 LONG, WIDE = 16, 64
+# In one example of SHARED elements, with fewer than LONG channels, threads share out the very axis
+# along which borders are joined: in a loop over few channels XLA then vectorises nothing, and in
+# one over none it reads, in lanes that it masks, so far beyond the array that a processor may take
+# a hundred times as long. So extremes leave the joining to a loop of its own.
+SHARED = 2**13
 # GPUs and TPUs get one `reduce_window` over all axes of up to SMALL taps, else one `reduce` of axes
 # that are pooled whole, else, for extremes, a `reduce_window` for every CALL taps along one axis.
 SMALL, CALL = 64, 16
@@ -96,6 +101,17 @@ def is_many(n: Any, least: int = LONG) -> bool:
     """Whether a loop over n elements side by side can be vectorised (or who knows, where n is
     symbolic)."""
     return not isinstance(n, int) or n >= least
+
+
+def is_shared(x: jax.Array, group: Group) -> bool:
+    """Whether threads share out the axis of an extreme of stride 1, and slow it down by that."""
+    window = group[0]
+    if len(group) > 1 or isinstance(window, Woven) or window.stride > 1 or window.size == 1:
+        return False
+    at = x.ndim + window.axis
+    before, behind = prod(x.shape[:at]), prod(x.shape[at + 1 :])
+    one = isinstance(before, int) and before == 1
+    return one and not is_many(behind) and window.length * behind >= SHARED
 
 
 def is_disjoint(group: Group) -> bool:

@@ -159,6 +159,20 @@ class Window:
             out=low + self.out + high,
         )
 
+    def pieces(self) -> list["Window"]:
+        """The same windows as up to three in turn: those before, of and after the widest region."""
+        return [
+            replace(self, low=self.low - a * self.stride, out=b - a)
+            for a, b in _around(self.regions(), self.out)
+        ]
+
+    def pieces_back(self) -> list["Window"]:
+        """Transposed `pieces`, for stride 1: the inputs in turn, each with all windows."""
+        return [
+            replace(self, low=self.low + a, length=b - a)
+            for a, b in _around(self.sources(0), self.length)
+        ]
+
     def along(self, n: int) -> "Window":
         """The same windows of stride 1 where n elements lie behind each position, and all of them
         are one axis, the last: n windows side by side that take turns."""
@@ -510,6 +524,12 @@ class Fraction:
         """The windows, laid side by side."""
         n, k = self.out, self.size
         return Window(self.axis, n * k, k, k, 1, 0, 0, n)
+
+
+def _around(regions: list[Region], n: int) -> list[tuple[int, int]]:
+    """[0, n) cut at both ends of the widest region."""
+    widest = max(regions, key=lambda region: region.stop - region.start)
+    return list(pairwise(sorted({0, widest.start, widest.stop, n})))
 
 
 def _cut(reach: list[tuple[int, int, int, int]], stop: int) -> list[tuple[int, int, list]]:

@@ -34,6 +34,7 @@ from jaxpool._plan import (
     is_disjoint,
     is_long,
     is_one_call,
+    is_shared,
     is_single,
     passes_of,
     size_of,
@@ -50,6 +51,7 @@ from jaxpool._slices import (
     along_rows,
     as_merged,
     cut,
+    join,
     rank,
     replace_axis,
     rows,
@@ -95,7 +97,8 @@ def _value(x: jax.Array, mask: Any, windows: Group, largest: bool) -> jax.Array:
     def passes(x: jax.Array, mask: Any) -> jax.Array:
         for group in groups_of(x, windows, times=OF_VALUES):
             for p in passes_of(group):
-                x, _ = apart(_fold, x, None, mask, p=p, largest=largest, size=None)
+                fold = partial(apart, _fold, largest=largest, size=None)
+                x, _ = _in_pieces(fold, (x, None, mask), p)
                 mask = None
         return x
 
@@ -202,7 +205,30 @@ def _value_and_rank(x: jax.Array, *rank: jax.Array, group: Group, largest: bool,
 
 def _in_lines(function: Callable, arrays: tuple, p: Pass, **how: Any) -> Any:
     """A pass of winners apart, along lines that are as long as can be."""
-    return apart(_of_lines, *arrays, of=function, p=p, elsewhere=ONE_REGION, **how)
+    run = partial(apart, _of_lines, of=function, elsewhere=ONE_REGION, **how)
+    return _in_pieces(run, arrays, p, back=function is _spread_pass)
+
+
+def _in_pieces(run: Callable, arrays: tuple, p: Pass, back: bool = False) -> Any:
+    """`run(*arrays, p=p)`, with the borders by themselves where threads share out the axis."""
+    x, (window, *_) = arrays[0], p.windows
+    axes = range(window.axis, 0)
+    if not is_shared(x, p.windows) or is_split(x, axes):
+        return run(*arrays, p=p)
+    before, shape = x.shape[: window.axis], x.shape[window.axis :]
+    behind = shape[1:]
+
+    def as_one(a: jax.Array) -> jax.Array:
+        return jnp.broadcast_to(a, (*before, *shape)).reshape(*before, prod(shape))
+
+    def pieces(*arrays: Any) -> Any:
+        line, lines = window.along(prod(behind)), jax.tree.map(as_one, arrays)
+        pieces = line.pieces_back() if back else line.pieces()
+        each = [run(*lines, p=p._replace(windows=(piece,))) for piece in pieces]
+        whole = jax.tree.map(lambda *a: join(a, -1), *each)
+        return jax.tree.map(lambda a: a.reshape(*before, -1, *behind), whole)
+
+    return by_platform(*arrays, cpu=pieces, other=partial(run, p=p))
 
 
 def _of_lines(*arrays: Any, of: Callable, p: Pass, one_region: bool = False, **how: Any) -> Any:

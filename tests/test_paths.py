@@ -397,6 +397,43 @@ def test_all_passes_agree_on_ties_and_nan(pool):
 
 
 @extremes
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("window", "options"),
+    [
+        (2, {"padding": ((1, 1),)}),
+        (5, {"padding": "SAME", "where": True}),
+        (7, {"padding": ((0, 3),), "window_dilation": 3}),
+        (13, {"padding": "SAME"}),
+        (13, {"padding": "VALID", "where": True}),
+        (13, {"padding": "SAME", "strides": 2}),
+        (100, {"padding": ((70, 99),), "where": True}),
+    ],
+)
+def test_one_long_example_is_that_example_in_a_batch(pool, channels: int, window: int, options):
+    # Its borders are loops of their own. Ties, NaN and a mask, to the last bit.
+    rng = np.random.default_rng(window)
+    x = rng.integers(0, 9, (1, _plan.SHARED, channels)).astype(np.float32)
+    x[rng.random(x.shape) < 0.002] = np.nan
+    options = {"strides": 1} | options
+    mask = rng.random((*x.shape[:2], 1)) < 0.5 if "where" in options else None
+    f = functools.partial(pool, window_shape=(window,), **options | {"where": mask})
+
+    @jax.jit
+    def run(x):
+        y, back = jax.vjp(f, x)
+        g = jnp.arange(y[0].size, dtype=y.dtype).reshape(y[:1].shape) % 7
+        return y, back(jnp.broadcast_to(g, y.shape))[0], jax.jvp(f, (x,), (x,))[1]
+
+    twice = np.concatenate([x, x])
+    one, two = run(x), run(twice)
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[0], b[0]), one, two)
+    jax.tree.map(np.testing.assert_array_equal, two, jax.tree.map(lambda a: a[::-1], two))
+    calls = [run.lower(x).as_text().count('inlineable = "false"') for x in (x, twice)]
+    assert calls[0] > calls[1]
+
+
+@extremes
 @pytest.mark.parametrize("axis", [-1, -2])
 @pytest.mark.parametrize("length", [16, 17, 40, 256, 257, 4099])
 def test_a_whole_axis_agrees_on_ties_and_nan(pool, axis: int, length: int):
