@@ -190,18 +190,23 @@ def contenders(op: str, case: Case, x: np.ndarray) -> tuple[Runs, dict[str, Any]
     return runs, facts
 
 
-def compile_seconds(op: str, case: Case, shape: tuple[int, ...], times: int) -> float:
-    """What compiling value and gradient takes in the process that this is called in: the median,
-    since a moment that is not quiet doubles one of several times."""
+def compile_seconds(op: str, case: Case, shape: tuple[int, ...], times: int) -> tuple[float, float]:
+    """What compiling value and gradient takes in the process that this is called in, of a given
+    cotangent, and of a sum, whose cotangent is a constant that XLA may compute with. The first is
+    the median, since a moment that is not quiet doubles one of several times."""
     import jax
+    import jax.numpy as jnp
 
-    x = np.zeros(shape, np.float32)
+    x = _values(case, np.zeros(shape, np.float32))
+    f, data = _pooling(op, case, x)
+    g = jnp.zeros_like(f(x, **data))
 
-    def once() -> float:
+    def once(function: Callable, *args: Any) -> float:
         jax.clear_caches()
-        return _jaxpool(op, case, _values(case, x))[1]["compile_seconds"]
+        return _compiled(function, *args, **data)[1]
 
-    return median(once() for _ in range(times))
+    given = median(once(_with_gradient(f), x, g) for _ in range(times))
+    return given, once(jax.value_and_grad(lambda x, **data: f(x, **data).sum()), x)
 
 
 def _values(case: Case, x: np.ndarray) -> Any:
@@ -255,6 +260,19 @@ def pieces(size: int) -> list[int]:
 def _jaxpool(op: str, case: Case, x: Any, name: str = "jaxpool") -> tuple[Runs, dict[str, Any]]:
     import jax
 
+    f, data = _pooling(op, case, x)
+    runs, facts = _jitted(name, f, x, case, **data)
+    kept = jax.tree.leaves(jax.eval_shape(lambda x: jax.vjp(partial(f, **data), x)[1], x))
+    return runs, facts | {
+        "input_bytes": x.nbytes,
+        "kept_bytes": sum(a.size * a.dtype.itemsize for a in kept),
+    }
+
+
+def _pooling(op: str, case: Case, x: Any) -> tuple[Callable, dict[str, Any]]:
+    """jaxpool's function of x and of data beside it, and that data."""
+    import jax
+
     import jaxpool
 
     axis = tuple(range(2, x.ndim)) if case.channels_first else None
@@ -270,27 +288,16 @@ def _jaxpool(op: str, case: Case, x: Any, name: str = "jaxpool") -> tuple[Runs, 
     def f(x: jax.Array, **data: jax.Array) -> jax.Array:
         return pool(x, *arguments, axis=axis, **options, **data)
 
-    runs, facts = _jitted(name, f, x, case, **data)
-    kept = jax.tree.leaves(jax.eval_shape(lambda x: jax.vjp(partial(f, **data), x)[1], x))
-    return runs, facts | {
-        "input_bytes": x.nbytes,
-        "kept_bytes": sum(a.size * a.dtype.itemsize for a in kept),
-    }
+    return f, data
 
 
 def _jitted(name: str, f: Callable, x: Any, case: Case, **data: Any) -> tuple[Runs, dict[str, Any]]:
     """A JAX function, alone and with its gradient by x, compiled for x and for `data` beside it."""
     import jax
 
-    def with_gradient(x: jax.Array, g: jax.Array, **data: Any) -> tuple[jax.Array, jax.Array]:
-        y, back = jax.vjp(partial(f, **data), x)
-        return y, back(g)[0]
-
-    value = jax.jit(f).lower(x, **data).compile()
+    value, _ = _compiled(f, x, **data)
     g = value(x, **data)
-    start = time.perf_counter()
-    gradient = jax.jit(with_gradient).lower(x, g, **data).compile()
-    seconds = time.perf_counter() - start
+    gradient, seconds = _compiled(_with_gradient(f), x, g, **data)
     memory: Any = gradient.memory_analysis()
     facts = {
         "compile_seconds": seconds,
@@ -302,6 +309,26 @@ def _jitted(name: str, f: Callable, x: Any, case: Case, **data: Any) -> tuple[Ru
         f"{name}/value": waited(lambda: value(x, **data), wait, case),
         f"{name}/gradient": waited(lambda: gradient(x, g, **data), wait, case),
     }, facts
+
+
+def _with_gradient(f: Callable) -> Callable:
+    """The value of f and its gradient by x, from a given cotangent."""
+    import jax
+
+    def with_gradient(x: jax.Array, g: jax.Array, **data: Any) -> tuple[jax.Array, jax.Array]:
+        y, back = jax.vjp(partial(f, **data), x)
+        return y, back(g)[0]
+
+    return with_gradient
+
+
+def _compiled(function: Callable, *args: Any, **data: Any) -> tuple[Any, float]:
+    """A function compiled, and how long that took."""
+    import jax
+
+    start = time.perf_counter()
+    program = jax.jit(function).lower(*args, **data).compile()
+    return program, time.perf_counter() - start
 
 
 def _flax(op: str, case: Case, x: np.ndarray) -> Runs:

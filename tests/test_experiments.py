@@ -782,6 +782,7 @@ def test_speed_is_measured_and_drawn(monkeypatch, capsys, tmp_path):
             continue
         seen = speed.numbers(cell)
         assert seen["value_ms"] > 0 and seen["gradient_to_floor"] > 0 and seen["compile_s"] > 0
+        assert seen["compile_sum"] > 0
         assert (cell.variant != "max@image") == np.isnan(seen["gradient_to_flax"])
         assert ("adaptive" in cell.variant) == (seen["gradient_to_uniform"] > 0)
         assert ("softmax" in cell.variant) == (seen["gradient_to_max"] > 0)
@@ -831,8 +832,9 @@ def fabricated(variant: str, libraries=tuple(LIBRARIES), times=None, **facts) ->
         ms = {f"{x}/{kind}": t for x, t in took.items() for kind in ("value", "gradient")}
     arrays = {x.replace("/", "|"): np.array([t, 9 * t, t]) for x, t in (ms | (times or {})).items()}
     known = {"input_bytes": 1000, "kept_bytes": 0, "temporary_bytes": 1500, "pulse": 1.0}
+    compiled = {"compile_seconds": 1.0, "compile_sum_seconds": 1.0}
     config = {"data": "random", "variant": variant, "seed": 0, "one_example": False}
-    return store.Cell(Path(), config, known | {"compile_seconds": 1.0} | facts, arrays)
+    return store.Cell(Path(), config, compiled | known | facts, arrays)
 
 
 def claims(cells) -> dict[str, tuple[bool, str]]:
@@ -866,6 +868,7 @@ def test_the_aims_of_speed_are_judged_by_what_is_stored():
         ),
         "lse@adaptive-37-29": fabricated("lse@adaptive-37-29", times={"jaxpool/value": 8.0}),
         "avg@tokens-masked": fabricated("avg@tokens-masked", times={"jaxpool/value": 8.0}),
+        "sum@pyramid": fabricated("sum@pyramid", compile_sum_seconds=13.0),
     }
     said = claims((cells | worse).values())
     broken = {expected: observed for expected, (held, observed) in said.items() if not held}
@@ -874,6 +877,8 @@ def test_the_aims_of_speed_are_judged_by_what_is_stored():
     assert broken[window] == "at worst 3.50 (avg, value); 1 of 4 are above."
     compiled = broken["value and gradient compile in 2 seconds"]
     assert compiled.startswith("at worst 2.50 (softmax, audio 400 s160); 1 of ")
+    summed = broken["the gradient of a sum compiles in at most 3 times that"]
+    assert summed.startswith("at worst 13.00 (sum, ")
     memory = "log-sum-exp and softmax: at most 4 bytes temporary per input byte"
     assert broken[memory] == "at worst 4.50 (softmax, audio 400 s160); 1 of 26 are above."
     assert broken["with a mask, alone: at most 1.5 times without one"] == (
