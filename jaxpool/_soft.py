@@ -137,9 +137,15 @@ _move, _ = linear_pair(
 
 
 def _span(x, temperature, mask):
-    """The largest |x/T|."""
+    """The largest |x/T|, or of the smallest T; infinite where that, or any element, is no number.
+
+    Of x itself there are three reductions, since XLA's CPU backend runs one of |x| a number at a
+    time, and forgets in that of a maximum what it saw before a NaN: the sum is one then.
+    """
     x, temperature = lax.stop_gradient((real(x, mask), temperature))
-    return jnp.max(jnp.abs(x) / temperature)
+    largest = lax.max(jnp.max(x), -jnp.min(x))
+    finite = jnp.isfinite(jnp.sum(x))
+    return jnp.where(finite, largest / jnp.min(temperature), jnp.inf)
 
 
 def _near(x, temperature, mask, span, windows, kind):

@@ -815,6 +815,28 @@ def test_values_choose_the_way(pool, padding):
 
 
 @pytest.mark.parametrize("pool", POOLS[4:], ids=lambda pool: pool.__name__)
+@pytest.mark.parametrize("shape", [(1, 28, 28, 64), (1, 56, 56, 3), (2, 60, 60, 1)])
+@pytest.mark.parametrize("large", [1000, -1000])
+def test_nan_hides_no_large_element_elsewhere(pool, shape, large: float):
+    # XLA's own maximum of all elements forgets what it saw before a NaN.
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    x[:, 2] = large
+    clean = jnp.asarray(x)
+    x[:, shape[1] // 2] = np.nan
+    f = functools.partial(pool, window_shape=(3,) * (len(shape) - 2), strides=1)
+    apart = slice(0, shape[1] // 2 - 4)  # no window there, and no element, meets the NaN
+
+    @jax.jit
+    def run(x):
+        y, back = jax.vjp(f, x)
+        return y[:, apart], back(jnp.ones_like(y))[0][:, apart]
+
+    for found, expected in zip(run(jnp.asarray(x)), run(clean), strict=True):
+        assert np.isfinite(expected).all()
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("pool", POOLS[4:], ids=lambda pool: pool.__name__)
 @pytest.mark.parametrize(
     ("window", "strides", "chooses"),
     [((2, 2), 1, True), ((4, 4), 2, True), ((3, 3), 2, False), ((2, 2), 2, False)],
