@@ -137,15 +137,15 @@ _move, _ = linear_pair(
 
 
 def _span(x, temperature, mask):
-    """The largest |x/T|, or of the smallest T; infinite where that, or any element, is no number.
+    """The largest |x/T|, or of the smallest T; infinite where any x or T is no number.
 
     Of x itself there are three reductions, since XLA's CPU backend runs one of |x| a number at a
     time, and forgets in that of a maximum what it saw before a NaN: the sum is one then.
     """
     x, temperature = lax.stop_gradient((real(x, mask), temperature))
     largest = lax.max(jnp.max(x), -jnp.min(x))
-    finite = jnp.isfinite(jnp.sum(x))
-    return jnp.where(finite, largest / jnp.min(temperature), jnp.inf)
+    unknown = jnp.isnan(jnp.sum(x)) | jnp.isnan(jnp.sum(temperature))
+    return jnp.where(unknown, jnp.inf, largest / jnp.min(temperature))
 
 
 def _near(x, temperature, mask, span, windows, kind):

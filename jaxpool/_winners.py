@@ -221,14 +221,14 @@ def _in_pieces(run: Callable, arrays: tuple, p: Pass, back: bool = False) -> Any
     def as_one(a: jax.Array) -> jax.Array:
         return jnp.broadcast_to(a, (*before, *shape)).reshape(*before, prod(shape))
 
-    def pieces(*arrays: Any) -> Any:
+    def in_turn(*arrays: Any) -> Any:
         line, lines = window.along(prod(behind)), jax.tree.map(as_one, arrays)
         pieces = line.pieces_back() if back else line.pieces()
         each = [run(*lines, p=p._replace(windows=(piece,))) for piece in pieces]
         whole = jax.tree.map(lambda *a: join(a, -1), *each)
         return jax.tree.map(lambda a: a.reshape(*before, -1, *behind), whole)
 
-    return by_platform(*arrays, cpu=pieces, other=partial(run, p=p))
+    return by_platform(*arrays, cpu=in_turn, other=partial(run, p=p))
 
 
 def _of_lines(*arrays: Any, of: Callable, p: Pass, one_region: bool = False, **how: Any) -> Any:
