@@ -316,7 +316,7 @@ def _weigh_of(cells, around, temperature, out, group, one_region=False):
 
 def _weigh_back(cotangents: Arrays, rest: Sides, outs: Sequence[str], group: Group) -> Arrays:
     around = {**rest.around, **{f"{k}'": g for k, g in cotangents.items()}}
-    args = rest.cells, around, rest.temperature, group
+    args = rest.cells, around, rest.temperature, group, True
     return {out: at_elements(_weigh_back_of, *args, out=out) for out in outs}
 
 
@@ -346,10 +346,11 @@ weigh, _ = linear_pair(
 # ---- sums over a window, and over the windows of an element ----
 
 # Windows at the borders are computed by themselves while the regions have at most BORDERS taps
-# together, or EXPONENTIALS where each is an exponential of a value, since such loops take long to
-# compile; else the map is padded. Beside MANY exponentials of every element, a copy costs little.
+# together; else the map is padded. Loops take long to compile where each tap is an `exponential` of
+# its own: those over windows have at most EXPONENTIALS then, and beside MANY for every element a
+# copy costs little, if it adds at most 1/LITTLE along each axis.
 # A factor of a window's size up to FACTOR is one pass.
-BORDERS, EXPONENTIALS, MANY, FACTOR = 49, 25, 4, 64
+BORDERS, EXPONENTIALS, MANY, LITTLE, FACTOR = 49, 25, 4, 6, 64
 
 
 def _fill(name: str, a: jax.Array) -> float:
@@ -427,26 +428,38 @@ def alone(_: Arrays, total: jax.Array, *__: jax.Array) -> jax.Array:
     return total
 
 
-def completed(cells: Arrays, around: Arrays, group: Group) -> tuple[Arrays, Arrays, Group]:
-    """Every phase of the strides complete; many borders: all windows that one could look for."""
+def completed(
+    cells: Arrays, around: Arrays, group: Group, exponentials: bool
+) -> tuple[Arrays, Arrays, Group]:
+    """Every phase of the strides complete, and where borders are not computed by themselves, all
+    windows that one could look for."""
     if isinstance(group[0], Bins) or is_disjoint(group):
         return cells, around, group
     spare = tuple(w.spare() for w in group)
     cells = {k: _padded(a, spare, _fill(k, a)) for k, a in cells.items()}
+    edges = tuple((w.axis, *w.beyond()) for w in group)
+    copy = exponentials and reads(group) >= MANY
+    copy &= all(LITTLE * sum(beyond) <= w.out for w, (_, *beyond) in zip(group, edges, strict=True))
     sources = [[region for p in range(w.stride) for region in w.sources(p)] for w in group]
-    if prod(sum(len(region.taps) for region in regions) for regions in sources) <= BORDERS:
+    taps = prod(sum(len(region.taps) for region in regions) for regions in sources)
+    if taps <= BORDERS and not copy:
         phases = tuple(replace(w, length=w.phase_length * w.stride) for w in group)
         return cells, around, phases
-    edges = tuple((w.axis, *w.beyond()) for w in group)
     around = {k: _padded(a, edges, _fill(k, a)) for k, a in around.items()}
     return cells, around, tuple(w.complete() for w in group)
 
 
 def at_elements(
-    function: Callable, cells: Arrays, around: Arrays, rate: Any, group: Group, **how: Any
+    function: Callable,
+    cells: Arrays,
+    around: Arrays,
+    rate: Any,
+    group: Group,
+    exponentials: bool = False,
+    **how: Any,
 ) -> jax.Array:
     """`function`, made of `sum_at_elements`, in a loop of its own."""
-    cells, around, complete = completed(cells, around, group)
+    cells, around, complete = completed(cells, around, group, exponentials)
     dot = apart(function, cells, around, rate, elsewhere=ONE_REGION, group=complete, **how)
     for w in group:
         dot = cut(dot, w.axis, 0, w.length)
