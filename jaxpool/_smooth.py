@@ -348,7 +348,8 @@ weigh, _ = linear_pair(
 # Windows at the borders are computed by themselves while the regions have at most BORDERS taps
 # together; else the map is padded. Loops take long to compile where each tap is an `exponential` of
 # its own: those over windows have at most EXPONENTIALS then, and beside MANY for every element a
-# copy costs little, if it adds at most 1/LITTLE along each axis.
+# copy costs little. (Beside more, a copy of all that is around elements does, if it adds at most
+# 1/LITTLE along each axis.)
 # A factor of a window's size up to FACTOR is one pass.
 BORDERS, EXPONENTIALS, MANY, LITTLE, FACTOR = 49, 25, 4, 6, 64
 
@@ -438,8 +439,8 @@ def completed(
     spare = tuple(w.spare() for w in group)
     cells = {k: _padded(a, spare, _fill(k, a)) for k, a in cells.items()}
     edges = tuple((w.axis, *w.beyond()) for w in group)
-    copy = exponentials and reads(group) >= MANY
-    copy &= all(LITTLE * sum(beyond) <= w.out for w, (_, *beyond) in zip(group, edges, strict=True))
+    copy = exponentials and reads(group) > MANY
+    copy &= all(w.dilation == 1 and LITTLE * (w.size - 1) <= w.out for w in group)
     sources = [[region for p in range(w.stride) for region in w.sources(p)] for w in group]
     taps = prod(sum(len(region.taps) for region in regions) for regions in sources)
     if taps <= BORDERS and not copy:

@@ -28,6 +28,9 @@ OFTEN = 4
 # So large may |x/T| be: sums of exponentials keep their digits, and the fourth powers of their
 # inverses, which are in derivatives, do not overflow.
 NEAR = 20.0
+# Sums of large windows are in parts of so many elements, about what a cache has room for, but not
+# in more than so many parts.
+PART, PARTS = 2**21, 8
 # Below this, exp(x/T) is rather 1 + little.
 LITTLE = 0.5
 
@@ -92,7 +95,7 @@ def _choose(near, far, elements, around, windows, kind, back=False):
     # In how many parts, one after the other, since passes need several arrays of the size of x:
     # those of far keep three each for the backward pass, those of near none. `between` is what
     # passes hand on, in sizes of x. (The way back is near only if every example was.)
-    of_near = 4 if any(w.size > _plan.BLOCK for w in windows) else 1
+    of_near = _parts_of_near(elements[0].size, windows, kind)
     passes = [(p.out, w.length) for w in windows for (p,) in _smooth.few_taps((w,))]
     between = sum(out / max(length, 1) for out, length in passes)
     of_far = 4 if _is_one_loop(elements[0], windows) else 8 if between < 5.5 else 16
@@ -111,6 +114,18 @@ def _choose(near, far, elements, around, windows, kind, back=False):
     here = partial(near_or_far, of_near=of_near, of_far=of_far)
     # Elsewhere examples may be on several devices, which parts of them would all have to visit.
     return by_platform(elements, around, cpu=here, other=partial(near_or_far, of_near=1, of_far=1))
+
+
+def _parts_of_near(n: Any, windows: Group, kind: str) -> int:
+    """In how many parts large windows over n elements (which may be symbolic) are pooled. Few take
+    least time while the arrays on the way are small; softmax needs more of these, and so do more
+    axes, and sums that do not only double."""
+    large = [w.size for w in windows if w.size > _plan.BLOCK]
+    if not large:
+        return 1
+    softmax, doubles = kind == "softmax", len(large) == 1 and large[0].bit_count() == 1
+    many = len(large) * (4 if softmax else 1) * n // PART if isinstance(n, int) else 0
+    return max(min(many, PARTS), (2 if softmax else 1) * (1 if doubles else 2))
 
 
 def _is_one_loop(x: jax.Array, windows: Group) -> bool:
