@@ -265,7 +265,7 @@ def test_a_large_sum_uses_its_memory_twice():
 @pytest.mark.optimized
 @pytest.mark.parametrize("pool", [jaxpool.sum_pool, jaxpool.avg_pool])
 def test_constants_are_not_added_up_by_the_compiler(pool):
-    # The gradient of a sum of what is pooled: XLA took 13 s for a map of 2x40x40x256.
+    # The gradient of a sum of what is pooled, which took XLA seconds for a map of 2x40x40x256.
     grad = gradient(pool, (11, 11), 1, padding=5)
     x = jax.ShapeDtypeStruct((1, 20, 20, 64), jnp.float32)
     text = jax.jit(grad).lower(x).compile().as_text()
