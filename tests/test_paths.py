@@ -853,6 +853,16 @@ def test_nan_hides_no_large_element_elsewhere(pool, shape, large: float):
 
 
 @pytest.mark.parametrize("pool", POOLS[4:], ids=lambda pool: pool.__name__)
+def test_nan_hides_no_small_temperature_elsewhere(pool):
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(64, 4, 4, 64)), jnp.float32)
+    clean = jnp.ones((64, 1, 1, 64)).at[:30].set(1e-3)
+    run = jax.jit(lambda t: pool(x, (3, 3), 1, temperature=t))
+    found, expected = (run(t)[:30] for t in (clean.at[30].set(jnp.nan), clean))
+    assert np.isfinite(expected).all()
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("pool", POOLS[4:], ids=lambda pool: pool.__name__)
 @pytest.mark.parametrize(
     ("window", "strides", "chooses"),
     [((2, 2), 1, True), ((4, 4), 2, True), ((3, 3), 2, False), ((2, 2), 2, False)],
