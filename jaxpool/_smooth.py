@@ -316,8 +316,8 @@ def _weigh_of(cells, around, temperature, out, group, one_region=False):
 
 def _weigh_back(cotangents: Arrays, rest: Sides, outs: Sequence[str], group: Group) -> Arrays:
     around = {**rest.around, **{f"{k}'": g for k, g in cotangents.items()}}
-    args = rest.cells, around, rest.temperature, group, True
-    return {out: at_elements(_weigh_back_of, *args, out=out) for out in outs}
+    args = rest.cells, around, rest.temperature, group
+    return {out: at_elements(_weigh_back_of, *args, exponentials=True, out=out) for out in outs}
 
 
 def _weigh_back_of(cells, around, temperature, out, group, one_region=False):
@@ -348,10 +348,10 @@ weigh, _ = linear_pair(
 # Windows at the borders are computed by themselves while the regions have at most BORDERS taps
 # together; else the map is padded. Loops take long to compile where each tap is an `exponential` of
 # its own: those over windows have at most EXPONENTIALS then, and beside MANY for every element a
-# copy costs little. (Beside more, a copy of all that is around elements does, if it adds at most
-# 1/LITTLE along each axis.)
+# copy costs little. Beside more, so does a copy of all that is around elements, if it adds at most
+# 1/THIN along each axis; but not in later passes of a window, when much is kept for others.
 # A factor of a window's size up to FACTOR is one pass.
-BORDERS, EXPONENTIALS, MANY, LITTLE, FACTOR = 49, 25, 4, 6, 64
+BORDERS, EXPONENTIALS, MANY, THIN, FACTOR = 49, 25, 4, 6, 64
 
 
 def _fill(name: str, a: jax.Array) -> float:
@@ -438,14 +438,16 @@ def completed(
         return cells, around, group
     spare = tuple(w.spare() for w in group)
     cells = {k: _padded(a, spare, _fill(k, a)) for k, a in cells.items()}
-    edges = tuple((w.axis, *w.beyond()) for w in group)
-    copy = exponentials and reads(group) > MANY
-    copy &= all(w.dilation == 1 and LITTLE * (w.size - 1) <= w.out for w in group)
+    most = BORDERS
+    if exponentials and reads(group) > MANY:
+        thin = all(w.dilation == 1 and THIN * (w.size - 1) <= w.out for w in group)
+        most = 0 if thin else BORDERS
     sources = [[region for p in range(w.stride) for region in w.sources(p)] for w in group]
     taps = prod(sum(len(region.taps) for region in regions) for regions in sources)
-    if taps <= BORDERS and not copy:
+    if taps <= most:
         phases = tuple(replace(w, length=w.phase_length * w.stride) for w in group)
         return cells, around, phases
+    edges = tuple((w.axis, *w.beyond()) for w in group)
     around = {k: _padded(a, edges, _fill(k, a)) for k, a in around.items()}
     return cells, around, tuple(w.complete() for w in group)
 
