@@ -59,6 +59,7 @@ class Case:
     against: tuple[str, ...] = ("flax", "equinox", "torch")
     bins: tuple[int, ...] = ()  # pooled adaptively into these, beside the uniform windows above
     masked: bool = False  # four of five elements are real, beside all of them
+    short: tuple[int, ...] = ()  # a smaller window of the same padding and strides, beside it
     together: int = 1  # so many calls are made before the last one is waited for
 
     @property
@@ -125,7 +126,8 @@ MASKED = {
 
 # Windows of every size, powers of two and others, slide with stride 1.
 SIDES = (2, 3, 5, 8, 16, 31, 64, 127, 256)
-LINES = {"1d": ((8, 4096, 16), (*SIDES, 1024)), "2d": ((1, 288, 288, 16), SIDES)}
+LONG, SHORT = 1024, 16  # what the one costs is told in what the other does
+LINES = {"1d": ((8, 4096, 16), (*SIDES, LONG)), "2d": ((1, 288, 288, 16), SIDES)}
 
 # Where each window is folded by itself, more taps than these take longer than there is time.
 MOST_TAPS = 600_000_000
@@ -138,7 +140,9 @@ def _sweep() -> Iterator[tuple[str, Case]]:
             against = ("flax",) if prod(shape) * side**axes <= MOST_TAPS else ()
             title = f"{'x'.join([str(side)] * axes)} s1"
             window, strides = (side,) * axes, (1,) * axes
-            yield f"{line}-{side}", Case(title, shape, window, strides, "SAME", against=against)
+            short = (SHORT,) * axes if side == LONG else ()
+            case = Case(title, shape, window, strides, "SAME", against=against, short=short)
+            yield f"{line}-{side}", case
 
 
 SWEEP = dict(_sweep())
@@ -172,7 +176,7 @@ def contenders(op: str, case: Case, x: np.ndarray) -> tuple[Runs, dict[str, Any]
     """Everyone who can pool x like this, compiled; and facts about jaxpool's program.
 
     What the others lack meets jaxpool's max or average; adaptive poolings meet its uniform ones,
-    and masked ones the same without a mask.
+    masked ones the same without a mask, and the longest window a short one.
     """
     values = _values(case, x)
     ours, facts = _jaxpool(op, case, values)
@@ -182,6 +186,8 @@ def contenders(op: str, case: Case, x: np.ndarray) -> tuple[Runs, dict[str, Any]
         runs |= _jaxpool(op, replace(case, bins=()), values, "uniform")[0]
     elif case.masked:
         runs |= _jaxpool(op, replace(case, masked=False), values, "unmasked")[0]
+    elif case.short:
+        runs |= _jaxpool(op, replace(case, window=case.short), values, "short")[0]
     elif op in SMOOTH or op in ZOO:
         base = ZOO[op].base if op in ZOO else "max"
         runs |= _jaxpool(base, case, values, base)[0]

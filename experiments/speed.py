@@ -19,9 +19,10 @@ value; x, y and their gradients for the gradient. It runs in pieces, so a result
 which costs everyone else fresh pages on every call, costs the floor none. It is measured in the
 same blocks. So is what the poolings that only jaxpool has are compared with, its max or average of
 the same windows; what adaptive pooling is compared with, jaxpool's uniform windows of the same
-input that are as many; and a training step without pooling, which says how much there is to gain:
-it takes every second pixel instead, or the first quarter of the image, whichever is faster. The net
-of the experiments has a twin in PyTorch, which does all of the same step.
+input that are as many; what the longest window is, a short one; and a training step without
+pooling, which says how much there is to gain: it takes every second pixel instead, or the first
+quarter of the image, whichever is faster. The net of the experiments has a twin in PyTorch, which
+does all of the same step.
 
 With `--data large`, for GPUs, arrays have as many examples as fill 256 MB, and 20 calls are made
 before the last one is waited for: launching a program takes a GPU longer than running it on less.
@@ -47,7 +48,9 @@ from experiments.contenders import (
     ADAPTIVE,
     CASES,
     FORMS,
+    LONG,
     MASKED,
+    SHORT,
     SIX,
     SMOOTH,
     SWEEP,
@@ -245,7 +248,7 @@ def milliseconds(cell: Cell) -> dict[str, float]:
     return found
 
 
-OTHERS = ("floor", "flax", "equinox", "torch", "max", "avg", "uniform", "unmasked")
+OTHERS = ("floor", "flax", "equinox", "torch", "max", "avg", "uniform", "unmasked", "short")
 
 
 def numbers(cell: Cell) -> dict[str, float]:
@@ -499,10 +502,24 @@ def _each_at_most(expected: str, rows: Sequence[Row], key: str, most: float) -> 
     return [Claim(expected, observed, not above, AIM)]
 
 
+def _both_at_most(
+    what: str, base: str, rows: Sequence[Row], other: str, most: float
+) -> list[Claim]:
+    """Claims about value alone, and with its gradient, beside another that was timed with it."""
+    return [
+        claim
+        for kind, how in (("value", "alone"), ("gradient", "with gradient"))
+        for claim in _each_at_most(
+            f"{what}, {how}: at most {most} times {base}", rows, f"{kind}_to_{other}", most
+        )
+    ]
+
+
 def _claims(rows: Sequence[Row], steps: Sequence[Row]) -> list[Claim]:
     """What jaxpool sets out to reach."""
     six, known = (_of(rows, ("max", "avg"), cases) for cases in (SIX, CASES))
     small = [row for row in known if _parts(row.variant)[1].small]
+    long = _of(rows, ("max", "avg"), {name: case for name, case in SWEEP.items() if case.short})
     return [
         *_mean_at_most(
             "max and avg with gradient: at most 0.6 of PyTorch's time",
@@ -543,40 +560,26 @@ def _claims(rows: Sequence[Row], steps: Sequence[Row]) -> list[Claim]:
                 beside.most,
             )
         ),
-        *(
-            claim
-            for kind, what in (("value", "alone"), ("gradient", "with gradient"))
-            for claim in _each_at_most(
-                f"with a mask, {what}: at most 1.5 times without one",
-                _of(rows, OPS, MASKED),
-                f"{kind}_to_unmasked",
-                1.5,
-            )
-        ),
+        *_both_at_most("with a mask", "without one", _of(rows, OPS, MASKED), "unmasked", 1.5),
         *_adaptive(rows),
         *_memory(rows),
         *_each_at_most("value and gradient compile in 2 seconds", rows, "compile_s", 2),
         *_each_at_most(
             "the gradient of a sum compiles in at most 3 times that", rows, "compile_sum", 3
         ),
-        *_long_window(rows),
+        *_both_at_most(f"a 1-D window of {LONG:,}", f"one of {SHORT}", long, "short", 3),
         *(claim for row in steps for claim in _step_claim(row)),
     ]
 
 
 def _adaptive(rows: Sequence[Row]) -> list[Claim]:
     """Adaptive pooling beside uniform windows, where these are its bins and elsewhere."""
-    return [
-        claim
-        for divides, where, most in ((True, "output divides", 1.5), (False, "elsewhere", 4))
-        for kind, what in (("value", "alone"), ("gradient", "with gradient"))
-        for claim in _each_at_most(
-            f"adaptive {what}, {where}: at most {most} times uniform",
-            _of(rows, OPS, {name: c for name, c in ADAPTIVE.items() if c.divides == divides}),
-            f"{kind}_to_uniform",
-            most,
-        )
-    ]
+    claims = []
+    for divides, where, most in ((True, "output divides", 1.5), (False, "elsewhere", 4)):
+        cases = {name: case for name, case in ADAPTIVE.items() if case.divides == divides}
+        of = _of(rows, OPS, cases)
+        claims += _both_at_most(f"adaptive, {where}", "uniform windows", of, "uniform", most)
+    return claims
 
 
 def _memory(rows: Sequence[Row]) -> list[Claim]:
@@ -605,19 +608,6 @@ def _whose(op: str, case: Case, key: str) -> str:
     if op in ("avg", "sum"):
         return "avg and sum"
     return "max and min, " + ("larger strides" if min(case.strides) > 1 else "stride 1")
-
-
-def _long_window(rows: Sequence[Row]) -> list[Claim]:
-    """A window of 1,024 against one of 16: each over its own floor, of the same bytes."""
-    ratios = {}
-    for op in ("max", "avg"):
-        pair = [_of(rows, [op], {f"1d-{side}": SWEEP[f"1d-{side}"]}) for side in (1024, 16)]
-        for kind in ("value", "gradient"):
-            if all(pair):
-                long, short = (_mean(each, f"{kind}_to_floor") for each in pair)
-                ratios[f"{op}, {kind}"] = long / short
-    row = [Row("", title, {"": np.array([ratio])}) for title, ratio in ratios.items()]
-    return _each_at_most("a 1-D window of 1,024 costs at most 3 times one of 16", row, "", 3)
 
 
 def _step_claim(row: Row) -> list[Claim]:
