@@ -47,7 +47,12 @@ def windows(
         if word is not None and word != "VALID":
             pad = _same(length, extent, s, lower=word == "SAME_LOWER")
         low, high = pad
-        if extent > length + low + high or not length:
+        spare = length + low + high - extent
+        out = spare // s + 1
+        if rounded_up and word in (None, "VALID"):
+            out = -(-spare // s) + 1
+            out -= (out - 1) * s >= length + low
+        if out < 1 or not length:
             fail(
                 name,
                 f"window_shape={show(window_shape)} with window_dilation={show(window_dilation)}"
@@ -56,10 +61,6 @@ def windows(
                 f" with padding={show(padding)}",
                 'a smaller window, or more padding such as padding="SAME"',
             )
-        out = (length + low + high - extent) // s + 1
-        if rounded_up and word in (None, "VALID"):
-            out = -((extent - length - low - high) // s) + 1
-            out -= (out - 1) * s >= length + low
         found.append(Window(a - len(shape), length, k, s, d, low, high, out))
     border = BORDERS.get(word or "")
     return tuple(sorted(found, key=lambda window: window.axis)), border

@@ -130,7 +130,8 @@ def reduce_window(
     size, stride, dilation = [1] * x.ndim, [1] * x.ndim, [1] * x.ndim
     padding = [(0, 0)] * x.ndim
     for w in group:
-        x = pad(x, w.axis, min(w.low, 0), min(w.overhang, 0))
+        x = pad(x, w.axis, min(w.low, 0), max(min(w.overhang, 0), -w.length))
         size[w.axis], stride[w.axis], dilation[w.axis] = w.size, w.stride, w.dilation
-        padding[w.axis] = max(w.low, 0), max(w.overhang, 0)
+        all_seen = w.low + w.length + w.overhang  # which may end before the map begins
+        padding[w.axis] = min(max(w.low, 0), all_seen), max(w.overhang, 0)
     return lax.reduce_window(x, start, op, size, stride, padding, window_dilation=dilation)

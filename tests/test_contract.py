@@ -350,6 +350,11 @@ def geometries(draw) -> Call:
     dilation = draw(once_or_per_axis([st.integers(1, m) for m in most], st.integers(1, min(most))))
     strides = draw(st.none() | once_or_per_axis([st.integers(1, 6)] * pooled, st.integers(1, 6)))
     options: dict[str, Any] = {"window_dilation": dilation, "ceil_mode": draw(st.booleans())}
+    if options["ceil_mode"] and strides is not None:  # it may reach beyond by less than a stride
+        steps = zip(*(reference.per_axis(a, pooled) for a in (strides, dilation)), strict=True)
+        window = tuple(
+            k + draw(st.integers(0, (s - 1) // d)) for k, (s, d) in zip(window, steps, strict=True)
+        )
 
     batch = [draw(st.integers(1, 2)) for _ in range(draw(st.integers(0, 2)))]
     shape, axes = [*batch, *sizes, draw(st.integers(1, 3))], None
@@ -748,6 +753,13 @@ def test_a_large_window_is_many_passes(op: Op, window: int, strides: int):
     padding = ((window // 2, window - 1),)
     call = Call(shape, ((window,), strides, padding), {"axis": 1})
     check_definition(op, call, 40 * coarse(shape), where)
+
+
+@each(lambda op: op.id in ("max", "sum", "avg"))
+def test_every_window_ends_before_the_map_begins(op: Op):
+    # By more than the map is long: nothing is left of it where the rest is cut off.
+    call = Call((2, 1, 1), ((1,), 5, ((3, 1),)), {"axis": 1})
+    check_definition(op, call, np.ones((2, 1, 1)), None)
 
 
 @each(lambda op: windowed(op) and (op.soft or op.power or op.id == "stochastic"))

@@ -139,7 +139,12 @@ BAD_GEOMETRY: dict[str, tuple[type[Exception], tuple, dict[str, Any], list[str]]
         {"window_dilation": 2},
         [r"window_dilation=2", r"\b9\b", r"\b8\b"],
     ),
-    "window larger than the map in ceil mode": (ValueError, ((9, 2),), {"ceil_mode": True}, ["9"]),
+    "window larger than the map in ceil mode": (
+        ValueError,
+        ((10, 2), 2),
+        {"ceil_mode": True},
+        [r"\b10\b", r"\b8\b"],
+    ),
     # Strides
     "zero stride": (ValueError, ((2, 2), 0), {}, [r"strides=0"]),
     "one zero stride": (ValueError, ((2, 2), (2, 0)), {}, [r"strides=\(2, 0\)"]),

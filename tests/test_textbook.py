@@ -106,7 +106,15 @@ def test_averages_of_1_to_7():
 
 @pytest.mark.parametrize(
     ("length", "window", "stride", "padding", "out"),
-    [(3, 2, 2, 1, 2), (6, 3, 2, 1, 4), (8, 3, 4, 1, 3), (4, 2, 3, 0, 2)],
+    [
+        (3, 2, 2, 1, 2),
+        (6, 3, 2, 1, 4),
+        (8, 3, 4, 1, 3),
+        (4, 2, 3, 0, 2),
+        (2, 3, 2, 0, 1),  # a window larger than the map
+        (1, 2, 2, 0, 1),
+        (3, 9, 5, 1, 1),
+    ],
 )
 def test_ceil_mode_sizes(length: int, window: int, stride: int, padding: int, out: int):
     geometry = ((window,), stride, padding)
@@ -127,6 +135,9 @@ def test_ceil_mode_sizes(length: int, window: int, stride: int, padding: int, ou
         (8, 3, 4, 1, False, [1.5, 5, 8]),
         (7, 3, 3, 1, True, [1, 4, 13 / 3]),
         (7, 3, 3, 1, False, [1.5, 4, 6.5]),
+        (2, 3, 2, 0, True, [1.5]),
+        (3, 9, 5, 1, True, [6 / 5]),
+        (3, 9, 5, 1, False, [2]),
     ],
 )
 def test_ceil_mode_averages(length, window, stride, padding, counting, expected):
