@@ -416,7 +416,7 @@ def section(found: Sequence[Cell]) -> Section:
         Sheet(
             "masked", "With a mask, the same for all channels", MASKED_COLUMNS, rows["masked"], ""
         ),
-        Sheet("zoo", "Poolings that no other library has", ZOO_COLUMNS, rows["zoo"], unit=""),
+        Sheet("zoo", "Other poolings, beside max and average", ZOO_COLUMNS, rows["zoo"], unit=""),
         Sheet("adaptive", "Adaptive pooling", ADAPTIVE_COLUMNS, rows["adaptive"], unit=""),
         Sheet("steps", "A training step", STEP_COLUMNS, steps, unit=""),
         Sheet("sweep", "Windows of every size", COLUMNS, rows["sweep"], "", on_terminal=False),

@@ -97,7 +97,7 @@ def max_blur_pool(
 ) -> jax.Array:
     """Take the largest element of every window, then blur and keep every s-th: a max without alias.
 
-        blur_pool(max_pool(x, window_shape, strides=1), strides)
+        blur_pool(max_pool(x, window_shape, strides=1, padding="SAME"), strides)
 
     Args:
       x: array [*batch, *space, channels], any real dtype, or any layout with `axis`.
@@ -106,7 +106,8 @@ def max_blur_pool(
       padding: as for `jaxpool.blur_pool`, of the blur. The max, at stride 1, has as many windows
         as the map elements: those at the border end there (which for "EDGE" is the same as
         filling it), or with "CIRCULAR" go around. Only "VALID" leaves these out, for the max and
-        for the blur.
+        for the blur. (The authors' code leaves them out of the max alone: that is `blur_pool` after
+        `max_pool` with strides=1.)
       axis: the axes to pool, an int or several; the other arguments follow its order. Default:
         the `len(window_shape)` axes before the last one (channels last).
 

@@ -55,7 +55,8 @@ def fractional_max_pool(
         where the next one starts, so that no element is in two (the paper's disjoint regions).
       samples: u itself, one number in [0, 1) per pooled axis, instead of a key's; for
         "pseudorandom" alone, and `key` may then be None. On axes of up to 65536 elements they are
-        read to 15 bits or more.
+        read to 15 bits or more. (PyTorch's, one set per example and channel, are in this order in
+        3-D; in 2-D they are width, then height.)
 
     Returns:
       The pooled array, with the dtype of x. A window with a NaN is NaN; one that `where` leaves

@@ -6,6 +6,7 @@ Everything about padding, ceil mode, dilation, bins and axes is decided here and
 
 import operator
 from collections.abc import Iterable, Sequence
+from math import prod
 from typing import Any, NoReturn
 
 from jaxpool._window import Bins, Bordered, Fraction, Window, shape_of
@@ -318,6 +319,15 @@ def unpooled(name: str, shape: Sequence[Any], output_shape: Any, axis: Any) -> d
                     "the sizes of the pooled axes alone",
                 )
             sizes = [whole[a] for a in axes]
+    elif axis is None and not scalar(output_shape) and len(list(output_shape)) == len(shape) > 2:
+        axes = tuple(a for a, n in enumerate(output_shape) if n != shape[a])
+        axes = axes or tuple(range(1, len(shape) - 1))
+        fail(
+            name,
+            f"output_shape={show(output_shape)} is the whole shape, which does not say what axes of"
+            f" x of shape {shape} were pooled",
+            f"output_shape={tuple(output_shape[a] for a in axes)}, or axis={axes} beside it",
+        )
     sizes, axes = _size_and_axes(name, shape, sizes, axis, "output_shape")
     found = [integer(name, "output_shape", output_shape, n, least=1) for n in sizes]
     return dict(zip(axes, found, strict=True))
@@ -367,7 +377,7 @@ def output_shape(
 
 def given_shape(name: str, x_shape: Any) -> tuple[int, ...]:
     """A shape that the user gives in the place of an array."""
-    if not isinstance(x_shape, Iterable):
+    if not isinstance(x_shape, Iterable) or getattr(x_shape, "ndim", 1) != 1:
         raise TypeError(
             f"{name}: x_shape={show(x_shape)} is not a shape."
             " Write x.shape, for example (8, 28, 28, 3)."
@@ -417,9 +427,16 @@ def _size_and_axes(
             name,
             f"{argument}={show(window_shape)} has {_entries(len(size))},"
             f" but x of shape {shape} has {max(ndim - 1, 0)} axes before its last",
-            "fewer entries" if len(size) > ndim else f"axis={tuple(range(len(size)))}, or others",
+            _fewer(ndim, len(size)),
         )
     return size, tuple(range(ndim - 1 - len(size), ndim - 1))
+
+
+def _fewer(ndim: int, entries: int) -> str:
+    """What to write instead of more entries than there are axes before the last."""
+    if not ndim:
+        return "an x that has axes"
+    return "fewer entries" if entries > ndim else f"axis={tuple(range(entries))}, or others"
 
 
 def sampled_axes(name: str, shape: Sequence[Any], strides: Any, axis: Any) -> tuple[int, ...]:
@@ -520,7 +537,7 @@ def _length(name: str, shape: tuple, axis: int) -> int:
 
 # ---- messages ----
 
-LONGEST = 120  # characters of a value
+LONGEST, FEW = 120, 12  # characters of a value, elements of an array
 
 
 def fail(name: str, problem: str, remedy: str, kind: type[Exception] = ValueError) -> NoReturn:
@@ -531,6 +548,8 @@ def fail(name: str, problem: str, remedy: str, kind: type[Exception] = ValueErro
 def show(value: Any) -> str:
     """A value as its user wrote it, less NumPy's dressing and what makes it long."""
     array = hasattr(value, "tolist") and hasattr(value, "shape") and not traced(value)
+    if array and prod(value.shape) > FEW:
+        return f"<array of shape {value.shape}, {value.dtype}>"
     text = repr(value.tolist() if array else value)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
 
@@ -549,6 +568,10 @@ def integer(name: str, argument: str, written: Any, entry: Any, least: int | Non
     except TypeError:
         what = "a traced value" if traced(entry) else f"of type {type(entry).__name__}"
         remedy = "Python ints, known before tracing" if traced(entry) else "whole numbers"
+        if isinstance(entry, str) and entry.upper() in BLUR_WORDS:
+            remedy = f"padding={entry.upper()!r}, one word for all axes"
+        elif argument == "padding" and not traced(entry):
+            remedy += f", or one word for all axes, such as {WORDS[0]!r}"
         fail(name, f"{argument}={show(written)} holds {show(entry)}, {what}", remedy, TypeError)
     if least is not None and number < least:
         fail(

@@ -39,6 +39,8 @@ def lp_pool(
       x: array [*batch, *space, channels] of floats, or any layout with `axis`.
       window_shape, strides, padding, window_dilation, ceil_mode, axis, where: as for
         `jaxpool.max_pool`; strides default to the window. Padding adds nothing and is not counted.
+        (In ceil mode PyTorch scales the sum of a window that reaches beyond the map up to a full
+        one; here it is the norm of what is there.)
       p: from 1 to inf: one number, traced or not, or one per channel (shape [channels]; for other
         layouts any shape that broadcasts against x outside the pooled axes). Default 2, the
         Euclidean norm. Python's numbers 1, 2, 3, 4 and inf take the fastest way. Any other p above
@@ -99,6 +101,8 @@ def gem_pool(
       x: array [*batch, *space, channels] of floats, or any layout with `axis`.
       window_shape, strides, padding, window_dilation, ceil_mode, axis, where: as for
         `jaxpool.max_pool`; strides default to the window. Padding adds nothing and is not counted.
+        (In ceil mode PyTorch scales the sum of a window that reaches beyond the map up to a full
+        one; here it is the norm of what is there.)
       p: as for `jaxpool.lp_pool`. Default 3, the paper's.
       eps: what smaller elements are raised to, 0 or more. Default 1e-6, the authors'.
 

@@ -120,7 +120,7 @@ def key(name: str, value: Any) -> jax.Array:
     fail(
         name,
         f"{what} not one random key",
-        "key=jax.random.key(0), and jax.vmap for a key per example",
+        "jax.random.key(0) as the first argument, and jax.vmap for a key per example",
         ValueError if new else TypeError,
     )
 

@@ -38,7 +38,7 @@ def lse_pool(
         `jaxpool.max_pool`; strides default to the window. Padding has no weight and is not counted.
       temperature: T > 0, in the units of x: one number, traced or not, or one per channel (shape
         [channels]; for other layouts any shape that broadcasts against x outside the pooled axes),
-        from 1e-37 to 1e37. Default 1.
+        from 1e-37 to 1e37. Default 1. Of a traced one nobody knows whether it is above 0.
       normalize: mean (the default) or sum inside the logarithm.
 
     Returns:

@@ -800,7 +800,7 @@ class BlurPool(_Pool):
 class MaxBlurPool(_Pool):
     """Take the maximum at stride 1, blur, and keep every s-th: `jaxpool.max_blur_pool` as a module.
 
-        out = blur_pool(max_pool(x, window_shape, strides=1), strides)
+        out = blur_pool(max_pool(x, window_shape, strides=1, padding="SAME"), strides)
         [*batch, *space, channels] -> [*batch, *out, channels]
 
     (Zhang, 2019.)

@@ -35,6 +35,7 @@ first lacks, is Dropout's too: an argument of the module (default False) or of t
 The same classes for Linen are in `jaxpool.linen`.
 """
 
+from contextlib import suppress
 from dataclasses import KW_ONLY, InitVar
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -107,6 +108,8 @@ __all__ = [
     "StochasticPool",
     "SumPool",
 ]
+
+Streams = nnx.Rngs | nnx.RngStream | None
 
 
 class _Pool(nnx.Module):
@@ -215,9 +218,9 @@ class _Random(_Pool):
 
     deterministic: bool = False
     rng_collection: str = "pool"
-    rngs: nnx.Rngs | None = None
+    rngs: Streams = None
 
-    def _key(self, deterministic: bool | None, rngs: nnx.Rngs | None) -> jax.Array | None:
+    def _key(self, deterministic: bool | None, rngs: Streams) -> jax.Array | None:
         given = self.deterministic if deterministic is None else deterministic
         if flag(type(self).__name__, "deterministic", given):
             return None
@@ -229,15 +232,20 @@ class _Random(_Pool):
             self.deterministic = deterministic
 
 
-def _draw(module: Any, rngs: nnx.Rngs | None, stream: str) -> jax.Array:
-    """Return a new key of a stream: of the call's `rngs`, or of the module's."""
+def _draw(module: Any, rngs: Streams, name: str) -> jax.Array:
+    """Return a new key: of the call's `rngs`, or of the module's; of their stream of this name."""
     rngs = module.rngs if rngs is None else rngs
-    if rngs is None:
+    stream = rngs
+    if isinstance(rngs, nnx.Rngs):
+        with suppress(KeyError):
+            stream = rngs[name]
+    if not isinstance(stream, nnx.RngStream):
+        given = "=None" if rngs is None else f" of type {type(rngs).__name__}"
         raise ValueError(
-            f"{type(module).__name__}: rngs=None draws nothing. Write rngs=nnx.Rngs({stream}=0), "
-            "for the module or for the call."
+            f"{type(module).__name__}: rngs{given} has no stream {name!r}. Write "
+            f"rngs=nnx.Rngs({name}=0), for the module or for the call."
         )
-    return rngs[stream]()
+    return stream()
 
 
 @nnx.dataclass(eq=False, kw_only=True)
@@ -803,10 +811,10 @@ class FractionalMaxPool(_Pool):
     sequence: str = "pseudorandom"
     overlapping: bool = True
     rng_collection: str = "pool"
-    rngs: nnx.Rngs | None = None
+    rngs: Streams = None
 
     def __call__(
-        self, x: ArrayLike, where: ArrayLike | None = None, *, rngs: nnx.Rngs | None = None
+        self, x: ArrayLike, where: ArrayLike | None = None, *, rngs: Streams = None
     ) -> jax.Array:
         key = _draw(self, rngs, self.rng_collection)
         return jaxpool.fractional_max_pool(key, x, **arguments(self), where=where)
@@ -861,7 +869,7 @@ class BlurPool(_Pool):
 class MaxBlurPool(_Pool):
     """Take the maximum at stride 1, blur, and keep every s-th: `jaxpool.max_blur_pool` as a module.
 
-        out = blur_pool(max_pool(x, window_shape, strides=1), strides)
+        out = blur_pool(max_pool(x, window_shape, strides=1, padding="SAME"), strides)
         [*batch, *space, channels] -> [*batch, *out, channels]
 
     (Zhang, 2019.)
@@ -907,7 +915,7 @@ class StochasticPool(_Random, _Windowed):
         where: ArrayLike | None = None,
         *,
         deterministic: bool | None = None,
-        rngs: nnx.Rngs | None = None,
+        rngs: Streams = None,
     ) -> jax.Array:
         key = self._key(deterministic, rngs)
         how = {"where": where, "deterministic": key is None}
@@ -949,7 +957,7 @@ class MixedPool(_Learning, _Random, _Windowed):
         where: ArrayLike | None = None,
         *,
         deterministic: bool | None = None,
-        rngs: nnx.Rngs | None = None,
+        rngs: Streams = None,
     ) -> jax.Array:
         drawn = isinstance(self.alpha, str)
         alpha = random_alpha(self._key(deterministic, rngs)) if drawn else self._number(x)
@@ -1072,7 +1080,8 @@ class LearnedPolyphasePool(_Random):
     them after.
 
     Args:
-      strides: the distance of the elements to take, an int or one per axis. Default: (2, 2).
+      strides: the distance of the elements to take, one per axis, or an int with `axis`. Default:
+        (2, 2).
       hidden: channels of the convolution, whose border is circular. Default: 16.
       temperature: T, one number above 0. Default: 1. Lower it in the course of training.
       axis, strict: as for `jaxpool.polyphase_pool`.
@@ -1101,9 +1110,10 @@ class LearnedPolyphasePool(_Random):
     strict: bool = False
 
     def __post_init__(self) -> None:
-        if self.rngs is None:
+        if not isinstance(self.rngs, nnx.Rngs):
+            given = "=None" if self.rngs is None else f" of type {type(self.rngs).__name__}"
             raise ValueError(
-                "LearnedPolyphasePool: rngs=None has no key for its parameters. Write"
+                f"LearnedPolyphasePool: rngs{given} has no key for its parameters. Write"
                 " rngs=nnx.Rngs(0)."
             )
         kernel = (3,) * self._axes()
@@ -1123,7 +1133,7 @@ class LearnedPolyphasePool(_Random):
         )
 
     def __call__(
-        self, x: ArrayLike, *, deterministic: bool | None = None, rngs: nnx.Rngs | None = None
+        self, x: ArrayLike, *, deterministic: bool | None = None, rngs: Streams = None
     ) -> jax.Array:
         score = partial(mean_score, self.conv, self.dense)
         return learned_polyphase(self, x, score, self._key(deterministic, rngs))

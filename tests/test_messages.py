@@ -178,6 +178,7 @@ BAD_GEOMETRY: dict[str, tuple[type[Exception], tuple, dict[str, Any], list[str]]
     ),
     "a word of the blurs": (ValueError, ((2, 2), None, "NORMALIZED"), {}, ["NORMALIZED", "SAME"]),
     "negative padding": (ValueError, ((2, 2), None, -1), {}, [r"padding=-1"]),
+    "a word per axis": (TypeError, ((2, 2), None, ("SAME", "VALID")), {}, ["padding='SAME', one"]),
     "one negative padding": (ValueError, ((2, 2), None, (0, -2)), {}, [r"padding=\(0, -2\)"]),
     "negative pad in a pair": (
         ValueError,
@@ -200,7 +201,7 @@ BAD_GEOMETRY: dict[str, tuple[type[Exception], tuple, dict[str, Any], list[str]]
     ),
     "float padding": (TypeError, ((2, 2), None, 1.0), {}, [r"padding=1\.0"]),
     "bool padding": (TypeError, ((2, 2), None, True), {}, [r"padding=True"]),
-    "no padding": (TypeError, ((2, 2), None, None), {}, [r"padding=None"]),
+    "no padding": (TypeError, ((2, 2), None, None), {}, ["padding=None", "'VALID'"]),
     "float in a pair": (TypeError, ((2, 2), None, ((0.5, 0), (0, 0))), {}, [r"0\.5"]),
     # Axes
     "repeated axis": (ValueError, ((2, 2),), {"axis": (1, 1)}, [r"axis=\(1, 1\)"]),
@@ -352,7 +353,13 @@ BAD_UNPOOLS: dict[str, tuple[type[Exception], tuple, dict[str, Any], list[str]]]
         {"axis": (1, 2)},
         [r"output_shape=\(3, 9, 9, 3\)", r"\(2, 8, 8, 3\)", "axis 0"],
     ),
-    "the whole shape, no axis": (ValueError, (AT, (2, 9, 9, 3)), {}, ["axis"]),
+    "the whole shape, no axis": (
+        ValueError,
+        (AT, (2, 9, 9, 3)),
+        {},
+        [r"Write output_shape=\(9, 9\), or axis=\(1, 2\) beside it"],
+    ),
+    "the same shape, no axis": (ValueError, (AT, IMAGE), {}, [r"axis=\(1, 2\) beside it"]),
     "too large": (ValueError, (AT, (2**16, 2**15)), {}, ["2147483648"]),
     "text": (TypeError, ("indices", (9, 9)), {}, ["indices='indices'"]),
 }
@@ -538,16 +545,30 @@ def test_the_maximum_before_a_blur_needs_a_window():
 
 
 def test_long_values_are_cut():
-    many = -np.ones((2, 8, 8, 3), np.float32)
+    refuses(ValueError, jaxpool.max_pool, X, [2] * 99, says=[r"\[2, 2.* \.\.\. has 99"])
+
+
+def test_large_arrays_are_told_by_their_shapes():
+    many, shown = -np.ones(IMAGE, np.float32), r"<array of shape \(2, 8, 8, 3\), float32>"
     refuses(
-        ValueError, jaxpool.lse_pool, X, (2, 2), temperature=many, says=[r"\[-1\.0.* \.\.\. is"]
+        ValueError, jaxpool.lse_pool, X, (2, 2), temperature=many, says=[f"temperature={shown} is"]
     )
-    refuses(TypeError, jaxpool.max_pool, X, X, says=["window_shape=.* holds"])
+    refuses(TypeError, jaxpool.max_pool, X, X, says=[f"window_shape={shown} holds"])
+    refuses(TypeError, jaxpool.output_shape, X, (2, 2), says=[f"x_shape={shown} .*Write x.shape"])
 
 
 def test_a_key_comes_first():
     swapped = jaxpool.stochastic_pool
-    refuses(TypeError, swapped, X, jax.random.key(0), (2, 2), says=["key=.*not one random key"])
+    says = ["key=.*not one random key", r"Write jax.random.key\(0\) as the first argument"]
+    refuses(TypeError, swapped, X, jax.random.key(0), (2, 2), says=says)
+
+
+def test_a_padding_in_the_place_of_strides():
+    refuses(TypeError, jaxpool.max_pool, X, (2, 2), "same", says=["Write padding='SAME', one word"])
+
+
+def test_a_number_has_no_axes_to_slide_over():
+    refuses(ValueError, jaxpool.max_pool, 3.0, (2,), says=["Write an x that has axes"])
 
 
 def test_what_has_no_axes_has_none_to_name():

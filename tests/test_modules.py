@@ -205,6 +205,7 @@ def test_stochastic_modules_draw_as_dropout_does():
     np.testing.assert_array_equal(module(x, where), wanted)
     assert np.any(module(x, where) != wanted)  # drawn anew
     np.testing.assert_array_equal(module(x, where, rngs=nnx.Rngs(pool=3)), wanted)
+    np.testing.assert_array_equal(module(x, where, rngs=nnx.Rngs(pool=3).pool), wanted)
     chex.assert_trees_all_equal(module(x, deterministic=True), expected)
     module.eval()
     chex.assert_trees_all_equal(module(x), expected)
@@ -213,6 +214,12 @@ def test_stochastic_modules_draw_as_dropout_does():
     assert np.any(other(x, rngs=nnx.Rngs(dropout=3)) != expected)
     with pytest.raises(ValueError, match="^StochasticPool: rngs=None .*nnx.Rngs.dropout=0"):
         other(x)
+    for no_stream in (0, jax.random.key(0), nnx.Rngs(params=0)):
+        kind = type(no_stream).__name__
+        with pytest.raises(ValueError, match=f"rngs of type {kind} has no stream 'dropout'"):
+            other(x, rngs=no_stream)
+        with pytest.raises(ValueError, match="^LearnedPolyphasePool: rngs"):
+            jpn.LearnedPolyphasePool(features=3, rngs=None if kind == "Rngs" else no_stream)
     with pytest.raises(TypeError, match="^StochasticPool: deterministic=.*before tracing"):
         jax.jit(lambda told: module(x, deterministic=told))(True)
 

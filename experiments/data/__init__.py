@@ -242,7 +242,8 @@ def _draw(
         held = f", of which {held_out:,} are held out" if found.train else ""
         raise UserError(
             f"The data {name!r} has {count:,} images{held}, but the preset asks for {train:,} to "
-            f"train on and {test:,} to test on: choose other data or a smaller preset."
+            f"train on and {test:,} to test on: choose other data, or --preset smoke, which asks "
+            "for least."
         )
     if found.train:
         theirs = found.train + random.permutation(held_out)[:test]
