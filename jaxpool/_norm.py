@@ -125,7 +125,7 @@ def _norm_jvp(group, whole, least, primals, tangents):
     (x, p), (d_x, d_p) = primals, tangents
     how = {"group": group, "whole": whole, "least": least}
     scale = _scale(x, group, least)
-    level = _level(x, p, scale, **how)
+    level = _level(x, p, scale, group, whole, least)  # by position, as `jax_enable_checks` asks
     y = _from_level(level, p, scale, whole)
     dots = []
     if not isinstance(d_x, SymbolicZero):
@@ -174,7 +174,7 @@ def _level_jvp(group, whole, least, primals, tangents):
         dots.append(slope * lean({"x": d_x}, (x, scale, p), ("x",), **how)["x"])
     if not isinstance(d_p, SymbolicZero):
         dots.append(_moment(x, p, scale, **how) * d_p)
-    return _level(x, p, scale, **how), reduce(lax.add, dots)
+    return _level(x, p, scale, group, whole, least), reduce(lax.add, dots)
 
 
 _level.defjvp(_level_jvp, symbolic_zeros=True)

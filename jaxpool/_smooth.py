@@ -187,10 +187,11 @@ def _means_of(cells, around, temperature, out, group, few, one_region=False):
         # log(mean), near 1 with the part of mean = 1 + excess that is rounded away: all there is
         # at large temperatures. (Elements of -inf are missing from excess; they are no rounding.)
         mean, excess = jnp.where(first == 0, 1, first) / n, second[0] / n
+        # (Far from 1, what is lost is rounding of the excess itself: nothing to add.)
         lost = excess - (mean - 1)
-        rounding = jnp.abs(lost) * n < 0.5
+        rounding = (jnp.abs(lost) * n < 0.5) & (mean > 0.5)
         if one_region:  # where XLA may compute the mean twice, and not round it alike
-            return jnp.where(rounding & (mean > 0.5), log1p(excess), jnp.log(mean))
+            return jnp.where(rounding, log1p(excess), jnp.log(mean))
         return jnp.log(mean) + jnp.where(rounding, lost / mean, 0)
 
     return sum_at_windows(terms, of_sums, cells, around, 1 / temperature, group, one_region)

@@ -166,6 +166,7 @@ def _span(x, temperature, mask):
 def _near(x, temperature, mask, span, windows, kind):
     """The value, and the sum of exp(x/T) over every window, for softmax; for LSE their mean, or the
     mean of exp(x/T) - 1."""
+    x = real(x, mask)  # derivatives would multiply 0 with exponentials of what is not real
     z = x / temperature
     e = exp(z)
     n = _sums.count(mask, windows, x.ndim, False, x.dtype)
@@ -218,8 +219,9 @@ def _near_back(x, temperature, mask, span, y, means, g, windows, kind):
 
 def _near_back_of(cells, around, temperature, group, one_region=False):
     def term(cell, around, rate):
-        slope = 1 + (cell["x"] - around["y"]) * rate if "y" in around else 1
-        return exp(cell["x"] * rate) * around["g"] * slope
+        x = real(cell["x"], cell.get("mask"))  # as in `_near`
+        slope = 1 + (x - around["y"]) * rate if "y" in around else 1
+        return exp(x * rate) * around["g"] * slope
 
     return _smooth.sum_at_elements(term, cells, around, 1 / temperature, group, one_region)
 

@@ -1385,6 +1385,42 @@ def test_a_copied_element_gets_its_gradient_back(op: Op):
 TEMPERATURES = [1e-3, 1e-2, 1.0, 1e2, 1e3]
 
 
+@pytest.mark.parametrize("name", ["lse", "softmax"])
+def test_few_of_many_elements_carry_the_weight(name: str):
+    # Of 50,176 elements, a few are so much larger than the rest that the mean of exp is near 0.
+    x = 8 * random("spread").standard_normal((1, 224 * 224, 1)).astype(np.float32)
+    pool = getattr(jaxpool, f"global_{name}_pool")
+    y, dx = jax.value_and_grad(lambda x: pool(x).sum())(x)
+    dt = jax.grad(lambda t: pool(x, temperature=t).sum())(1.0)
+
+    wide = x.astype(np.float64)
+    e = np.exp(wide - wide.max())
+    q, mean = e / e.sum(), (e / e.sum() * wide).sum()
+    values = {"lse": wide.max() + np.log(e.mean()), "softmax": mean}
+    slopes = {"lse": q, "softmax": q * (1 + wide - mean)}
+    by_t = {"lse": values["lse"] - mean, "softmax": -(q * (wide - mean) ** 2).sum()}
+    np.testing.assert_allclose(y, values[name], rtol=1e-6)
+    np.testing.assert_allclose(dx, slopes[name], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(dt, by_t[name], rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1, 50])  # both ways of `_soft`
+@pytest.mark.parametrize("pool", [jaxpool.lse_pool, jaxpool.softmax_pool])
+@pytest.mark.parametrize("hidden", [np.nan, np.inf, 1e9])
+def test_what_is_masked_is_not_in_second_derivatives(pool: Callable, scale: int, hidden: float):
+    x = scale * np.array([1, 2, 0, 4, 3, 5, 7, 1, 3, 2], np.float32)
+    where = np.arange(10) != 2
+
+    def back_twice(x):
+        def f(x, t):
+            return (pool(x, 5, 1, axis=0, where=where, temperature=t) ** 2).sum()
+
+        return jax.jacrev(jax.grad(f, (0, 1)), (0, 1))(x, 1.0)
+
+    same = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4)
+    jax.tree.map(same, back_twice(np.where(where, x, hidden)), back_twice(x))
+
+
 @pytest.mark.optimized
 @each(soft)
 def test_exact_at_large_values(op: Op):

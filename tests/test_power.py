@@ -276,3 +276,9 @@ def test_little_is_kept_for_the_way_back(pool, p, channels: int):
     back = jax.eval_shape(lambda x: jax.vjp(lambda x: pool(x, (3, 3), 2, p=p), x)[1], x)
     kept = sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(back))
     assert kept <= 1.51 * x.size * 4  # x, and two numbers for each window
+
+
+@pytest.mark.parametrize("pool", [jaxpool.lp_pool, jaxpool.gem_pool])
+def test_gradients_pass_what_jax_can_check_of_itself(pool):
+    with jax.enable_checks(True):
+        jax.hessian(lambda x, p: pool(x, 2, axis=0, p=p).sum(), (0, 1))(jnp.arange(1.0, 5.0), 3.0)
