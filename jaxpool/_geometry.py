@@ -319,14 +319,16 @@ def unpooled(name: str, shape: Sequence[Any], output_shape: Any, axis: Any) -> d
                     "the sizes of the pooled axes alone",
                 )
             sizes = [whole[a] for a in axes]
-    elif axis is None and not scalar(output_shape) and len(list(output_shape)) == len(shape) > 2:
-        axes = tuple(a for a, n in enumerate(output_shape) if n != shape[a])
-        axes = axes or tuple(range(1, len(shape) - 1))
+    elif axis is None and not scalar(output_shape) and len(list(output_shape)) == len(shape) > 1:
+        axes = tuple(a for a, n in enumerate(output_shape) if n != shape[a]) or _inner(len(shape))
+        remedy = f"axis={axes} beside it"
+        if axes == tuple(range(len(shape) - 1 - len(axes), len(shape) - 1)):  # what no axis means
+            remedy = f"output_shape={tuple(output_shape[a] for a in axes)}, or {remedy}"
         fail(
             name,
             f"output_shape={show(output_shape)} is the whole shape, which does not say what axes of"
             f" x of shape {shape} were pooled",
-            f"output_shape={tuple(output_shape[a] for a in axes)}, or axis={axes} beside it",
+            remedy,
         )
     sizes, axes = _size_and_axes(name, shape, sizes, axis, "output_shape")
     found = [integer(name, "output_shape", output_shape, n, least=1) for n in sizes]
@@ -406,7 +408,7 @@ def _size_and_axes(
             remedy = "whole numbers, one for each axis to pool"
             fail(name, f"{argument}=None gives no size", remedy, TypeError)
         integer(name, argument, window_shape, window_shape, least=1)
-        inner = tuple(range(1, ndim - 1)) or (0,)
+        inner = _inner(ndim)
         several = (
             "has several axes it could slide over"
             if ndim > 2
@@ -430,6 +432,11 @@ def _size_and_axes(
             _fewer(ndim, len(size)),
         )
     return size, tuple(range(ndim - 1 - len(size), ndim - 1))
+
+
+def _inner(ndim: int) -> tuple[int, ...]:
+    """The axes that a map has in most cases: all between examples and channels."""
+    return tuple(range(1, ndim - 1)) or (0,)
 
 
 def _fewer(ndim: int, entries: int) -> str:

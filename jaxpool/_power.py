@@ -101,8 +101,6 @@ def gem_pool(
       x: array [*batch, *space, channels] of floats, or any layout with `axis`.
       window_shape, strides, padding, window_dilation, ceil_mode, axis, where: as for
         `jaxpool.max_pool`; strides default to the window. Padding adds nothing and is not counted.
-        (In ceil mode PyTorch scales the sum of a window that reaches beyond the map up to a full
-        one; here it is the norm of what is there.)
       p: as for `jaxpool.lp_pool`. Default 3, the paper's.
       eps: what smaller elements are raised to, 0 or more. Default 1e-6, the authors'.
 

@@ -28,9 +28,9 @@ So may `MixedPool` its `alpha`, from 0 to 1: alpha = sigmoid(logit_alpha).
 
 `FractionalMaxPool`, `StochasticPool`, `LearnedPolyphasePool`, and `MixedPool` with
 `alpha="random"`, draw from the stream `rng_collection`, "pool" unless told, of `rngs`: the module's
-or the call's; `rng_collection="dropout"` shares that of Flax's Dropout. `deterministic`, which the
-first lacks, is Dropout's too: an argument of the module (default False) or of the call, and what
-`train()`, `eval()` and `nnx.view` set.
+or the call's, which may be that stream itself; `rng_collection="dropout"` shares that of Flax's
+Dropout. `deterministic`, which the first lacks, is Dropout's too: an argument of the module
+(default False) or of the call, and what `train()`, `eval()` and `nnx.view` set.
 
 The same classes for Linen are in `jaxpool.linen`.
 """
@@ -240,12 +240,15 @@ def _draw(module: Any, rngs: Streams, name: str) -> jax.Array:
         with suppress(KeyError):
             stream = rngs[name]
     if not isinstance(stream, nnx.RngStream):
-        given = "=None" if rngs is None else f" of type {type(rngs).__name__}"
         raise ValueError(
-            f"{type(module).__name__}: rngs{given} has no stream {name!r}. Write "
+            f"{type(module).__name__}: {_given(rngs)} has no stream {name!r}. Write "
             f"rngs=nnx.Rngs({name}=0), for the module or for the call."
         )
     return stream()
+
+
+def _given(rngs: Any) -> str:
+    return "rngs=None" if rngs is None else f"rngs of type {type(rngs).__name__}"
 
 
 @nnx.dataclass(eq=False, kw_only=True)
@@ -1111,9 +1114,8 @@ class LearnedPolyphasePool(_Random):
 
     def __post_init__(self) -> None:
         if not isinstance(self.rngs, nnx.Rngs):
-            given = "=None" if self.rngs is None else f" of type {type(self.rngs).__name__}"
             raise ValueError(
-                f"LearnedPolyphasePool: rngs{given} has no key for its parameters. Write"
+                f"LearnedPolyphasePool: {_given(self.rngs)} has no key for its parameters. Write"
                 " rngs=nnx.Rngs(0)."
             )
         kernel = (3,) * self._axes()

@@ -360,6 +360,12 @@ BAD_UNPOOLS: dict[str, tuple[type[Exception], tuple, dict[str, Any], list[str]]]
         [r"Write output_shape=\(9, 9\), or axis=\(1, 2\) beside it"],
     ),
     "the same shape, no axis": (ValueError, (AT, IMAGE), {}, [r"axis=\(1, 2\) beside it"]),
+    "the whole shape, channels first": (
+        ValueError,
+        (AT, (2, 8, 16, 6)),
+        {},
+        [r"were pooled\. Write axis=\(2, 3\) beside it"],  # (16, 6) alone would be other axes
+    ),
     "too large": (ValueError, (AT, (2**16, 2**15)), {}, ["2147483648"]),
     "text": (TypeError, ("indices", (9, 9)), {}, ["indices='indices'"]),
 }
