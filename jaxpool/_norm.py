@@ -3,11 +3,13 @@
 Every window is measured in units of its own largest element, so that no power is too large or too
 small for the dtype:
 
-    y = L^(1/p) / s,    L = sum r^p,    r = s*|x|,    s = 1 / max|x|
+    y = (L/n)^(1/p) / s,    L = sum r^p,    r = s*|x|,    s = 1 / max|x|
 
-L lies between 1 and the number of elements. s cancels out of every derivative, and is no variable:
+L lies between 1 and the number of elements. n is 1, or for power means how many elements a window
+has room for, so that no norm on the way is larger than an element. s cancels out of every
+derivative, and is no variable:
 
-    y' = L^(1/p - 1) * sum sign(x) r^(p-1) x' + y * (sum r^p log(r) / (p*L) - log(L) / p^2) * p'
+    y' = y*s/L * sum sign(x) r^(p-1) x' + y * (sum r^p log(r) / (p*L) - log(L/n) / p^2) * p'
 
 The norm of norms is the norm of all, so axes are folded one after the other, and large windows in
 several passes. Padding is 0, which adds nothing. A few whole p are multiplications alone. Elements
@@ -15,7 +17,7 @@ may be raised to a least size first: where no padding is read, by the loops that
 """
 
 from functools import partial, reduce
-from math import inf
+from math import inf, prod
 from typing import Any
 
 import jax
@@ -47,16 +49,23 @@ MOST = 1e6
 
 
 def norm(
-    x: jax.Array, axes: _bins.Geometry, p: jax.Array, known: Any, least: float | None = None
+    x: jax.Array,
+    axes: _bins.Geometry,
+    p: jax.Array,
+    known: Any,
+    least: float | None = None,
+    normalize: bool = False,
 ) -> jax.Array:
-    """The norm of every window or bin; `known` is p where p is one of WHOLE, or infinite; elements
-    are raised to `least`."""
+    """The norm of every window or bin, or the power mean in which padding and what a bin is shorter
+    than the longest count as zeros. `known` is p where p is one of WHOLE, or infinite; elements are
+    raised to `least`."""
     if least is not None and (known == inf or not _finds_all(axes)):
         x, least = raised(x, least), None
     if known == inf:
         x = _bins.extremum(x * lax.sign(x), axes, largest=True)  # |x|, of slope 0 at 0
         return jnp.where(x < 0, 0, x)  # padding alone
-    return as_merged(partial(_norms, known=known, least=least), x, axes, p)
+    run = partial(_norms, known=known, least=least, normalize=normalize)
+    return as_merged(run, x, axes, p)
 
 
 def raised(x: jax.Array, least: float | None) -> jax.Array:
@@ -65,12 +74,26 @@ def raised(x: jax.Array, least: float | None) -> jax.Array:
 
 
 def _norms(
-    x: jax.Array, axes: _bins.Geometry, p: jax.Array, known: Any, least: float | None
+    x: jax.Array,
+    axes: _bins.Geometry,
+    p: jax.Array,
+    known: Any,
+    least: float | None,
+    normalize: bool,
 ) -> jax.Array:
-    for passes in folds(x, axes, scalar=known is not None):  # multiplications need no long loops
+    steps = list(folds(x, axes, scalar=known is not None))  # multiplications need no long loops
+    left = room(axes) if normalize else 1
+    for passes in steps:
         for group in passes:
-            x, least = _norm(x, p, group, known, least), None
+            last = group is steps[-1][-1]
+            n = left if last or not normalize else room(group)
+            x, least, left = _norm(x, p, group, known, least, n), None, left / n
     return x
+
+
+def room(axes: _bins.Geometry) -> int:
+    """How many elements a window has room for, or the longest bin."""
+    return prod(axis.size for axis in axes)
 
 
 def _finds_all(axes: _bins.Geometry) -> bool:
@@ -115,25 +138,25 @@ def _slope(r: jax.Array, p: jax.Array, whole: int | None) -> jax.Array:
     return lax.sign(r) * _power(jnp.abs(r), p - 1, None)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(2, 3, 4))
-def _norm(x, p, group, whole, least):
+@partial(jax.custom_jvp, nondiff_argnums=(2, 3, 4, 5))
+def _norm(x, p, group, whole, least, n):
     scale = _scale(x, group, least)
-    return _from_level(_level(x, p, scale, group, whole, least), p, scale, whole)
+    return _from_level(_level(x, p, scale, group, whole, least) / n, p, scale, whole)
 
 
-def _norm_jvp(group, whole, least, primals, tangents):
+def _norm_jvp(group, whole, least, n, primals, tangents):
     (x, p), (d_x, d_p) = primals, tangents
     how = {"group": group, "whole": whole, "least": least}
     scale = _scale(x, group, least)
     level = _level(x, p, scale, group, whole, least)  # by position, as `jax_enable_checks` asks
-    y = _from_level(level, p, scale, whole)
+    y = _from_level(level / n, p, scale, whole)
     dots = []
     if not isinstance(d_x, SymbolicZero):
         moved = lean({"x": d_x}, (x, scale, p), ("x",), **how)["x"]
-        dots.append(y * scale / level * moved)  # L^(1/p - 1), without another array
+        dots.append(y * scale / level * moved)
     if not isinstance(d_p, SymbolicZero):
         moment = _moment(x, p, scale, **how)
-        dots.append(y * (moment / (p * level) - jnp.log(level) / (p * p)) * d_p)
+        dots.append(y * (moment / (p * level) - jnp.log(level / n) / (p * p)) * d_p)
     return y, reduce(lax.add, dots)
 
 
@@ -141,13 +164,14 @@ _norm.defjvp(_norm_jvp, symbolic_zeros=True)
 
 
 def _scale(x: jax.Array, group: Group, least: float | None) -> jax.Array:
-    """1 / max|x| of every window, as far as it and its inverse are normal numbers."""
+    """1 / max|x| of every window, as far as it and its inverse are normal numbers; of zeros more
+    than any other."""
     x = lax.stop_gradient(x)
     size = raised(_bins.extremum(x, group, largest=True), least)
     if least is None:
         size = jnp.maximum(size, -_bins.extremum(x, group, largest=False))
     tiny = float(jnp.finfo(x.dtype).tiny)
-    return 1 / jnp.clip(size, tiny, 1 / tiny)
+    return jnp.where(size < tiny, 2 / tiny, 1 / jnp.clip(size, tiny, 1 / tiny))
 
 
 def _from_level(level, p, scale, whole):
@@ -156,7 +180,7 @@ def _from_level(level, p, scale, whole):
 
 def _of_zeros(scale):
     """Whether it is the scale of a window of zeros."""
-    return scale == 1 / float(jnp.finfo(scale.dtype).tiny)
+    return scale == 2 / float(jnp.finfo(scale.dtype).tiny)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(3, 4, 5))

@@ -228,8 +228,8 @@ def _jitted(x, where, windows, p, *, known, least, normalize, keepdims):
     if where is not None:
         wide, least = real(_norm.raised(wide, least), where), None
     p = jnp.minimum(p, _norm.MOST)
-    y = _norm.norm(wide, windows, p, known, least)
+    y = _norm.norm(wide, windows, p, known, least, normalize)
     if normalize and known != np.inf:
         n = _bins.count(where, windows, x.ndim, y.dtype)
-        y = y / _norm.root(jnp.maximum(n, 1), p, known)
+        y = y * _norm.root(_norm.room(windows) / jnp.maximum(n, 1), p, known)
     return _prepare.squeeze(y.astype(x.dtype), windows, keepdims)

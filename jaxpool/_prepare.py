@@ -153,12 +153,13 @@ def wide(dtype: Any) -> Any:
 
 def temperature(name: str, value: Any, call: Call | Binned) -> jax.Array:
     """The temperature, a number above 0, as far as it and its inverse are float32s."""
+    least = float(np.float32(1e-37))  # a little less
     return number(
         name,
         "temperature",
         value,
         call,
-        lambda given: (given >= 1e-37) & (given <= 1e37),  # what float32 can divide by, and 1 too
+        lambda given: (given >= least) & (given <= 1e37),
         ("between 1e-37 and 1e37", "a number above 0, such as 1.0"),
     )
 

@@ -247,7 +247,7 @@ def _means_dots(primals, tangents, found, group, outs) -> Arrays:
         args = cells, rest.around, temperature
         slope = d_temperature / temperature
         for out, moment in _one_by_one(_moment_of, *args, outs=outs, group=reached).items():
-            dots[out] -= slope * (moment / temperature)  # its square may be 0
+            dots[out] -= slope * moment
     return {"inverse": -found["inverse"] * dots["level"]} if of_inverse else dots
 
 
@@ -274,8 +274,8 @@ def _top(cell: Arrays) -> jax.Array:
 
 
 def _no_less(down: jax.Array) -> jax.Array:
-    """No further below 0 than derivatives can stand: no weight all the same."""
-    return lax.max(down, jnp.full_like(down, -1e30))
+    """So far below 0 that there is no weight, but finite, for products with that weight."""
+    return lax.max(down, jnp.full_like(down, floor(down.dtype) / 2))
 
 
 def _weight(cell: Arrays, around: Arrays, rate: jax.Array) -> tuple[jax.Array, ...]:
@@ -289,9 +289,11 @@ def _weight(cell: Arrays, around: Arrays, rate: jax.Array) -> tuple[jax.Array, .
 
 
 def _moment_of(cells, around, temperature, out, group, one_region=False):
+    """<down>/T and <F down>/T."""
+
     def terms(cell, around, rate):
         weight, down, further = _weight(cell, around, rate)
-        return (weight * (down if out == "level" else further * down),)
+        return (weight * (down * rate if out == "level" else further * (down * rate)),)
 
     return sum_at_windows(terms, alone, cells, around, 1 / temperature, group, one_region)
 

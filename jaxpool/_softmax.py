@@ -43,7 +43,8 @@ def lse_pool(
 
     Returns:
       The pooled array, with the dtype of x (16-bit floats are computed in float32). A window with a
-      NaN is NaN, one without elements is -inf.
+      NaN is NaN, one without elements is -inf. Elements of -inf have no weight, and no more has the
+      least float32, a fill value of masks: a window of these alone is -inf.
 
     Raises:
       ValueError, TypeError: for arguments that do not fit together, integer x among them, before
@@ -92,7 +93,8 @@ def softmax_pool(
 
     Returns:
       The pooled array, with the dtype of x (16-bit floats are computed in float32). A window with a
-      NaN is NaN, one without elements is 0.
+      NaN is NaN, one without elements is 0. -inf and the least float32 weigh as in
+      `jaxpool.lse_pool`.
 
     Raises:
       ValueError, TypeError: for arguments that do not fit together, integer x among them, before

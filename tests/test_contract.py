@@ -886,6 +886,28 @@ def test_the_int8_mean_of_four_hundreds_is_100(op: Op):
     assert y.item() == 100
 
 
+# Scale
+
+
+@each()
+@pytest.mark.parametrize("power", [-100, 118])  # times 1e-30, and 3e35
+def test_no_scale_is_too_small_or_too_large(op: Op, power: int):
+    call = op.call()
+    x = distinct(call.shape).astype(FLOAT)
+    cotangent = np.ones(op.expect(x, call).values.shape, FLOAT)
+
+    @jax.jit
+    def run(x, c):
+        more = {"temperature": c} if op.soft else {}
+        y, back = jax.vjp(lambda x: op(x, call, **more), c * x)
+        return y / c, back(jnp.asarray(cotangent))[0]
+
+    value, gradient = run(x, FLOAT.type(1))
+    scaled_value, scaled_gradient = run(x, np.ldexp(FLOAT.type(1), power))
+    assert_equal(scaled_value, value, 1e-6)
+    assert_equal(scaled_gradient, gradient, 1e-5)
+
+
 # NaN
 
 # XLA's CPU backend drops NaN from float32 max and min in arrays of 4096 elements and more, where
@@ -1097,11 +1119,22 @@ def test_what_is_masked_out_spoils_nothing(op: Op, padding: str):
         y, back = jax.vjp(pool, x)
         return y, back(cotangent)[0], jax.jvp(pool, (x,), (x,))[1]
 
-    for poison in (np.nan, np.inf, -np.inf):
-        y, gradient, tangent = run(jnp.asarray(np.where(where, x, poison), FLOAT))
+    @jax.jit
+    def curvature(x):
+        slope = jax.grad(lambda x: (op(x, call, where=where) * cotangent).sum())
+        return jax.vjp(slope, x)[1](v)[0], jax.jvp(slope, (x,), (v,))[1]
+
+    v = jnp.asarray(random("spoil", 2).normal(size=call.shape), FLOAT)
+    curved = not (op.linear or op.selects)
+    seconds = curvature(jnp.asarray(x, FLOAT)) if curved else ()
+    for poison in (np.nan, np.inf, -np.inf, 1e9):
+        spoilt = jnp.asarray(np.where(where, x, poison), FLOAT)
+        y, gradient, tangent = run(spoilt)
         assert_equal(y, expected.values, TOLERANCE)
         assert_equal(gradient, expected.pullback(cotangent), TOLERANCE)
         assert not np.isnan(tangent).any()
+        for actual, second in zip(curvature(spoilt) if curved else (), seconds, strict=True):
+            assert_equal(actual, second, 10 * TOLERANCE)
 
 
 @each(masked, own)
@@ -1474,6 +1507,21 @@ def test_minus_infinity_has_no_weight(op: Op):
 
 
 @each(soft)
+@pytest.mark.parametrize("window", [2, 40])
+def test_the_least_number_counts_as_minus_infinity(op: Op, window: int):
+    call = op.call((3, window, 1), (window,), None, "VALID")
+    x = np.full(call.shape, np.finfo(FLOAT).min, FLOAT)
+    x[1, 1:] = -np.inf
+    x[2, 0] = 3
+    ones = jnp.ones(op(x, call).shape, FLOAT)
+    both = [
+        pullback(functools.partial(op, call=call), a, ones) for a in (x, np.where(x < 0, -INF, x))
+    ]
+    assert np.all(both[0][0].ravel()[:2] == -INF)
+    jax.tree.map(np.testing.assert_array_equal, *both)
+
+
+@each(soft)
 def test_plus_infinity_has_all_the_weight(op: Op):
     call = op.call((2, 2, 1), (2,), None, "VALID")
     x = jnp.asarray([[np.inf, 3], [2, 2]], FLOAT).reshape(call.shape)
@@ -1560,6 +1608,27 @@ def test_derivatives_by_temperature(op: Op):
 
 
 @pytest.mark.wide
+@each(soft)
+def test_the_ends_of_temperature(op: Op):
+    call = op.call((2, 5, 3, 2), (3, 2), 2, "SAME")
+    x = distinct(call.shape).astype(np.float32)
+
+    @jax.jit
+    def run(x, t):
+        def f(x, t):
+            y = op(x, call, temperature=t)
+            return y.sum(), y / t
+
+        (_, y), (dx, dt) = jax.value_and_grad(f, (0, 1), has_aux=True)(x, t)
+        return y, dx, dt
+
+    hot = np.float32(1e37)
+    for actual, expected in zip(run(hot * x, hot), run(x, np.float32(1)), strict=True):
+        assert_equal(actual, expected, 1e-5)
+    top = op.kind.oracle(r.maximum, x, *call.args, **call.options).values
+    assert_equal(op(x, call, temperature=1e-37), top, 0)
+
+
 @each(soft)
 def test_derivatives_by_temperature_equal_the_definition(op: Op):
     # Where float32 has no digits left for a finite difference: so the oracle takes it, in float64.
