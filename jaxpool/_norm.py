@@ -164,14 +164,13 @@ _norm.defjvp(_norm_jvp, symbolic_zeros=True)
 
 
 def _scale(x: jax.Array, group: Group, least: float | None) -> jax.Array:
-    """1 / max|x| of every window, as far as it and its inverse are normal numbers; of zeros more
-    than any other."""
+    """1 / max|x| of every window, as far as it and its inverse are normal numbers."""
     x = lax.stop_gradient(x)
     size = raised(_bins.extremum(x, group, largest=True), least)
     if least is None:
         size = jnp.maximum(size, -_bins.extremum(x, group, largest=False))
     tiny = float(jnp.finfo(x.dtype).tiny)
-    return jnp.where(size < tiny, 2 / tiny, 1 / jnp.clip(size, tiny, 1 / tiny))
+    return 1 / jnp.clip(size, tiny, 1 / tiny)
 
 
 def _from_level(level, p, scale, whole):
@@ -180,7 +179,7 @@ def _from_level(level, p, scale, whole):
 
 def _of_zeros(scale):
     """Whether it is the scale of a window of zeros."""
-    return scale == 2 / float(jnp.finfo(scale.dtype).tiny)
+    return scale == 1 / float(jnp.finfo(scale.dtype).tiny)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(3, 4, 5))

@@ -103,6 +103,17 @@ def is_many(n: Any, least: int = LONG) -> bool:
     return not isinstance(n, int) or n >= least
 
 
+def is_slow(x: jax.Array, group: Group) -> bool:
+    """Whether XLA's CPU backend unrolls loops over all that is behind windows of stride 1, and then
+    vectorises nothing: measured, where there is more than half of LONG, up to twice LONG behind one
+    axis, and up to LONG behind several."""
+    last = group[-1]
+    if isinstance(last, Woven) or last.stride > 1 or last.size == 1:
+        return False
+    n = prod(x.shape[x.ndim + last.axis + 1 :])
+    return isinstance(n, int) and LONG // 2 < n < (2 * LONG if len(group) == 1 else LONG)
+
+
 def is_shared(x: jax.Array, group: Group) -> bool:
     """Whether threads share out the axis of an extreme of stride 1, and slow it down by that."""
     window = group[0]

@@ -7,14 +7,17 @@ So there arrays are padded (`fill`), and all is one region (`ONE_REGION`).
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
+from math import prod
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxpool._linear import full_like
+from jaxpool._linear import by_platform, full_like, is_split
 from jaxpool._plan import Group, is_whole, size_of
 from jaxpool._slices import interleave, join, pad, pad_all, replace_axis, span, through_bits
 from jaxpool._window import shape_back, shape_of
@@ -99,6 +102,34 @@ def _over_regions(of_region: Callable, state: Any, axes: list) -> Any:
 
     leaves = jax.tree.leaves(state)  # of which some may have one value for all
     return go(axes, [(0, ())], lax.broadcast_shapes(*(a.shape for a in leaves)), ())
+
+
+def on_line(run: Callable, elsewhere: Callable, arrays: tuple, windows: Group) -> Any:
+    """`run(arrays, windows)` with the axis of the last window, of stride 1, and all behind it as
+    one, for loops that XLA's CPU backend would unroll; on other platforms, and where one of these
+    axes is split over devices, `elsewhere(arrays, windows)`. Arrays may be 1 along all of them, or
+    along all behind."""
+    *others, last = windows
+    x = arrays[0]
+    at, behind = x.ndim + last.axis, x.shape[x.ndim + last.axis + 1 :]
+    if is_split(x, range(last.axis, 0)):
+        return elsewhere(arrays, windows)
+
+    def as_one(a: jax.Array) -> jax.Array:
+        if all(n == 1 for n in a.shape[at:]):
+            return a.reshape(*a.shape[:at], 1)
+        a = jnp.broadcast_to(a, (*a.shape[: at + 1], *behind))
+        return a.reshape(*a.shape[:at], prod(a.shape[at:]))
+
+    def apart_again(a: jax.Array) -> jax.Array:
+        return a.reshape(*a.shape[:-1], a.shape[-1] // prod(behind), *behind)
+
+    def here(*arrays: Any) -> Any:
+        above = [replace(w, axis=w.axis + len(behind)) for w in others]
+        line = last.along(prod(behind))
+        return jax.tree.map(apart_again, run(jax.tree.map(as_one, arrays), (*above, line)))
+
+    return by_platform(*arrays, cpu=here, other=lambda *arrays: elsewhere(arrays, windows))
 
 
 def cut_all(a: jax.Array, at: tuple) -> jax.Array:

@@ -60,6 +60,10 @@ class Sides(NamedTuple):
     temperature: jax.Array
 
 
+# What has no exponential, in float64 either, whatever counts and levels are added.
+WEIGHTLESS = -800.0
+
+
 def floor(dtype: Any) -> float:
     """What stands for -inf among the elements, so that they never meet as inf - inf."""
     return float(jnp.finfo(dtype).min)
@@ -170,7 +174,7 @@ def _means_of(cells, around, temperature, out, group, few, one_region=False):
         if out == "inverse":
             return (counted(cell, e),)
         if out == "gap":
-            return counted(cell, e), counted(cell, e * (_no_less(down) + cell.get("gap", 0)))
+            return counted(cell, e), counted(cell, e * (_no_less(down, rate) + cell.get("gap", 0)))
         # what is not real has no exponential that rounding could hit
         some = top > floor(e.dtype)
         return counted(cell, e), counted(cell, jnp.where(some, expm1(z), 0))
@@ -273,14 +277,16 @@ def _top(cell: Arrays) -> jax.Array:
     return jnp.where(cell["mask"], top, floor(top.dtype)) if "mask" in cell else top
 
 
-def _no_less(down: jax.Array) -> jax.Array:
-    """So far below 0 that there is no weight, but finite, for products with that weight."""
-    return lax.max(down, jnp.full_like(down, floor(down.dtype) / 2))
+def _no_less(down: jax.Array, rate: jax.Array) -> jax.Array:
+    """So far below 0 that there is no weight, but not so far that a product with that weight, or
+    with the derivative of the rate, is infinite."""
+    least = jnp.maximum(WEIGHTLESS / lax.stop_gradient(rate), floor(down.dtype) / 2)
+    return lax.max(down, jnp.broadcast_to(least, down.shape))
 
 
 def _weight(cell: Arrays, around: Arrays, rate: jax.Array) -> tuple[jax.Array, ...]:
     """The softmax weight of an element in a window; down = top - shift; F = mean - <mean>."""
-    down = _no_less(_top(cell) - around["shift"])
+    down = _no_less(_top(cell) - around["shift"], rate)
     z = down * rate + cell.get("log", 0) - around.get("level", 0) - around.get("log", 0)
     weight = exp(z) * around.get("inverse", 1)
     live = weight > 0  # no factor may be infinite where there is no weight

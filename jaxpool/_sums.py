@@ -28,9 +28,10 @@ from jaxpool._plan import (
     is_long,
     is_one_call,
     is_one_loop,
+    is_slow,
     parts_of,
 )
-from jaxpool._regions import cut_all, over_inputs, over_outputs, reduce_window
+from jaxpool._regions import cut_all, on_line, over_inputs, over_outputs, reduce_window
 from jaxpool._slices import (
     along_rows,
     as_merged,
@@ -91,7 +92,7 @@ def _add_of(x: dict, rest: tuple, _: Any, windows: Group) -> dict:
 
 def _add_pass(x: jax.Array, divisor: Any, mask: Any, group: Group, dtype: Any) -> jax.Array:
     if is_one_loop(x, group):
-        return apart(add_slices, x, divisor, mask, group=group, dtype=dtype)
+        return _in_one_loop(add_slices, x, divisor, mask, group, dtype)
     if is_in_place(x, group[0]):
         return apart(_add_rows, x, divisor, mask, window=group[0], dtype=dtype)
     if group[0].whole:
@@ -103,6 +104,18 @@ def _add_pass(x: jax.Array, divisor: Any, mask: Any, group: Group, dtype: Any) -
     if is_disjoint(group):
         return _over(reduce_window(wide, group), divisor, dtype)
     return _slide(wide, divisor, group[0], dtype)
+
+
+def _in_one_loop(
+    function: Callable, x: jax.Array, divisor: Any, mask: Any, group: Group, dtype: Any
+) -> jax.Array:
+    """`function` apart, on one line where that is faster."""
+
+    def run(arrays: tuple, group: Group) -> jax.Array:
+        return apart(function, *arrays, group=group, dtype=dtype)
+
+    arrays = x, divisor, mask
+    return on_line(run, run, arrays, group) if is_slow(x, group) else run(arrays, group)
 
 
 def _add_rows(x: jax.Array, divisor: Any, mask: Any, window: Window, dtype: Any) -> jax.Array:
@@ -165,7 +178,7 @@ def _add_pass_back(
     if is_one_loop(g, group):
         if mask is not None:
             mask = pad_all(mask, [w.spare() for w in group if mask.shape[w.axis] > 1], False)
-        return apart(add_slices_back, g, divisor, mask, group=group, dtype=dtype)
+        return _in_one_loop(add_slices_back, g, divisor, mask, group, dtype)
     (window,) = group
     if parts := parts_of(window):
         g = _add_pass_back(g, None, None, (parts[1],), wider(dtype), after)

@@ -36,6 +36,7 @@ from jaxpool._plan import (
     is_one_call,
     is_shared,
     is_single,
+    is_slow,
     passes_of,
     size_of,
 )
@@ -43,6 +44,7 @@ from jaxpool._regions import (
     ONE_REGION,
     cut_all,
     group_shapes,
+    on_line,
     over_inputs,
     over_outputs,
     reduce_window,
@@ -210,25 +212,24 @@ def _in_lines(function: Callable, arrays: tuple, p: Pass, **how: Any) -> Any:
 
 
 def _in_pieces(run: Callable, arrays: tuple, p: Pass, back: bool = False) -> Any:
-    """`run(*arrays, p=p)`, with the borders by themselves where threads share out the axis."""
-    x, (window, *_) = arrays[0], p.windows
-    axes = range(window.axis, 0)
-    if not is_shared(x, p.windows) or is_split(x, axes):
-        return run(*arrays, p=p)
-    before, shape = x.shape[: window.axis], x.shape[window.axis :]
-    behind = shape[1:]
+    """`run(*arrays, p=p)`, on one line where that is faster, and with its borders by themselves
+    where threads share it out."""
 
-    def as_one(a: jax.Array) -> jax.Array:
-        return jnp.broadcast_to(a, (*before, *shape)).reshape(*before, prod(shape))
+    def whole(arrays: tuple, windows: Group) -> Any:
+        return run(*arrays, p=p._replace(windows=windows))
 
-    def in_turn(*arrays: Any) -> Any:
-        line, lines = window.along(prod(behind)), jax.tree.map(as_one, arrays)
+    def in_turn(arrays: tuple, windows: Group) -> Any:
+        (line,) = windows
         pieces = line.pieces_back() if back else line.pieces()
-        each = [run(*lines, p=p._replace(windows=(piece,))) for piece in pieces]
-        whole = jax.tree.map(lambda *a: join(a, -1), *each)
-        return jax.tree.map(lambda a: a.reshape(*before, -1, *behind), whole)
+        each = [whole(arrays, (piece,)) for piece in pieces]
+        return jax.tree.map(lambda *a: join(a, -1), *each)
 
-    return by_platform(*arrays, cpu=in_turn, other=partial(run, p=p))
+    x, windows = arrays[0], p.windows
+    if is_shared(x, windows):
+        return on_line(in_turn, whole, arrays, windows)
+    if is_slow(x, windows):
+        return on_line(whole, whole, arrays, windows)
+    return whole(arrays, windows)
 
 
 def _of_lines(*arrays: Any, of: Callable, p: Pass, one_region: bool = False, **how: Any) -> Any:

@@ -1647,6 +1647,24 @@ def test_derivatives_by_temperature_equal_the_definition(op: Op):
 
 
 @each(soft)
+def test_what_has_no_weight_bends_nothing(op: Op):
+    # A hidden element, or -inf, beside others, by the curvature in a temperature below 1.
+    x = jnp.asarray([0, 1, 3, 9], FLOAT).reshape(1, 4, 1)
+
+    def curvatures(x, **options):
+        call = op.call(x.shape, (x.shape[1],), None, "VALID")
+        f = lambda t: op(x, call, temperature=t, **options).sum()  # noqa: E731
+        orders = jax.hessian(f), jax.jacrev(jax.grad(f)), jax.grad(jax.hessian(f))
+        return jax.jit(lambda t: [g(t) for g in orders])(FLOAT.type(0.5))
+
+    expected = curvatures(x[:, :3])
+    assert abs(expected[0]) > 0.1
+    hidden = curvatures(x, where=x < 9)
+    for actual in (hidden, curvatures(x.at[:, 3].set(-INF))):
+        np.testing.assert_allclose(actual, expected, rtol=1e-4)
+
+
+@each(soft)
 def test_elements_of_minus_infinity_alone_have_no_gradient(op: Op):
     call = op.call((1, 6, 1), (3,), 3, "VALID")
     x = jnp.asarray([-np.inf] * 3 + [1.0, 2.0, 4.0], FLOAT).reshape(call.shape)

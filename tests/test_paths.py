@@ -15,7 +15,7 @@ from jax import export, lax
 from jax.interpreters import mlir
 
 import jaxpool
-from jaxpool import _linear, _parts, _plan, _soft, _sums, _winners
+from jaxpool import _linear, _parts, _plan, _regions, _soft, _sums, _winners
 from jaxpool._window import Window
 
 POOLS = [
@@ -46,7 +46,7 @@ def as_elsewhere() -> Iterator[None]:
     apart = _linear._apart
     jax.clear_caches()
     with pytest.MonkeyPatch.context() as patch:
-        for module in (_soft, _sums, _winners):
+        for module in (_regions, _soft, _sums, _winners):
             patch.setattr(module, "by_platform", lambda *args, cpu, other: other(*args))
         mlir.register_lowering(apart, _linear._lower_elsewhere, platform="cpu")
         try:
@@ -445,6 +445,48 @@ def test_one_long_example_is_that_example_in_a_batch(pool, channels: int, window
     jax.tree.map(np.testing.assert_array_equal, two, jax.tree.map(lambda a: a[::-1], two))
     calls = [run.lower(x).as_text().count('inlineable = "false"') for x in (x, twice)]
     assert calls[0] > calls[1]
+
+
+@pytest.mark.parametrize("name", ["max", "sum", "avg"])
+@pytest.mark.parametrize(
+    ("shape", "window", "options", "dtype"),
+    [
+        ((2, 40, 24), (2,), {}, "float32"),
+        ((2, 40, 12), (3,), {"padding": "SAME"}, "float32"),
+        ((2, 40, 20), (3,), {"padding": ((4, 1),), "window_dilation": 3, "where": True}, "float32"),
+        ((2, 60, 12), (13,), {"padding": "SAME"}, "float32"),  # passes
+        ((2, 9, 8, 12), (3, 3), {"padding": "SAME"}, "bfloat16"),
+        ((2, 9, 8, 12), (2, 3), {"strides": (2, 1), "padding": 1, "where": True}, "float32"),
+    ],
+    ids=["small", "border", "mask", "passes", "axes", "axes, mask"],
+)
+def test_few_channels_are_one_axis_with_the_windows(name, shape, window, options, dtype):
+    # Value, gradient and tangent of all channels are those of six at a time, which are no axis with
+    # any other. Ties and NaN, to the last bit (where XLA does not divide by multiplying).
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 9, shape).astype(dtype)
+    x[rng.random(shape) < 0.01] = np.nan
+    mask = rng.random((*shape[:-1], 1)) < 0.7 if "where" in options else None
+    how = {"strides": 1} | options | {"where": mask}
+    if name == "avg":
+        how["count_include_pad"] = False
+    f = functools.partial(getattr(jaxpool, f"{name}_pool"), window_shape=window, **how)
+
+    @jax.jit
+    def run(x, g):
+        y, back = jax.vjp(f, x)
+        return y, back(g)[0], jax.jvp(f, (x,), (x,))[1]
+
+    g = rng.integers(1, 7, f(x).shape).astype(dtype)
+    parts = [slice(c, c + 6) for c in range(0, shape[-1], 6)]
+    few = [run(x[..., part], g[..., part]) for part in parts]
+    expected = jax.tree.map(lambda *a: np.concatenate(a, -1), *few)
+    for actual, each in zip(run(x, g), expected, strict=True):
+        exact = {"rtol": 2e-7 if name == "avg" else 0}
+        np.testing.assert_allclose(actual.astype(float), each.astype(float), **exact)
+    assert f"x{shape[-2] * shape[-1]}x" in run.lower(x, g).as_text()
+    if len(window) == 1:  # else all behind the first axis is one
+        assert f"x{shape[-2] * 6}x" not in run.lower(x[..., :6], g[..., :6]).as_text()
 
 
 @extremes

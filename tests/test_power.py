@@ -112,8 +112,8 @@ def test_float16_does_not_overflow_on_the_way(p):
 
 
 @pytest.mark.parametrize("p", POWERS)
-def test_the_largest_and_the_least_numbers(p):
-    # The norm overflows, the mean does not: of any window, in one pass or in several.
+def test_the_largest_numbers_have_a_mean(p):
+    # Their norm overflows, their mean does not: of any window, in one pass or in several.
     large = np.full((1, 40, 40, 1), 2.0**127, np.float32)
     mean = functools.partial(lp_pool, normalize=True)
     for window, padding in [((2, 2), "VALID"), ((3, 3), "SAME"), ((13, 40), "VALID")]:
@@ -121,11 +121,6 @@ def test_the_largest_and_the_least_numbers(p):
             np.testing.assert_allclose(pool(large, window, None, padding, p=p), 2.0**127, rtol=1e-6)
     bins = jaxpool.adaptive_lp_pool(large, (3, 7), p=p, normalize=True)
     np.testing.assert_allclose(bins, 2.0**127, rtol=1e-6)
-    tiny = np.finfo(np.float32).tiny
-    least = jnp.array([0, -tiny])
-    y, slope = jax.value_and_grad(lambda x: lp_pool(x, 2, axis=0, p=p).sum())(least)
-    np.testing.assert_array_equal(y, tiny)
-    np.testing.assert_array_equal(slope, [0, -1])
 
 
 @pytest.mark.parametrize("p", [*POWERS, np.inf])
