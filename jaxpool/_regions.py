@@ -13,13 +13,21 @@ from math import prod
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
 from jaxpool._linear import by_platform, full_like, is_split
 from jaxpool._plan import Group, is_whole, size_of
-from jaxpool._slices import interleave, join, pad, pad_all, replace_axis, span, through_bits
+from jaxpool._slices import (
+    as_line,
+    interleave,
+    join,
+    pad,
+    pad_all,
+    replace_axis,
+    span,
+    through_bits,
+)
 from jaxpool._window import shape_back, shape_of
 
 ONE_REGION = {"one_region": True}
@@ -111,23 +119,20 @@ def on_line(run: Callable, elsewhere: Callable, arrays: tuple, windows: Group) -
     along all behind."""
     *others, last = windows
     x = arrays[0]
-    at, behind = x.ndim + last.axis, x.shape[x.ndim + last.axis + 1 :]
+    behind = x.shape[x.ndim + last.axis + 1 :]
     if is_split(x, range(last.axis, 0)):
         return elsewhere(arrays, windows)
 
-    def as_one(a: jax.Array) -> jax.Array:
-        if all(n == 1 for n in a.shape[at:]):
-            return a.reshape(*a.shape[:at], 1)
-        a = jnp.broadcast_to(a, (*a.shape[: at + 1], *behind))
-        return a.reshape(*a.shape[:at], prod(a.shape[at:]))
+    def line(a: jax.Array) -> jax.Array:
+        return as_line(a, (a.shape[last.axis], *behind))
 
-    def apart_again(a: jax.Array) -> jax.Array:
+    def back(a: jax.Array) -> jax.Array:
         return a.reshape(*a.shape[:-1], a.shape[-1] // prod(behind), *behind)
 
     def here(*arrays: Any) -> Any:
         above = [replace(w, axis=w.axis + len(behind)) for w in others]
-        line = last.along(prod(behind))
-        return jax.tree.map(apart_again, run(jax.tree.map(as_one, arrays), (*above, line)))
+        along = *above, last.along(prod(behind))
+        return jax.tree.map(back, run(jax.tree.map(line, arrays), along))
 
     return by_platform(*arrays, cpu=here, other=lambda *arrays: elsewhere(arrays, windows))
 

@@ -51,6 +51,14 @@ def replace_axis(shape: Sequence[Any], axis: int, n: Any) -> tuple[Any, ...]:
     return tuple(new)
 
 
+def as_line(a: jax.Array, sizes: Sequence[int]) -> jax.Array:
+    """The last axes, of these sizes or 1, as one; one value for all stays so."""
+    before = a.shape[: a.ndim - len(sizes)]
+    if all(n == 1 for n in a.shape[len(before) :]):
+        return a.reshape(*before, 1)
+    return jnp.broadcast_to(a, (*before, *sizes)).reshape(*before, prod(sizes))
+
+
 def as_merged(run: Callable, x: jax.Array, axes: Sequence[Any], *others: Any) -> jax.Array:
     """`run(x, axes, *others)`, axes that are pooled whole as one. The others are None, or arrays of
     as many axes as x, of its size along all or of 1."""

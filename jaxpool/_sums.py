@@ -34,6 +34,7 @@ from jaxpool._plan import (
 from jaxpool._regions import cut_all, on_line, over_inputs, over_outputs, reduce_window
 from jaxpool._slices import (
     along_rows,
+    as_line,
     as_merged,
     cut,
     interleave,
@@ -233,8 +234,8 @@ def _slide(
     if little and window.stride == 1 and short:
         behind = x.shape[x.ndim + axis + 1 :]
         along = replace(window, length=length, low=0, high=0).along(prod(behind))
-        over = None if divisor is None else _line(divisor, window.out, behind)
-        y = _slide(_line(sums, length, behind), over, along, dtype)
+        over = None if divisor is None else as_line(divisor, (window.out, *behind))
+        y = _slide(as_line(sums, (length, *behind)), over, along, dtype)
         return y.reshape(*y.shape[:-1], window.out, *behind)
     # `sums` are of windows of as many taps as the first binary digits of k say.
     # To add one tap is fastest from padded x, but then three arrays of its size are alive.
@@ -254,15 +255,6 @@ def _slide(
         more = None if even else single
         sums = apart(_steps, sums, more, None, axis=axis, steps=now, low=low, dtype=x.dtype)
     return _over(sums, divisor, dtype)
-
-
-def _line(a: jax.Array, n: int, behind: tuple) -> jax.Array:
-    """An axis of n and the few elements `behind` each of its positions as one axis: XLA unrolls
-    loops over few elements, and vectorises nothing then. (What is one for all stays so.)"""
-    at = a.ndim - len(behind) - 1
-    if all(k == 1 for k in a.shape[at:]):
-        return a.reshape(*a.shape[:at], 1)
-    return jnp.broadcast_to(a, (*a.shape[:at], n, *behind)).reshape(*a.shape[:at], n * prod(behind))
 
 
 def _pad_after(x: jax.Array, _: Any, axis: int, low: int, high: int) -> jax.Array:

@@ -51,6 +51,7 @@ from jaxpool._regions import (
 )
 from jaxpool._slices import (
     along_rows,
+    as_line,
     as_merged,
     cut,
     join,
@@ -239,14 +240,8 @@ def _of_lines(*arrays: Any, of: Callable, p: Pass, one_region: bool = False, **h
     if one_region or behind < 2 or is_split(x, range(-behind, 0)):
         return of(*arrays, p=p, one_region=one_region, **how)
 
-    def as_one(a: jax.Array) -> jax.Array:
-        before, own = a.shape[: a.ndim - behind], a.shape[a.ndim - behind :]
-        if all(n == 1 for n in own):  # one value for all
-            return a.reshape(*before, 1)
-        return jnp.broadcast_to(a, (*before, *sizes)).reshape(*before, prod(sizes))
-
     windows = tuple(replace(w, axis=w.axis + behind - 1) for w in p.windows)
-    lines = jax.tree.map(as_one, arrays)
+    lines = jax.tree.map(partial(as_line, sizes=sizes), arrays)
     results = of(*lines, p=p._replace(windows=windows), **how)
     return jax.tree.map(lambda a: a.reshape(*a.shape[:-1], *sizes), results)
 
