@@ -124,11 +124,12 @@ def _power(r: jax.Array, p: jax.Array, whole: int | None) -> jax.Array:
     return jnp.where(zero, 0, exp(p * jnp.log(jnp.where(zero, 1, r))))
 
 
-def _slope(r: jax.Array, p: jax.Array, whole: int | None) -> jax.Array:
-    """sign(r) |r|^(p-1), p times smaller than the derivative of |r|^p."""
+def _slope(x: jax.Array, scale: jax.Array, p: jax.Array, whole: int | None) -> jax.Array:
+    """sign(r) |r|^(p-1), p times smaller than the derivative of |r|^p, for r = x*scale."""
+    r = x * scale
     match whole:
         case 1:
-            return lax.sign(r)
+            return lax.sign(x)  # r may be too small
         case 2:
             return r
         case 3:
@@ -258,7 +259,7 @@ def _lean_back_of(cells, around, p, group, whole, least, one_region=False):
 
 def _pull(t, x, scale, p, whole, least):
     """t times the slope at x, which is 0 below `least`, whatever t is."""
-    t = _slope(raised(x, least) * scale, p, whole) * t
+    t = _slope(raised(x, least), scale, p, whole) * t
     return t if least is None else jnp.where(x < least, 0, t)
 
 

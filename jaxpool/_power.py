@@ -49,8 +49,8 @@ def lp_pool(
 
     Returns:
       The pooled array, with the dtype of x (16-bit floats are computed in float32). No power of an
-      element overflows or vanishes, whatever the scale of x. A window with a NaN is NaN, one
-      without elements is 0.
+      element overflows or vanishes, whatever the scale of x (for p above 64, up to 8e37). A window
+      with a NaN is NaN, one without elements is 0.
 
     Raises:
       ValueError, TypeError: for arguments that do not fit together, integer x and p below 1 among

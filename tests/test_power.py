@@ -123,6 +123,14 @@ def test_the_largest_numbers_have_a_mean(p):
     np.testing.assert_allclose(bins, 2.0**127, rtol=1e-6)
 
 
+@pytest.mark.parametrize("window", [3, 40])
+def test_a_sum_has_the_gradient_of_each_sign_however_small(window: int):
+    x = np.full(window, -1e-10, np.float32)
+    x[-1] = 1e30
+    slope = jax.grad(lambda x: lp_pool(x, window, axis=0, p=1).sum())(jnp.asarray(x))
+    np.testing.assert_array_equal(slope, np.sign(x))
+
+
 @pytest.mark.parametrize("p", [*POWERS, np.inf])
 def test_zeros_have_no_gradient(p):
     # A window of zeros, one with a zero, and one that the mask empties.
