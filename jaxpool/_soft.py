@@ -23,8 +23,9 @@ from jaxpool._plan import Group
 from jaxpool._slices import as_merged, real
 from jaxpool._window import Bins, Window, shape_of
 
-# In how many windows an element is, at least, for one exponential of it to be worth an array.
-OFTEN = 4
+# In how many windows an element is, at least, for one exponential of it to be worth an array: fewer
+# where windows slide by 1, so that the exponentials of the other way are kept at every element.
+OFTEN, SLIDING = 4, 3
 # So large may |x/T| be: sums of exponentials keep their digits, and the fourth powers of their
 # inverses, which are in derivatives, do not overflow.
 NEAR = 20.0
@@ -44,7 +45,8 @@ def pool(
 ) -> jax.Array:
     """Pool every window or bin. kind: "mean" or "sum" in the logarithm, or "softmax"."""
     windows = [a for a in axes if isinstance(a, Window)]
-    often = _plan.reads(windows) >= OFTEN and x.size > 0
+    least = SLIDING if all(w.stride == 1 for w in windows) else OFTEN
+    often = _plan.reads(windows) >= least and x.size > 0
 
     def run(x: jax.Array, axes: Any, temperature: jax.Array, mask: Any) -> jax.Array:
         of = x, temperature, mask, axes, kind

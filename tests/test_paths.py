@@ -137,7 +137,7 @@ def test_a_sum_keeps_nothing(pool, window: int):
         *[((2, 48, 48, 64), window) for window in (3, 5, 11)],
         *[((1, 48, 48, 16), window) for window in (5, 48)],  # to be cut along channels only
         ((1, 192, 160, 1), 11),  # along the map
-        *[((4, 512, 16), window) for window in (32, 127)],
+        *[((4, 512, 16), window) for window in (2, 3, 32, 127)],
     ],
 )
 @each_pool
@@ -920,9 +920,12 @@ def test_nan_hides_no_small_temperature_elsewhere(pool):
 @pytest.mark.parametrize("pool", POOLS[4:], ids=lambda pool: pool.__name__)
 @pytest.mark.parametrize(
     ("window", "strides", "chooses"),
-    [((2, 2), 1, True), ((4, 4), 2, True), ((3, 3), 2, False), ((2, 2), 2, False)],
+    [
+        *[((2, 2), 1, True), ((4, 4), 2, True), ((3, 3), 2, False), ((2, 2), 2, False)],
+        *[((3, 1), 1, True), ((3, 1), (1, 2), False), ((2, 1), 1, False)],
+    ],
 )
-def test_one_exponential_for_elements_of_at_least_four_windows(pool, window, strides, chooses):
+def test_one_exponential_for_elements_of_many_windows(pool, window, strides, chooses):
     x = jax.ShapeDtypeStruct((1, 12, 12, 3), jnp.float32)
     text = jax.jit(lambda x: pool(x, window, strides)).lower(x).as_text()
     assert ("@_value(" in text) == chooses  # between one for each element and one for each window
