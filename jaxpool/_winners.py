@@ -228,7 +228,7 @@ def _in_pieces(run: Callable, arrays: tuple, p: Pass, back: bool = False) -> Any
     x, windows = arrays[0], p.windows
     if is_shared(x, windows):
         return on_line(in_turn, whole, arrays, windows)
-    if is_slow(x, windows):
+    if is_slow(x, windows, 1.5):
         return on_line(whole, whole, arrays, windows)
     return whole(arrays, windows)
 
