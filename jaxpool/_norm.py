@@ -81,13 +81,11 @@ def _norms(
     least: float | None,
     normalize: bool,
 ) -> jax.Array:
-    steps = list(folds(x, axes, scalar=known is not None))  # multiplications need no long loops
-    left = room(axes) if normalize else 1
-    for passes in steps:
-        for group in passes:
-            last = group is steps[-1][-1]
-            n = left if last or not normalize else room(group)
-            x, least, left = _norm(x, p, group, known, least, n), None, left / n
+    steps = folds(x, axes, scalar=known is not None)  # multiplications need no long loops
+    groups = [group for passes in steps for group in passes]
+    rooms = [room(group) for group in groups[:-1]]
+    for group, n in zip(groups, [*rooms, room(axes) / prod(rooms)], strict=True):
+        x, least = _norm(x, p, group, known, least, n if normalize else 1), None
     return x
 
 

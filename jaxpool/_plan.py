@@ -38,7 +38,11 @@ FAR = 9
 TWICE = 4
 # A loop can be vectorised if there are LONG elements side by side. Sums that overlap run over fewer
 # than WIDE in other ways, since XLA's own are slow there, and so are loops that it unrolls.
-LONG, WIDE, LINE = 16, 64, 1024
+LONG, WIDE = 16, 64
+# Such are loops over more than half of LONG and fewer than FEW elements: fewer than OF_WINNERS for
+# extremes, and than LONG for several axes at once. On maps of LINE elements and more, one line of
+# them and the axis before is faster.
+FEW, OF_WINNERS, LINE = 32, 24, 1024
 # In one example of SHARED elements, with fewer than LONG channels, threads share out the very axis
 # along which borders are joined: in a loop over few channels XLA then vectorises nothing, and in
 # one over none it reads, in lanes that it masks, so far beyond the array that a processor may take
@@ -103,18 +107,16 @@ def is_many(n: Any, least: int = LONG) -> bool:
     return not isinstance(n, int) or n >= least
 
 
-def is_slow(x: jax.Array, group: Group, times: float = 2) -> bool:
-    """Whether XLA's CPU backend unrolls loops over all that is behind windows of stride 1, and then
-    vectorises nothing: measured, where there is more than half of LONG, up to so many times LONG
-    behind one axis, and up to LONG behind several. A line of fewer than LINE elements is no faster.
-    """
+def is_slow(x: jax.Array, group: Group, few: int = FEW) -> bool:
+    """Whether XLA's CPU backend unrolls loops over the few elements behind windows of stride 1, and
+    one line of them and the last axis is faster."""
     last = group[-1]
     if isinstance(last, Woven) or last.stride > 1 or last.size == 1:
         return False
     n = prod(x.shape[x.ndim + last.axis + 1 :])
     if not isinstance(n, int) or n * prod(w.length for w in group) < LINE:
         return False
-    return LONG // 2 < n < (times if len(group) == 1 else 1) * LONG
+    return LONG // 2 < n < (few if len(group) == 1 else LONG)
 
 
 def is_shared(x: jax.Array, group: Group) -> bool:

@@ -49,7 +49,7 @@ def lp_pool(
 
     Returns:
       The pooled array, with the dtype of x (16-bit floats are computed in float32). No power of an
-      element overflows or vanishes, whatever the scale of x (for p above 64, up to 8e37). A window
+      element overflows or vanishes, whatever the scale of x (for p above 50, up to 8e37). A window
       with a NaN is NaN, one without elements is 0.
 
     Raises:

@@ -25,6 +25,7 @@ from jaxpool._plan import (
     CALL,
     FAR,
     OF_VALUES,
+    OF_WINNERS,
     SMALL,
     Group,
     active,
@@ -228,7 +229,7 @@ def _in_pieces(run: Callable, arrays: tuple, p: Pass, back: bool = False) -> Any
     x, windows = arrays[0], p.windows
     if is_shared(x, windows):
         return on_line(in_turn, whole, arrays, windows)
-    if is_slow(x, windows, 1.5):
+    if is_slow(x, windows, OF_WINNERS):
         return on_line(whole, whole, arrays, windows)
     return whole(arrays, windows)
 

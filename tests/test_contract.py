@@ -1607,7 +1607,6 @@ def test_derivatives_by_temperature(op: Op):
     assert_equal(slope(FLOAT.type(0.75)), expected, TOLERANCE)
 
 
-@pytest.mark.wide
 @each(soft)
 def test_the_ends_of_temperature(op: Op):
     call = op.call((2, 5, 3, 2), (3, 2), 2, "SAME")
@@ -1629,6 +1628,7 @@ def test_the_ends_of_temperature(op: Op):
     assert_equal(op(x, call, temperature=1e-37), top, 0)
 
 
+@pytest.mark.wide
 @each(soft)
 def test_derivatives_by_temperature_equal_the_definition(op: Op):
     # Where float32 has no digits left for a finite difference: so the oracle takes it, in float64.

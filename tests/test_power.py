@@ -123,6 +123,15 @@ def test_the_largest_numbers_have_a_mean(p):
     np.testing.assert_allclose(bins, 2.0**127, rtol=1e-6)
 
 
+@pytest.mark.parametrize(("p", "most"), [(50.0, 3e38), (1e4, 8e37)])
+def test_the_largest_numbers_that_a_power_takes(p: float, most: float):
+    x = jnp.array([most / 2, most, -most], jnp.float32)
+    y, slope = jax.value_and_grad(lambda x: lp_pool(x, 3, axis=0, p=p, normalize=True).sum())(x)
+    mean = (2 / 3) ** (1 / p)
+    np.testing.assert_allclose(y, mean * most, rtol=1e-5)
+    np.testing.assert_allclose(slope, [0, mean / 2, -mean / 2], rtol=1e-5, atol=1e-9)
+
+
 @pytest.mark.parametrize("window", [3, 40])
 def test_a_sum_has_the_gradient_of_each_sign_however_small(window: int):
     x = np.full(window, -1e-10, np.float32)
