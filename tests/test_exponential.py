@@ -1,15 +1,17 @@
-"""exp, expm1 and log1p of float32 as loops take them: against NumPy in double precision."""
+"""exp, expm1, log, log1p and cube roots of float32 as loops take them: against NumPy in double
+precision."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxpool._exponential import exp, expm1, log1p
+from jaxpool._exponential import cbrt, exp, expm1, log, log1p
 
 ULP = 2.0**-23
 NEAR_ZERO = np.concatenate([s * 10.0 ** np.linspace(-12, 0, 20_001) for s in (1, -1)])
 FAR = np.linspace(-87, 88, 200_001)
+OF_ANY_SIZE = np.exp(FAR)
 
 
 def error(f, exact, z) -> float:
@@ -28,15 +30,24 @@ def test_expm1_is_exact_to_rounding_near_zero_too():
     assert error(expm1, np.expm1, FAR[FAR != 0]) < 1.5 * ULP
 
 
-def test_log1p_is_exact_near_zero():
-    small = NEAR_ZERO[np.abs(NEAR_ZERO) < 0.04]
-    assert error(log1p, np.log1p, small) < 1.5 * ULP
+def test_log_is_exact_to_rounding():
+    assert error(log, np.log, OF_ANY_SIZE) < ULP
+    assert error(log, np.log, np.linspace(0.5, 2, 200_000)) < ULP
 
 
-def test_log1p_elsewhere_is_as_exact_as_its_argument():
-    # log(1 + u) cannot be more exact than 1 + u is rounded, half a ULP of 1.
-    u = NEAR_ZERO[(np.abs(NEAR_ZERO) >= 0.04) & (NEAR_ZERO > -0.9)]
-    assert error(log1p, np.log1p, u) < 1.5 * ULP / 0.04
+def test_log1p_is_exact_to_rounding_near_zero_too():
+    assert error(log1p, np.log1p, NEAR_ZERO[np.abs(NEAR_ZERO) < 0.04]) < 1.5 * ULP
+    # Elsewhere 1 + u is rounded, which counts where little is left of it.
+    assert error(log1p, np.log1p, NEAR_ZERO[NEAR_ZERO > -0.9]) < 2 * ULP
+
+
+def test_cube_roots_are_exact_to_rounding():
+    assert error(cbrt, np.cbrt, OF_ANY_SIZE[OF_ANY_SIZE > 1e-30]) < ULP
+
+
+@pytest.mark.parametrize(("f", "ends"), [(log, [jnp.inf]), (cbrt, [0, jnp.inf])])
+def test_ends_stay(f, ends):
+    assert jnp.array_equal(f(jnp.array(ends)), jnp.array(ends))
 
 
 @pytest.mark.parametrize("f", [exp, expm1])
@@ -46,9 +57,9 @@ def test_far_below_zero_nothing_is_left(f):
     assert exp(-jnp.inf) == 0 and expm1(-jnp.inf) == -1
 
 
-@pytest.mark.parametrize("f", [exp, expm1, log1p])
+@pytest.mark.parametrize("f", [exp, expm1, log, log1p, cbrt])
 def test_zero_is_exact_and_nan_stays(f):
-    assert f(jnp.float32(0)) == (1 if f is exp else 0)
+    assert f(jnp.float32(f is log)) == (1 if f is exp else 0)
     assert jnp.isnan(f(jnp.float32(jnp.nan)))
 
 
@@ -60,8 +71,19 @@ def test_derivatives_are_exponentials_in_either_mode_and_any_order(f):
     assert jnp.array_equal(first, exp(z)) and jnp.array_equal(second, exp(z))
 
 
-@pytest.mark.parametrize("f", [exp, expm1, log1p])
+@pytest.mark.parametrize(
+    ("f", "first"),
+    [(log, lambda z: 1 / z), (log1p, lambda z: 1 / (1 + z)), (cbrt, lambda z: z ** (-2 / 3) / 3)],
+)
+def test_derivatives_of_their_inverses(f, first):
+    z = jnp.linspace(0.1, 1, 101)
+    np.testing.assert_allclose(jax.vmap(jax.grad(f))(z), first(z), rtol=1e-6)
+    second = jax.vmap(jax.grad(first))(z)
+    np.testing.assert_allclose(jax.vmap(jax.jacfwd(jax.grad(f)))(z), second, rtol=1e-5)
+
+
+@pytest.mark.parametrize("f", [exp, expm1, log, log1p, cbrt])
 def test_other_dtypes_take_xlas(f):
-    of = {exp: jnp.exp, expm1: jnp.expm1, log1p: jnp.log1p}[f]
-    z = jnp.linspace(-0.9, 0.9, 7, dtype=jnp.bfloat16)
-    assert f(z).dtype == jnp.bfloat16 and jnp.array_equal(f(z), of(z))
+    z = jnp.linspace(0.1, 0.9, 7, dtype=jnp.bfloat16)
+    assert f(z).dtype == jnp.bfloat16
+    assert jnp.array_equal(f(z), getattr(jnp, f.__name__)(z))
