@@ -12,10 +12,14 @@ derivative, and is no variable:
     y' = y*s/L * sum sign(x) r^(p-1) x' + y * (sum r^p log(r) / (p*L) - log(L/n) / p^2) * p'
 
 The norm of norms is the norm of all, so axes are folded one after the other, and large windows in
-several passes. Padding is 0, which adds nothing. A few whole p are multiplications alone. Elements
-may be raised to a least size first: where no padding is read, by the loops that read them.
+several passes. Padding is 0, which adds nothing. Elements may be raised to a least size first:
+where no padding is read, by the loops that read them.
+
+A few whole p are multiplications alone. There derivatives take s = 1/y, so that L = n is known
+without another loop. (Beside a large p the rounding of y is no longer small.)
 """
 
+from collections.abc import Callable
 from functools import partial, reduce
 from math import inf, prod
 from typing import Any
@@ -26,15 +30,18 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from jaxpool import _bins
-from jaxpool._exponential import exp
+from jaxpool._exponential import cbrt, exp, log
 from jaxpool._linear import apart, linear_pair
 from jaxpool._plan import BLOCK, Group
+from jaxpool._regions import over_outputs
 from jaxpool._slices import as_merged
 from jaxpool._smooth import (
     BORDERS,
     alone,
     at_elements,
     folds,
+    is_laid,
+    of_seen,
     reach,
     sum_at_elements,
     sum_at_windows,
@@ -62,7 +69,8 @@ def norm(
     if least is not None and (known == inf or not _finds_all(axes)):
         x, least = raised(x, least), None
     if known == inf:
-        x = _bins.extremum(x * lax.sign(x), axes, largest=True)  # |x|, of slope 0 at 0
+        x = jnp.where(x == 0, 0, jnp.where(x < 0, -x, x))  # |x|, of slope 0 at 0 and 1 at NaN
+        x = _bins.extremum(x, axes, largest=True)
         return jnp.where(x < 0, 0, x)  # padding alone
     run = partial(_norms, known=known, least=least, normalize=normalize)
     return as_merged(run, x, axes, p)
@@ -83,6 +91,7 @@ def _norms(
 ) -> jax.Array:
     steps = folds(x, axes, scalar=known is not None)  # multiplications need no long loops
     groups = [group for passes in steps for group in passes]
+    x = of_seen(x, axes) if len(groups) > 1 else x
     rooms = [room(group) for group in groups[:-1]]
     for group, n in zip(groups, [*rooms, room(axes) / prod(rooms)], strict=True):
         x, least = _norm(x, p, group, known, least, n if normalize else 1), None
@@ -109,9 +118,11 @@ def root(level: Any, p: jax.Array, whole: int | None) -> jax.Array:
         return level
     if whole == 2:
         return lax.sqrt(level)
+    if whole == 3:
+        return cbrt(level)
     if whole == 4:
         return lax.sqrt(lax.sqrt(level))
-    return jnp.exp(jnp.log(level) / p)
+    return exp(log(level) / p)
 
 
 def _power(r: jax.Array, p: jax.Array, whole: int | None) -> jax.Array:
@@ -119,7 +130,7 @@ def _power(r: jax.Array, p: jax.Array, whole: int | None) -> jax.Array:
     if whole is not None:
         return lax.integer_pow(r, whole)
     zero = r == 0
-    return jnp.where(zero, 0, exp(p * jnp.log(jnp.where(zero, 1, r))))
+    return jnp.where(zero, 0, exp(p * log(jnp.where(zero, 1, r))))
 
 
 def _slope(x: jax.Array, scale: jax.Array, p: jax.Array, whole: int | None) -> jax.Array:
@@ -139,20 +150,49 @@ def _slope(x: jax.Array, scale: jax.Array, p: jax.Array, whole: int | None) -> j
 
 @partial(jax.custom_jvp, nondiff_argnums=(2, 3, 4, 5))
 def _norm(x, p, group, whole, least, n):
-    scale = _scale(x, group, least)
-    return _from_level(_level(x, p, scale, group, whole, least) / n, p, scale, whole)
+    if is_laid(group):
+        scale = _scale(x, group, least)
+        level = _sums(_power, x, p, scale, group, whole, least)
+        return _from_level(level, p, scale, whole, n, level == 0)
+    cells, reached = reach({"x": x}, group)
+    return apart(_norm_of, cells, p, group=reached, whole=whole, least=least, n=n)
+
+
+def _norm_of(cells, p, group, whole, least, n):
+    """Scale, level and norm of small windows in one loop."""
+
+    def of_region(taps: list, full: Callable, _) -> jax.Array:
+        if not taps:
+            return full(0, p.dtype)
+        sizes = [jnp.abs(raised(slab["x"], least)) for _, slab in taps]
+        # (A NaN may be missed here: the level has it.)
+        size = reduce(lambda a, b: lax.select(b > a, b, a), sizes)
+        scale = _inverse(size) if whole is None else _inverse_power(size)
+        level = reduce(lax.add, [_power(size * scale, p, whole) for size in sizes])
+        return _from_level(level, p, scale, whole, n, level == 0)
+
+    return over_outputs(of_region, cells, group)
 
 
 def _norm_jvp(group, whole, least, n, primals, tangents):
     (x, p), (d_x, d_p) = primals, tangents
     how = {"group": group, "whole": whole, "least": least}
-    scale = _scale(x, group, least)
-    level = _level(x, p, scale, group, whole, least)  # by position, as `jax_enable_checks` asks
-    y = _from_level(level / n, p, scale, whole)
+    # (What has a derivative of its own is called by position, as `jax_enable_checks` asks.)
+    if whole is None:
+        scale = lax.stop_gradient(_scale(x, group, least))
+        level = _level(x, p, scale, None, group, whole, least)
+        y = unit = _from_level(level, p, scale, whole, n, _of_zeros(scale))
+    else:  # in units of the norm, which may overflow, the sum is known
+        y = _norm(x, p, group, whole, least, n)
+        unit = jnp.minimum(y, float(jnp.finfo(y.dtype).max))
+        size = lax.stop_gradient(unit)
+        scale = _inverse(size)
+        known = jnp.where(size == 0, 1, n * _power(size * scale, p, whole))
+        level = _level(x, p, scale, known, group, whole, least)
     dots = []
     if not isinstance(d_x, SymbolicZero):
         moved = lean({"x": d_x}, (x, scale, p), ("x",), **how)["x"]
-        dots.append(y * scale / level * moved)
+        dots.append(unit * scale / level * moved)
     if not isinstance(d_p, SymbolicZero):
         moment = _moment(x, p, scale, **how)
         dots.append(y * (moment / (p * level) - jnp.log(level / n) / (p * p)) * d_p)
@@ -163,17 +203,31 @@ _norm.defjvp(_norm_jvp, symbolic_zeros=True)
 
 
 def _scale(x: jax.Array, group: Group, least: float | None) -> jax.Array:
-    """1 / max|x| of every window, as far as it and its inverse are normal numbers."""
-    x = lax.stop_gradient(x)
+    """1 / max|x| of every window."""
     size = raised(_bins.extremum(x, group, largest=True), least)
     if least is None:
         size = jnp.maximum(size, -_bins.extremum(x, group, largest=False))
-    tiny = float(jnp.finfo(x.dtype).tiny)
+    return _inverse(size)
+
+
+def _inverse(size: jax.Array) -> jax.Array:
+    """1 / size, as far as both are normal numbers."""
+    tiny = float(jnp.finfo(size.dtype).tiny)
     return 1 / jnp.clip(size, tiny, 1 / tiny)
 
 
-def _from_level(level, p, scale, whole):
-    return jnp.where(_of_zeros(scale), 0, root(level, p, whole) / scale)
+def _inverse_power(size: jax.Array) -> jax.Array:
+    """`_inverse` of the power of two next below, by its bits: to multiply with it rounds nothing,
+    and XLA makes two loops where a quotient is used twice."""
+    if size.dtype != jnp.float32:
+        return _inverse(size)
+    tiny = float(jnp.finfo(size.dtype).tiny)
+    bits = lax.bitcast_convert_type(jnp.clip(size, tiny, 1 / tiny), jnp.int32)
+    return lax.bitcast_convert_type((254 << 23) - (bits & (255 << 23)), jnp.float32)
+
+
+def _from_level(level, p, scale, whole, n, zero):
+    return jnp.where(zero, 0, root(level / n, p, whole) / scale)
 
 
 def _of_zeros(scale):
@@ -181,14 +235,16 @@ def _of_zeros(scale):
     return scale == 1 / float(jnp.finfo(scale.dtype).tiny)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(3, 4, 5))
-def _level(x, p, scale, group, whole, least):
-    """L, and 1 for windows of zeros."""
+@partial(jax.custom_jvp, nondiff_argnums=(4, 5, 6))
+def _level(x, p, scale, known, group, whole, least):
+    """L, and 1 for windows of zeros; or what is known of it."""
+    if known is not None:
+        return known
     return _sums(_power, x, p, scale, group, whole, least, zero=1)
 
 
 def _level_jvp(group, whole, least, primals, tangents):
-    (x, p, scale), (d_x, d_p, _) = primals, tangents
+    (x, p, scale, _), (d_x, d_p, *_) = primals, tangents
     how = {"group": group, "whole": whole, "least": least}
     dots = [jnp.zeros_like(scale)]
     if not isinstance(d_x, SymbolicZero):
@@ -196,7 +252,7 @@ def _level_jvp(group, whole, least, primals, tangents):
         dots.append(slope * lean({"x": d_x}, (x, scale, p), ("x",), **how)["x"])
     if not isinstance(d_p, SymbolicZero):
         dots.append(_moment(x, p, scale, **how) * d_p)
-    return _level(x, p, scale, group, whole, least), reduce(lax.add, dots)
+    return _level(*primals, group, whole, least), reduce(lax.add, dots)
 
 
 _level.defjvp(_level_jvp, symbolic_zeros=True)
@@ -204,7 +260,7 @@ _level.defjvp(_level_jvp, symbolic_zeros=True)
 
 def _moment(x, p, scale, group, whole, least):
     def term(r, p, whole):
-        return _power(r, p, whole) * jnp.log(jnp.where(r == 0, 1, r))
+        return _power(r, p, whole) * log(jnp.where(r == 0, 1, r))
 
     return _sums(term, x, p, scale, group, whole, least)
 

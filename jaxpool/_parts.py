@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxpool._linear import is_split
+from jaxpool._linear import alike, is_split
 from jaxpool._plan import LONG, Group, is_long
 from jaxpool._slices import pad
 from jaxpool._window import Window
@@ -92,6 +92,7 @@ def in_parts(
     if is_long(x, windows) and not is_long(jax.eval_shape(part, 0)[0][0], windows):
         run = partial(_lines, f, windows=within)
     ys = jax.tree.map(whole, jax.eval_shape(lambda: run(*part(0))))
+    ys, *_ = alike((ys, elements, around))
     return lax.fori_loop(0, prod(counts.values()), add, ys)
 
 

@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from jaxpool import _bins
-from jaxpool._exponential import exp, expm1, log1p
-from jaxpool._linear import apart, linear_pair
+from jaxpool._exponential import exp, expm1, log, log1p
+from jaxpool._linear import apart, is_split, linear_pair
 from jaxpool._plan import BLOCK, Group, groups_of, is_disjoint, is_long, reads
 from jaxpool._regions import ONE_REGION, cut_all, over_inputs, over_outputs
 from jaxpool._slices import along_rows, cut, pad_all, real, replace_axis, rows, unrows
@@ -93,6 +94,39 @@ def smooth(
     return state
 
 
+def of_seen(x: jax.Array, axes: _bins.Geometry) -> jax.Array:
+    """x, whose elements in no window have gradient 0, whatever they are.
+
+    Of these, too, the first of several passes makes windows. Their cotangents are 0, but not 0
+    times the slope at a NaN.
+    """
+    gaps = tuple(w for w in axes if not isinstance(w, Bins) and not w.seen().all())
+    return _same({"x": x}, (), ("x",), windows=gaps)["x"] if gaps else x
+
+
+def _same_back(g: Arrays, _: Any, outs: Any, windows: Group) -> Arrays:
+    dx = g["x"]
+    for window in windows:
+        axis, seen = window.axis, window.seen()
+        start, stop = np.flatnonzero(seen)[[0, -1]] + [0, 1] if seen.any() else (0, seen.size)
+        if seen[start:stop].all() and not is_split(dx, [axis]):  # in place
+            for at, n in ((0, start), (stop, seen.size - stop)):
+                zeros = lax.full_like(cut(dx, axis, at, n), 0)
+                dx = lax.dynamic_update_slice_in_dim(dx, zeros, at, dx.ndim + axis)
+        else:
+            dx = real(dx, jnp.asarray(seen.reshape(replace_axis((1,) * dx.ndim, axis, -1))))
+    return {"x": dx}
+
+
+_same, _ = linear_pair(
+    "same",
+    lambda t, _, outs, windows: t,
+    _same_back,
+    lambda t, _, windows: t.shape,
+    lambda g, _, windows: g.shape,
+)
+
+
 def folds(x: jax.Array, axes: _bins.Geometry, scalar: bool = False) -> Iterator[list[Any]]:
     """The passes over axes that are folded together, one list after the other; the last axes last
     where `groups_of` has them last."""
@@ -148,8 +182,12 @@ def _means(temperature, state, shift, n, group, outs) -> Arrays:
     cells, reached = reach(cells, group, exponentials=True)
     # Few elements, none of them padding, need one sum only, that of exp(z) - 1.
     few = state.level is None and reached == group and not _in_rows(group)
-    args = cells, {"shift": shift, "n": n}, temperature
-    return _one_by_one(_means_of, *args, outs=outs, group=reached, few=few)
+    around = {"shift": shift, "n": n, "share": 1 / jnp.maximum(n, 1)}
+    args = cells, around, temperature
+    found = _one_by_one(_means_of, *args, outs=outs, group=reached, few=few)
+    if few and "level" in found:  # two loops are quicker than one of both
+        found["level"] = apart(log1p, found["level"])
+    return found
 
 
 def _one_by_one(function: Callable, *args: Any, outs: Sequence[str], **how: Any) -> Arrays:
@@ -185,18 +223,19 @@ def _means_of(cells, around, temperature, out, group, few, one_region=False):
     def of_sums(around, first, *second):
         if out in ("gap", "inverse"):  # no element, no weight
             return (second[0] if second else 1) / jnp.where(first == 0, 1, first)
-        n = jnp.maximum(around["n"], 1)
+        # No quotient is used twice: XLA would make two loops, with all exponentials in both.
+        n, share = around["n"], around["share"]
         if few:  # -1 of every element: all are -inf, and weigh nothing at any level
-            return log1p(jnp.where(first <= -around["n"], 0, first) / n)
+            return jnp.where(first <= -n, 0, first) * share
         # log(mean), near 1 with the part of mean = 1 + excess that is rounded away: all there is
         # at large temperatures. (Elements of -inf are missing from excess; they are no rounding.)
-        mean, excess = jnp.where(first == 0, 1, first) / n, second[0] / n
+        mean, excess = jnp.where(first == 0, 1, first) * share, second[0] * share
         # (Far from 1, what is lost is rounding of the excess itself: nothing to add.)
         lost = excess - (mean - 1)
         rounding = (jnp.abs(lost) * n < 0.5) & (mean > 0.5)
         if one_region:  # where XLA may compute the mean twice, and not round it alike
-            return jnp.where(rounding, log1p(excess), jnp.log(mean))
-        return jnp.log(mean) + jnp.where(rounding, lost / mean, 0)
+            return jnp.where(rounding, log1p(excess), log(mean))
+        return log(mean) + jnp.where(rounding, lost / mean, 0)
 
     return sum_at_windows(terms, of_sums, cells, around, 1 / temperature, group, one_region)
 
@@ -378,10 +417,15 @@ def _in_rows(group: Group) -> bool:
     return group[0].size > BLOCK and (isinstance(group[0], Bins) or group[0].disjoint)
 
 
+def is_laid(group: Group) -> bool:
+    """Whether there is an axis of their own for taps, or a gather for each, and no slices."""
+    return isinstance(group[0], Bins) or _in_rows(group)
+
+
 def reach(cells: Arrays, group: Group, exponentials: bool = False) -> tuple[Arrays, Group]:
     """All that the windows reach, for `sum_at_windows`; axes are padded, first ones first, until
     there are at most so many taps."""
-    if isinstance(group[0], Bins) or _in_rows(group):
+    if is_laid(group):
         return cells, group
     most = BORDERS
     if exponentials:

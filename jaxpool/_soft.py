@@ -16,7 +16,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from jaxpool import _bins, _plan, _smooth, _sums
-from jaxpool._exponential import exp, expm1, log1p
+from jaxpool._exponential import exp, expm1, log, log1p
 from jaxpool._linear import apart, by_platform, linear_pair
 from jaxpool._parts import in_parts
 from jaxpool._plan import Group
@@ -49,6 +49,8 @@ def pool(
     often = _plan.reads(windows) >= least and x.size > 0
 
     def run(x: jax.Array, axes: Any, temperature: jax.Array, mask: Any) -> jax.Array:
+        if sum(map(len, _smooth.folds(x, axes))) > 1:
+            x = _smooth.of_seen(x, axes)
         of = x, temperature, mask, axes, kind
         return _either(*of) if often else _far(x, temperature, mask, None, axes, kind)[0]
 
@@ -189,7 +191,7 @@ def _near(x, temperature, mask, span, windows, kind):
 def _level(means, n, span):
     small = span < LITTLE
     little, much = jnp.where(small, means, 0), jnp.where(small | (n == 0), 1, means)
-    return log1p(little) + jnp.log(much)
+    return log1p(little) + log(much)
 
 
 def _near_move(x, temperature, mask, span, t, y, means, windows, kind):

@@ -15,7 +15,7 @@ from jaxpool._linear import apart, of_alike
 from jaxpool._plan import BLOCK, Group, is_few, size_of, together
 from jaxpool._regions import cut_all, over_outputs
 from jaxpool._slices import real, widen
-from jaxpool._smooth import few_taps, reach, sum_at_windows
+from jaxpool._smooth import few_taps, of_seen, reach, sum_at_windows
 from jaxpool._window import shape_of
 
 
@@ -92,7 +92,8 @@ def _jitted(x, where, windows, key):
     x = real(x, where)
     if key is not None:
         return _size(_drawn(key, x, windows))
-    return _expected(_size(x.astype(_prepare.wide(x.dtype))), windows).astype(x.dtype)
+    size = _size(of_seen(x.astype(_prepare.wide(x.dtype)), windows))
+    return _expected(size, windows).astype(x.dtype)
 
 
 def _size(x: jax.Array) -> jax.Array:

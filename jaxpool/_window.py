@@ -9,6 +9,8 @@ from itertools import pairwise
 from math import gcd, prod
 from typing import Any, NamedTuple
 
+import numpy as np
+
 
 class Region(NamedTuple):
     """Positions that the same taps reach; `taps` pairs each tap with where it reads first."""
@@ -190,6 +192,15 @@ class Window:
             )  # taps j: first <= p+jd < last
             for p in at
         ]
+
+    def seen(self) -> np.ndarray:
+        """Which elements of the map are in any window."""
+        seen = np.zeros(self.length, bool)
+        for _, first, i, j in self.reach():
+            start, stop = max(i, 0) * self.stride, min(j, self.out - 1) * self.stride
+            if start <= stop:
+                seen[first + start : first + stop + 1 : self.stride] = True
+        return seen
 
     def split(self, most: int | None = None) -> "tuple[Window, Window] | None":
         """The same window, k = a*b and s = a*c, as one of a taps, no more than `most`, and one of b

@@ -1033,6 +1033,31 @@ def test_the_first_nan_gets_the_gradient(op: Op, dtype):
     np.testing.assert_array_equal(gradient.reshape(2, 3), [[0, 0, 0], [1, 0, 0]])
 
 
+@each(windowed, twins=True)
+@pytest.mark.parametrize(
+    ("size", "window", "strides", "bad"),
+    [
+        ((70, 1, 1), (20, 1), (40, 1), np.nan),
+        ((8, 4, 1), (3, 1), (1, 4), -np.inf),
+        ((9, 9, 1), (3, 3), (3, 4), np.inf),
+        ((7, 61, 1), (2, 20), (2, 10), np.inf),
+        ((7, 40, 24), (3, 25), (2, 30), np.nan),
+    ],
+)
+def test_what_is_in_no_window_has_no_gradient(op: Op, size, window, strides, bad: float):
+    call = op.call((1, *size), window, strides, "VALID")
+    x = random("unseen").uniform(1, 2, call.shape)
+    y = r.pool(r.total, x, *call.args)
+    unseen = y.pullback(np.ones_like(y.values)) == 0
+    assert unseen.any()
+    pool = functools.partial(op, call=call)
+    g = jnp.ones(y.values.shape, FLOAT)
+    _, expected = pullback(pool, jnp.asarray(np.where(unseen, 0, x), FLOAT), g)
+    value, gradient = pullback(pool, jnp.asarray(np.where(unseen, bad, x), FLOAT), g)
+    assert np.isfinite(value).all() and not gradient[unseen].any()
+    assert_equal(gradient, expected, TOLERANCE)
+
+
 # Windows without a real element
 
 

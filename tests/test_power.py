@@ -74,6 +74,10 @@ def test_the_infinite_norm_has_the_gradient_of_the_maximum():
     bins = jaxpool.adaptive_lp_pool(x, (3, 5), p=np.inf, where=where)
     expected = jaxpool.adaptive_max_pool(jnp.abs(x), (3, 5), where=where)
     np.testing.assert_array_equal(bins, jnp.maximum(expected, 0))
+    _, slope = values_and_slopes(
+        lambda x: lp_pool(x, 3, axis=0, p=np.inf), jnp.array([1, np.nan, 2])
+    )
+    np.testing.assert_array_equal(slope, [0, 1, 0])
 
 
 # Scale and zeros
@@ -121,6 +125,15 @@ def test_the_largest_numbers_have_a_mean(p):
             np.testing.assert_allclose(pool(large, window, None, padding, p=p), 2.0**127, rtol=1e-6)
     bins = jaxpool.adaptive_lp_pool(large, (3, 7), p=p, normalize=True)
     np.testing.assert_allclose(bins, 2.0**127, rtol=1e-6)
+
+
+@pytest.mark.parametrize("p", [1, 2, 3, 4])
+def test_a_norm_that_overflows_has_a_slope(p: int):
+    x = np.array([3e38, -2e38, 3e38, 0], np.float32)
+    y, slope = jax.value_and_grad(lambda x: lp_pool(x, 4, axis=0, p=p).sum())(jnp.asarray(x))
+    assert y == np.inf
+    most = float(jnp.finfo(FLOAT).max)  # which stands for the norm
+    np.testing.assert_allclose(slope, np.sign(x) * np.abs(x / most) ** (p - 1), rtol=1e-6)
 
 
 @pytest.mark.parametrize(("p", "most"), [(50.0, 3e38), (1e4, 8e37)])
@@ -289,7 +302,8 @@ def test_no_padding_is_raised(window, strides, padding, p):
 def test_what_is_raised_has_no_gradient_beside_nan_either(bad):
     x = jnp.asarray([1.0, 2.0, -1.0, bad, 3.0], FLOAT)[:, None]
     _, slope = values_and_slopes(lambda x: jaxpool.gem_pool(x, (2,), 1), x)
-    assert slope[2] == 0 and np.isfinite(slope[1]) and np.isnan(slope[4])
+    assert slope[2] == 0 and np.isfinite(slope[1])
+    assert np.isnan(slope[4]) if np.isnan(bad) else slope[4] == 0
 
 
 # How it runs

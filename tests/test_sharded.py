@@ -28,6 +28,11 @@ NUMBERS = jnp.array([0.5, 2.0]).reshape(2, 1, 1, 1)
 SPLIT, SAME = PartitionSpec("devices"), PartitionSpec()
 HERE, THERE = (SPLIT, SAME), (SAME, SPLIT)
 
+
+def large(a: jax.Array) -> jax.Array:
+    return jnp.tile(a, (1, 6, 6, 8))
+
+
 CASES = {
     "temperature": (lambda x, t: jp.lse_pool(x, (2, 2), temperature=t), NUMBERS, THERE),
     "large window": (
@@ -44,6 +49,12 @@ CASES = {
     "mask": (lambda x, m: jp.avg_pool(x, (2, 2), where=m), MASKS, THERE),
     "one mask": (lambda x, m: jp.lse_pool(x, (2, 2), where=m), MASK, HERE),
     "large window, one mask": (lambda x, m: jp.lse_pool(x, (5, 5), 1, where=m), MASK, HERE),
+    "in parts": (lambda x, a: jp.lse_pool(large(x), (3, 3), 1) + a, 0.0, HERE),
+    "in parts, one mask": (
+        lambda x, m: jp.softmax_pool(large(x), (5, 5), 1, "SAME", where=large(m)[..., :1]),
+        MASK,
+        HERE,
+    ),
     "border": (lambda x, a: jp.max_pool(x, (2, 2), 1, "CIRCULAR") + a, 0.0, HERE),
     "average, border": (lambda x, a: jp.avg_pool(x, (3, 3), 1, "REFLECT") + a, 0.0, HERE),
 }
