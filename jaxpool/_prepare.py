@@ -81,8 +81,13 @@ def array(name: str, x: Any, argument: str = "x") -> jax.Array:
         if jnp.issubdtype(found.dtype, jax.dtypes.extended):  # random keys
             raise TypeError
         return found
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         what = argument if argument == "x" else f"{argument}={show(x)}"
+        if isinstance(error, OverflowError):
+            raise ValueError(
+                f"{name}: {what} holds a whole number that JAX's integers have no room for."
+                " Write smaller ones, or floats."
+            ) from error
         raise TypeError(
             f"{name}: {what} of type {type(x).__name__} is not an array of numbers."
             " Write a JAX or NumPy array."

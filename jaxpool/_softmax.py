@@ -1,15 +1,18 @@
 """Log-sum-exp and softmax pooling: between average and max, by temperature."""
 
 from functools import partial
+from math import inf
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxpool import _prepare, _soft
 from jaxpool._geometry import Axes, Padding, PerAxis, flag
 from jaxpool._linear import of_alike
 from jaxpool._prepare import Binned, Call
+from jaxpool._winners import lowest
 
 
 def lse_pool(
@@ -203,4 +206,7 @@ def pool(
 def _jitted(x, where, axes, temperature, *, kind, keepdims):
     wide = x.astype(_prepare.wide(x.dtype))
     y = _soft.pool(wide, temperature, where, axes, kind)
+    least = lowest(x.dtype, largest=True)
+    if least > -inf:  # a dtype without infinity
+        y = jnp.where(y < least, least, y)
     return _prepare.squeeze(y.astype(x.dtype), axes, keepdims)

@@ -873,6 +873,18 @@ def test_what_is_no_array(function: Callable, x):
     refuses(TypeError, function, x, *args, says=[r"\bx\b"])
 
 
+@pytest.mark.parametrize("function", ALL, ids=names(ALL))
+def test_whole_numbers_that_do_not_fit(function: Callable):
+    args = arguments(function)
+    says = [r"\bx\b", "whole number", "floats"]
+    refuses(ValueError, function, np.full(IMAGE, 2**40).tolist(), *args, says=says)
+
+
+def test_a_whole_number_that_fits_nowhere():
+    says = ["temperature=1000", r"\.\.\."]
+    refuses(ValueError, jaxpool.lse_pool, X, (2, 2), temperature=10**400, says=says)
+
+
 # Averages
 
 

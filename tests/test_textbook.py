@@ -88,6 +88,9 @@ def test_floats_of_8_bits_are_computed_in_32(pool, dtype):
     y = pool(narrow[0, 0, :4, :1], (2,), where=where)
     expected = narrow[0, 0, :4:3, :1]
     np.testing.assert_array_equal(y.astype(jnp.float32), expected.astype(jnp.float32))
+    # No element: the least number, if that is the value.
+    y, back = jax.vjp(lambda x: pool(x, (2,), where=np.zeros((4, 1), bool)), narrow[0, 0, :4, :1])
+    assert not jnp.isnan(y).any() and not back(jnp.ones_like(y))[0].any()
 
 
 def test_the_mean_of_ones_is_one_however_many():
