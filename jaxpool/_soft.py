@@ -171,21 +171,24 @@ def _near(x, temperature, mask, span, windows, kind):
     """The value, and the sum of exp(x/T) over every window, for softmax; for LSE their mean, or the
     mean of exp(x/T) - 1."""
     x = real(x, mask)  # derivatives would multiply 0 with exponentials of what is not real
-    z = x / temperature
-    e = exp(z)
     n = _sums.count(mask, windows, x.ndim, False, x.dtype)
     if kind == "softmax":
-        means = _sums.total(e, windows, mask=mask)
+        e = apart(_exponentials, x, temperature, mask)
+        means = _sums.total(e, windows)
         if mask is not None or not all(all(w.count(padding=False)) for w in windows):
             means = jnp.where(n > 0, means, 1)
-        return _sums.total(e * x, windows, means, mask), means
+        return _sums.total(e * x, windows, means), means
     # log(mean exp) by the mean of exp - 1 where all exponents are small: exact at any temperature.
-    each = jnp.where(span < LITTLE, expm1(z), e)
-    means = _sums.total(each, windows, jnp.maximum(n, 1), mask)
+    e, less = _exponentials(x, temperature, mask), expm1(x / temperature)
+    means = _sums.total(jnp.where(span < LITTLE, less, e), windows, jnp.maximum(n, 1))
     level = _level(means, n, span)
     if kind == "sum":
         level += jnp.log(jnp.maximum(n, 1))
     return jnp.where(n > 0, temperature * level, -jnp.inf), means
+
+
+def _exponentials(x, temperature, mask):
+    return real(exp(x / temperature), mask)
 
 
 def _level(means, n, span):
