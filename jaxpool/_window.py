@@ -196,6 +196,9 @@ class Window:
     def seen(self) -> np.ndarray:
         """Which elements of the map are in any window."""
         seen = np.zeros(self.length, bool)
+        if self.dilation == 1 and self.stride <= self.size:  # no gaps
+            seen[max(-self.low, 0) : max(self.length + self.overhang, 0)] = True
+            return seen
         for _, first, i, j in self.reach():
             start, stop = max(i, 0) * self.stride, min(j, self.out - 1) * self.stride
             if start <= stop:

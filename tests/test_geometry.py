@@ -53,6 +53,18 @@ def test_a_window_is_the_chain_of_its_digits(size: int, stride: int, dilation: i
         np.testing.assert_array_equal(times, [sum(p in s for s in seen) for p in range(length)])
 
 
+@pytest.mark.parametrize("size", [1, 2, 5])
+@pytest.mark.parametrize("stride", [1, 2, 3, 7, 40])
+@pytest.mark.parametrize("dilation", [1, 3])
+@pytest.mark.parametrize("low", [0, 2, -3])
+def test_the_elements_in_a_window(size: int, stride: int, dilation: int, low: int):
+    for length in (1, 4, 30):
+        for out in (1, 3, 30):
+            window = Window(-1, length, size, stride, dilation, low, 0, out)
+            reached = {i * stride - low + j * dilation for i in range(out) for j in range(size)}
+            assert set(np.flatnonzero(window.seen())) == reached & set(range(length))
+
+
 @pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (3, 2), (7, 1)])
 @pytest.mark.parametrize("most", [4, 16])
 def test_a_maximum_takes_the_fewest_passes(stride: int, dilation: int, most: int):
