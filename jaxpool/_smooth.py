@@ -65,6 +65,12 @@ class Sides(NamedTuple):
 WEIGHTLESS = -800.0
 
 
+def _finite(top: jax.Array) -> jax.Array:
+    """No less than `floor`; apart, or XLA writes the sums that read it over it, in loops that are
+    twice as slow for few channels, and makes it again for what follows."""
+    return lax.max(top, lax.full_like(top, floor(top.dtype)))
+
+
 def floor(dtype: Any) -> float:
     """What stands for -inf among the elements, so that they never meet as inf - inf."""
     return float(jnp.finfo(dtype).min)
@@ -159,7 +165,7 @@ def _fold(
     # The shift cancels out of every result, so it needs no derivative.
     top = lax.stop_gradient(state.top)
     shift = _bins.extremum(top, group, largest=True, mask=state.mask())
-    shift = lax.max(shift, jnp.full_like(shift, floor(shift.dtype)))
+    shift = apart(_finite, shift)
     if state.count is None:
         n = _bins.count(None, group, shift.ndim, shift.dtype)
     else:
