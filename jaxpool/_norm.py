@@ -5,9 +5,10 @@ small for the dtype:
 
     y = (L/n)^(1/p) / s,    L = sum r^p,    r = s*|x|,    s = 1 / max|x|
 
-L lies between 1 and the number of elements. n is 1, or for power means how many elements a window
-has room for, so that no norm on the way is larger than an element. s cancels out of every
-derivative, and is no variable:
+L lies between 1 and the number of elements, or 2^p times that where p is whole: small windows take
+the power of two below max|x| instead. n is 1, or for power means how many elements a window has
+room for, so that no norm on the way is larger than an element. s cancels out of every derivative,
+and is no variable:
 
     y' = y*s/L * sum sign(x) r^(p-1) x' + y * (sum r^p log(r) / (p*L) - log(L/n) / p^2) * p'
 

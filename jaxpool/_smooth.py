@@ -65,15 +65,15 @@ class Sides(NamedTuple):
 WEIGHTLESS = -800.0
 
 
+def floor(dtype: Any) -> float:
+    """What stands for -inf among the elements, so that they never meet as inf - inf."""
+    return float(jnp.finfo(dtype).min)
+
+
 def _finite(top: jax.Array) -> jax.Array:
     """No less than `floor`; apart, or XLA writes the sums that read it over it, in loops that are
     twice as slow for few channels, and makes it again for what follows."""
     return lax.max(top, lax.full_like(top, floor(top.dtype)))
-
-
-def floor(dtype: Any) -> float:
-    """What stands for -inf among the elements, so that they never meet as inf - inf."""
-    return float(jnp.finfo(dtype).min)
 
 
 def smooth(
