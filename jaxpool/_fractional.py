@@ -46,7 +46,7 @@ def fractional_max_pool(
       window_shape: elements per window, one entry per pooled axis; one int needs `axis`.
       output_shape: windows per axis, an int or one per axis. Either this or `output_ratio`.
       output_ratio: output size over input size, between 0 and 1, a number or one per axis; the size
-        is rounded down (PyTorch's rule).
+        is rounded down (PyTorch's rule), but is at least 1.
       axis: the axes to pool, an int or several; entries of the other arguments follow its order.
         Default: the `len(window_shape)` axes before the last one (channels last).
       where: boolean mask that broadcasts to x; elements where it is False do not exist.
@@ -156,7 +156,7 @@ def _tables(f: Fraction, starts: jax.Array, overlapping: bool) -> Tables:
     element = jnp.minimum(at, stops[:, None] - 1)
 
     positions = jnp.arange(f.length, dtype=jnp.int32)
-    last = jnp.searchsorted(starts, positions, side="right", method="compare_all") - 1
+    last = jnp.searchsorted(starts, positions, side="right") - 1
     readers = []
     for before in range(f.most if overlapping else 1):
         window = (last - before).astype(jnp.int32)

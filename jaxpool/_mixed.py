@@ -2,20 +2,26 @@
 
 from collections.abc import Callable
 from functools import partial, reduce
+from math import prod
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.typing import ArrayLike
 
 from jaxpool import _average, _prepare, _regions, _sums, _winners
 from jaxpool._geometry import Axes, Padding, PerAxis, fail, flag
 from jaxpool._linear import of_alike
+from jaxpool._plan import size_of
 from jaxpool._prepare import Call
 from jaxpool._slices import real
 from jaxpool._smooth import reach
 from jaxpool._window import Window
+
+# A gate of more taps is a convolution: no program grows with the window.
+MOST = 64
 
 
 def mixed_pool(
@@ -125,7 +131,7 @@ def _beside(kernel: jax.Array, call: Call, axis: Any, channel_axis: int) -> jax.
     shape = [1] * x.ndim
     if kernel.ndim > n:
         shape[channel_axis] = kernel.shape[-1]
-    return kernel.astype(_prepare.wide(x.dtype)).reshape(-1, *shape)
+    return kernel.astype(_prepare.wide(x.dtype)).reshape(prod(kernel.shape[:n]), *shape)
 
 
 @partial(jax.jit, static_argnames=("windows", "padding", "gated"))
@@ -148,9 +154,32 @@ def _part(share: jax.Array, y: jax.Array) -> jax.Array:
 
 def _gate(x: jax.Array, kernel: jax.Array, windows: tuple[Window, ...]) -> jax.Array:
     """The sum of every window, each element times the weight of its tap."""
+    if size_of(windows) > MOST and kernel.size:
+        return _convolved(x, kernel, windows)
 
     def of_region(taps: list, full: Callable, _: Any) -> jax.Array:
         each = [slab["x"] * kernel[tap] for tap, slab in taps]
         return reduce(jnp.add, each) if each else full(0, x.dtype)
 
     return _regions.over_outputs(of_region, *reach({"x": x}, windows))
+
+
+def _convolved(x: jax.Array, kernel: jax.Array, windows: tuple[Window, ...]) -> jax.Array:
+    """`_gate` of many taps, as one operation."""
+    pooled = [w.axis for w in windows]
+    others = [axis for axis in range(-x.ndim, 0) if axis not in pooled]
+    channels = [axis for axis in others if kernel.shape[axis] > 1]  # one, or none
+    order = [*(axis for axis in others if axis not in channels), *channels]
+    last = range(-x.ndim, 0)
+    laid = jnp.moveaxis(x, [*order, *pooled], last)
+    c, shape = prod(kernel.shape[1:]), laid.shape[: len(order)]
+    y = lax.conv_general_dilated(
+        laid.reshape(prod(shape) // c, c, *(w.length for w in windows)),
+        kernel.reshape(-1, c).T.reshape(c, 1, *(w.size for w in windows)),
+        [w.stride for w in windows],
+        [(w.low, w.overhang) for w in windows],
+        rhs_dilation=[w.dilation for w in windows],
+        feature_group_count=c,
+        precision=lax.Precision.HIGHEST,
+    )
+    return jnp.moveaxis(y.reshape(*shape, *(w.out for w in windows)), last, [*order, *pooled])

@@ -92,7 +92,7 @@ def _norms(
 ) -> jax.Array:
     steps = folds(x, axes, scalar=known is not None)  # multiplications need no long loops
     groups = [group for passes in steps for group in passes]
-    x = of_seen(x, axes) if len(groups) > 1 else x
+    x = of_seen(x, axes, groups)
     rooms = [room(group) for group in groups[:-1]]
     for group, n in zip(groups, [*rooms, room(axes) / prod(rooms)], strict=True):
         x, least = _norm(x, p, group, known, least, n if normalize else 1), None
@@ -110,7 +110,7 @@ def _finds_all(axes: _bins.Geometry) -> bool:
     windows = tuple(axis for axis in axes if isinstance(axis, Window))
     if any(w.padded and (w.size > BLOCK or taps_of(windows) > BORDERS) for w in windows):
         return False
-    return all(all(w.count(padding=False)) for w in windows)
+    return all(w.count(padding=False).all() for w in windows)
 
 
 def root(level: Any, p: jax.Array, whole: int | None) -> jax.Array:

@@ -137,9 +137,9 @@ def receptive_field(layers: Iterable[Any]) -> ReceptiveField:
     dilation d, from size = stride = 1 and offset = 0 on.
 
     Args:
-      layers: from first to last, each (window, stride, padding, dilation) of ints. What is missing
-        at the end is as for a pooling: the stride is the window, padding 0, dilation 1; one int is
-        a window. Padding may be a (low, high) pair.
+      layers: from first to last, each (window, stride, padding, dilation) of ints. Entries left out
+        at the end have a pooling's defaults: the stride is the window, padding 0, dilation 1; one
+        int is a window. Padding may be a (low, high) pair.
 
     Returns:
       `ReceptiveField(size, stride, offset)`. The offset is below 0 where padding is seen. (With
@@ -208,7 +208,7 @@ def _read(shape: tuple[int, ...], windows: Sequence[Window]) -> int:
 
 def _seen(window: Window) -> int:
     """The elements of all windows, and where these are folded in blocks, those blocks."""
-    found, size = sum(window.count(padding=False)), window.size
+    found, size = int(window.count(padding=False).sum()), window.size
     most = _plan.at_once(window, values=True)
     while window.disjoint and size > most:
         size = -(-size // most)
@@ -260,10 +260,13 @@ def pooling_cost(
     """
     name = "pooling_cost"
     shape = given_shape(name, x_shape)
-    windows, _ = _geometry.windows(
+    windows, border = _geometry.windows(
         name, shape, window_shape, strides, padding, window_dilation, ceil_mode, axis
     )
-    out = _window.shape_of(windows, shape)
+    out, laid = _window.shape_of(windows, shape), shape
+    if border is not None:
+        windows = tuple(window.filled() for window in windows)
+        laid = _window.shape_back(windows, shape)
     try:
         itemsize = np.dtype(dtype).itemsize
     except TypeError as error:
@@ -272,6 +275,6 @@ def pooling_cost(
         ) from error
     return PoolingCost(
         prod(out) * prod(window.size for window in windows),
-        _read(shape, windows),
+        _read(laid, windows),
         (prod(shape) + prod(out)) * itemsize,
     )

@@ -24,7 +24,7 @@ from jaxpool._linear import apart, is_split, linear_pair
 from jaxpool._plan import BLOCK, Group, groups_of, is_disjoint, is_long, reads
 from jaxpool._regions import ONE_REGION, cut_all, over_inputs, over_outputs
 from jaxpool._slices import along_rows, cut, pad_all, real, replace_axis, rows, unrows
-from jaxpool._window import Bins
+from jaxpool._window import Bins, Window
 
 Arrays = dict[str, jax.Array]
 
@@ -100,27 +100,42 @@ def smooth(
     return state
 
 
-def of_seen(x: jax.Array, axes: _bins.Geometry) -> jax.Array:
-    """x, whose elements in no window have gradient 0, whatever they are.
+def of_seen(x: jax.Array, axes: _bins.Geometry, groups: Sequence[Group]) -> jax.Array:
+    """x, to be folded over these groups, whose elements in no window have gradient 0 and are in
+    that of no other element, whatever they are.
 
-    Of these, too, the first of several passes makes windows. Their cotangents are 0, but not 0
-    times the slope at a NaN.
+    On the way back they are in windows that do not exist, and of several passes all but the last
+    have windows that are in no window of the last. Their cotangents are 0, but not 0 times the
+    slope at a NaN.
     """
     gaps = tuple(w for w in axes if not isinstance(w, Bins) and not w.seen().all())
-    return _same({"x": x}, (), ("x",), windows=gaps)["x"] if gaps else x
+    if not gaps or (len(groups) == 1 and is_disjoint(groups[0])):  # rows, which end at gaps
+        return x
+    if len(groups) > 1 and not all(w.seen()[slice(*_reached(w))].all() for w in gaps):
+        return real(x, reduce(jnp.logical_and, [_seen_along(x, w) for w in gaps]))
+    return _same({"x": x}, (), ("x",), windows=gaps)["x"]
+
+
+def _reached(window: Window) -> tuple[int, int]:
+    """Of all elements in any window the first, and the end behind the last."""
+    seen = np.flatnonzero(window.seen())
+    return (int(seen[0]), int(seen[-1]) + 1) if seen.size else (0, window.length)
+
+
+def _seen_along(x: jax.Array, window: Window) -> jax.Array:
+    return jnp.asarray(window.seen().reshape(replace_axis((1,) * x.ndim, window.axis, -1)))
 
 
 def _same_back(g: Arrays, _: Any, outs: Any, windows: Group) -> Arrays:
     dx = g["x"]
     for window in windows:
-        axis, seen = window.axis, window.seen()
-        start, stop = np.flatnonzero(seen)[[0, -1]] + [0, 1] if seen.any() else (0, seen.size)
-        if seen[start:stop].all() and not is_split(dx, [axis]):  # in place
-            for at, n in ((0, start), (stop, seen.size - stop)):
+        axis, (start, stop) = window.axis, _reached(window)
+        if window.seen()[start:stop].all() and not is_split(dx, [axis]):  # in place
+            for at, n in ((0, start), (stop, window.length - stop)):
                 zeros = lax.full_like(cut(dx, axis, at, n), 0)
                 dx = lax.dynamic_update_slice_in_dim(dx, zeros, at, dx.ndim + axis)
         else:
-            dx = real(dx, jnp.asarray(seen.reshape(replace_axis((1,) * dx.ndim, axis, -1))))
+            dx = real(dx, _seen_along(dx, window))
     return {"x": dx}
 
 

@@ -49,8 +49,8 @@ def pool(
     often = _plan.reads(windows) >= least and x.size > 0
 
     def run(x: jax.Array, axes: Any, temperature: jax.Array, mask: Any) -> jax.Array:
-        if sum(map(len, _smooth.folds(x, axes))) > 1:
-            x = _smooth.of_seen(x, axes)
+        groups = [group for passes in _smooth.folds(x, axes) for group in passes]
+        x = _smooth.of_seen(x, axes, groups)
         of = x, temperature, mask, axes, kind
         return _either(*of) if often else _far(x, temperature, mask, None, axes, kind)[0]
 
@@ -175,7 +175,7 @@ def _near(x, temperature, mask, span, windows, kind):
     if kind == "softmax":
         e = apart(_exponentials, x, temperature, mask)
         means = _sums.total(e, windows)
-        if mask is not None or not all(all(w.count(padding=False)) for w in windows):
+        if mask is not None or not all(w.count(padding=False).all() for w in windows):
             means = jnp.where(n > 0, means, 1)
         return _sums.total(e * x, windows, means), means
     # log(mean exp) by the mean of exp - 1 where all exponents are small: exact at any temperature.

@@ -9,14 +9,18 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxpool import _plan, _prepare, _sums, _winners
+from jaxpool import _prepare, _sums, _winners
 from jaxpool._geometry import Axes, Padding, PerAxis, flag
 from jaxpool._linear import apart, of_alike
-from jaxpool._plan import BLOCK, Group, is_few, size_of, together
+from jaxpool._plan import Group, is_disjoint, is_few, size_of, together
 from jaxpool._regions import cut_all, over_outputs
 from jaxpool._slices import real, widen
 from jaxpool._smooth import few_taps, of_seen, reach, sum_at_windows
 from jaxpool._window import shape_of
+
+# Up to how many elements are drawn from at once, in windows apart, and in those that overlap, of
+# several axes or of one. A key's draws hang on these, so no tuning of how loops run changes them.
+APART, JOINT, ALONG = 16, 9, 7
 
 
 def stochastic_pool(
@@ -56,8 +60,9 @@ def stochastic_pool(
         anything is traced.
 
     Every window is drawn from the distribution above. Windows that overlap are drawn independently,
-    as in the paper, where they have up to nine elements (seven, of one axis). Larger ones share
-    part of their chance, so that neighbours agree more often than they would otherwise.
+    as in the paper, where they have up to nine elements (seven, of one axis). Larger ones that
+    overlap share random numbers: neighbours pick the same element more often than independent draws
+    would.
 
     Differentiates in both modes and to every order. Drawn, the whole gradient of a window goes to
     its element, if that is above 0. The expectation is smooth where x is not 0; its gradient is 0
@@ -92,7 +97,7 @@ def _jitted(x, where, windows, key):
     x = real(x, where)
     if key is not None:
         return _size(_drawn(key, x, windows))
-    size = _size(of_seen(x.astype(_prepare.wide(x.dtype)), windows))
+    size = _size(of_seen(x.astype(_prepare.wide(x.dtype)), windows, ()))
     return _expected(size, windows).astype(x.dtype)
 
 
@@ -109,9 +114,9 @@ def _drawn(key: jax.Array, x: jax.Array, windows: Group) -> jax.Array:
 
     From large ones as a race, with one per element.
     """
-    groups = together(windows, is_few)
+    groups = together(windows, _is_small)
     weight = lax.stop_gradient(x)
-    if any(size_of(group) > BLOCK or not _in_one_pass(group) for group in groups):
+    if not all(_is_small(group) for group in groups):
         _, steps = _winners.winners(_race(key, weight), windows, largest=True)
         for group, winner in steps:
             x = _pick(x, winner, group)
@@ -120,12 +125,14 @@ def _drawn(key: jax.Array, x: jax.Array, windows: Group) -> jax.Array:
     for each, group in zip(jax.random.split(key, len(groups)), groups, strict=True):
         u = jax.random.uniform(each, shape_of(group, x.shape), jnp.float32, tiny)  # never 0
         x = _pick(x, apart(_chosen, weight, u.astype(wide), group=group), group)
-        weight = _sums.total(_size(weight.astype(wide)) / BLOCK, group)
+        weight = _sums.total(_size(weight.astype(wide)) / APART, group)
     return x
 
 
-def _in_one_pass(group: Group) -> bool:
-    return len(_plan.passes_of(group)) == 1
+def _is_small(group: Group) -> bool:
+    """Whether a loop that draws reads all elements of a window."""
+    most = APART if is_disjoint(group) else JOINT if len(group) > 1 else ALONG
+    return size_of(group) <= most
 
 
 def _pick(a: jax.Array, winner: jax.Array, group: Group) -> jax.Array:
@@ -144,7 +151,7 @@ def _chosen(weight: jax.Array, u: jax.Array, group: Group) -> jax.Array:
             return full(none, dtype)
         sums = []
         for _, slab in taps:
-            part = _size(widen(slab)) / BLOCK  # so that no sum is infinite
+            part = _size(widen(slab)) / APART  # so that no sum is infinite
             sums.append(sums[-1] + part if sums else part)
         goal = jnp.minimum(cut_all(u, at) * sums[-1], float(jnp.finfo(u.dtype).max))
         tap = full(taps[-1][0], dtype)

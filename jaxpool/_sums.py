@@ -308,7 +308,7 @@ def count(
     """How many real elements each window holds; `padding` counts what may be counted."""
 
     def positions(padding: bool) -> np.ndarray:
-        along = [np.asarray(window.count(padding), dtype) for window in windows]
+        along = [window.count(padding).astype(dtype) for window in windows]
         axes = [replace_axis((1,) * ndim, w.axis, w.out) for w in windows]
         n = reduce(np.multiply, [a.reshape(s) for a, s in zip(along, axes, strict=True)])
         return n[(slice(1),) * ndim] if np.all(n == n.flat[0]) else n

@@ -181,17 +181,12 @@ class Window:
         length, low, high, out = (n * k for k in (self.length, self.low, self.high, self.out))
         return Window(-1, length, self.size, 1, n * self.dilation, low, high, out)
 
-    def count(self, padding: bool) -> list[int]:
+    def count(self, padding: bool) -> np.ndarray:
         """How many positions each window averages over: the map alone, or with its padding."""
         first, last = (-self.low, self.length + self.high) if padding else (0, self.length)
-        at = [i * self.stride - self.low for i in range(self.out)]
-        d, k = self.dilation, self.size
-        return [
-            max(
-                0, min(k, -((p - last) // d)) - max(0, -((p - first) // d))
-            )  # taps j: first <= p+jd < last
-            for p in at
-        ]
+        at, d = np.arange(self.out) * self.stride - self.low, self.dilation
+        begin, end = -((at - first) // d), -((at - last) // d)  # taps j: first <= at + j*d < last
+        return np.maximum(np.minimum(end, self.size) - np.maximum(begin, 0), 0)
 
     def seen(self) -> np.ndarray:
         """Which elements of the map are in any window."""
@@ -366,8 +361,11 @@ class Woven(Window):
     def beyond(self) -> tuple[int, int]:
         return 0, 0
 
-    def count(self, padding: bool) -> list[int]:
-        return [sum(a <= i <= b for _, _, a, b in self.taps) for i in range(self.out)]
+    def count(self, padding: bool) -> np.ndarray:
+        found = np.zeros(self.out, int)
+        for _, _, a, b in self.taps:
+            found[max(a, 0) : b + 1] += 1
+        return found
 
 
 @dataclass(frozen=True)
@@ -448,13 +446,13 @@ class Bins:
     def out(self) -> int:
         return len(self.starts)
 
-    def count(self, padding: bool = False) -> list[int]:
+    def count(self, padding: bool = False) -> np.ndarray:
         """How many elements each bin sees; there is no padding."""
-        return [stop - start for start, stop in zip(self.starts, self.stops, strict=True)]
+        return np.subtract(self.stops, self.starts)
 
     @property
     def size(self) -> int:
-        return max(self.count())
+        return int(self.count().max())
 
     @property
     def window(self) -> Window:
@@ -479,7 +477,7 @@ class Bins:
     def split(self, most: int) -> "tuple[Bins, Window] | None":
         """Bins of more elements than `most` in parts, each a bin, and a window over the parts of
         each. All bins have as many parts, and no part is empty."""
-        counts = self.count()
+        counts = self.count().tolist()
         n = min(-(-self.size // most), min(counts))
         if n == 1:
             return None

@@ -249,7 +249,7 @@ def _of_lines(*arrays: Any, of: Callable, p: Pass, one_region: bool = False, **h
 
 def _most(group: Group, masked: bool) -> int:
     """The largest number of a winner: the last tap, or the number of taps for none at all."""
-    return size_of(group) - (not masked and all(all(w.count(padding=False)) for w in group))
+    return size_of(group) - (not masked and all(w.count(padding=False).all() for w in group))
 
 
 def index(size: int) -> Any:

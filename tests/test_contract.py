@@ -1042,6 +1042,7 @@ def test_the_first_nan_gets_the_gradient(op: Op, dtype):
         ((9, 9, 1), (3, 3), (3, 4), np.inf),
         ((7, 61, 1), (2, 20), (2, 10), np.inf),
         ((7, 40, 24), (3, 25), (2, 30), np.nan),
+        ((58, 1, 1), (18, 1), (19, 1), np.nan),  # passes whose windows reach across gaps
     ],
 )
 def test_what_is_in_no_window_has_no_gradient(op: Op, size, window, strides, bad: float):

@@ -15,7 +15,7 @@ from jax import export, lax
 from jax.interpreters import mlir
 
 import jaxpool
-from jaxpool import _linear, _parts, _plan, _regions, _soft, _sums, _winners
+from jaxpool import _border, _linear, _parts, _plan, _regions, _soft, _sums, _winners, linen
 from jaxpool._window import Window
 
 POOLS = [
@@ -46,7 +46,7 @@ def as_elsewhere() -> Iterator[None]:
     apart = _linear._apart
     jax.clear_caches()
     with pytest.MonkeyPatch.context() as patch:
-        for module in (_regions, _soft, _sums, _winners):
+        for module in (_border, _regions, _soft, _sums, _winners):
             patch.setattr(module, "by_platform", lambda *args, cpu, other: other(*args))
         mlir.register_lowering(apart, _linear._lower_elsewhere, platform="cpu")
         try:
@@ -68,8 +68,13 @@ def as_elsewhere() -> Iterator[None]:
         ((3, 2), (4, 3), {"padding": ((2, 9), (0, 2)), "ceil_mode": True}),  # apart
         ((3, 4), (1, 2), {"padding": 2, "where": True}),
         ((4, 5), (4, 5), {"padding": 1, "where": True}),  # one winner of both axes
+        ((5, 4), 2, {"padding": "CIRCULAR"}),
+        ((4, 3), 1, {"padding": "REFLECT", "where": True}),
     ],
-    ids=["stride", "overlap", "dilation", "passes", "apart", "mask", "mask, joint"],
+    ids=[
+        *("stride", "overlap", "dilation", "passes", "apart", "mask", "mask, joint"),
+        *("circular", "reflect, mask"),
+    ],
 )
 def test_other_platforms_find_the_same_winners(pool, dtype, window, strides, options):
     # Ties, NaN, elements that nothing beats and windows that hold nothing else: to the last bit.
@@ -95,6 +100,23 @@ def test_other_platforms_find_the_same_winners(pool, dtype, window, strides, opt
         found = results()
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_array_equal(np.asarray(a, np.float32), np.asarray(b, np.float32))
+
+
+SMOOTH = [jaxpool.lse_pool, jaxpool.softmax_pool, jaxpool.lp_pool, jaxpool.gem_pool]
+
+
+@pytest.mark.parametrize("platform", ["cpu", "other"])
+@pytest.mark.parametrize("pool", SMOOTH, ids=lambda pool: pool.__name__)
+def test_windows_that_do_not_exist_give_no_gradient(pool, platform: str):
+    # Phases of strides are completed, or borders filled, with windows that see the last element.
+    with as_elsewhere() if platform == "other" else contextlib.nullcontext():
+        for length, window, strides, dilation in ((8, 3, 2, 1), (9, 2, 4, 2), (43, 17, 4, 2)):
+            slope = gradient(pool, window, strides, axis=0, window_dilation=dilation)
+            x = jnp.linspace(1, 2, length)
+            expected = slope(x)
+            assert not expected[-1]
+            for bad in (jnp.nan, jnp.inf, -jnp.inf):
+                np.testing.assert_allclose(slope(x.at[-1].set(bad)), expected, rtol=1e-6)
 
 
 @extremes
@@ -338,6 +360,27 @@ def test_large_windows_are_short_programs(pool, window: int):
     text = jax.jit(gradient(pool, (window,), 1)).lower(x).as_text()
     ways = 2 if pool in POOLS[4:] else 1  # one for large x/T and one for others
     assert text.count("\n") < 5000 * ways
+
+
+def test_gates_of_large_windows_are_short_programs():
+    x = jax.ShapeDtypeStruct((1, 48, 48, 8), jnp.float32)
+
+    def run(kernel, x):
+        return jnp.sum(linen.GatedPool((32, 32)).apply({"params": {"kernel": kernel}}, x))
+
+    text = jax.jit(jax.grad(run)).lower(jax.ShapeDtypeStruct((32, 32), jnp.float32), x).as_text()
+    assert text.count("\n") < 5000
+
+
+def test_fractional_windows_are_found_in_little_memory():
+    x = jax.ShapeDtypeStruct((60_000,), jnp.float32)
+
+    def run(x):
+        key = jax.random.key(0)
+        return jaxpool.fractional_max_pool(key, x, 2, output_ratio=0.7, axis=0).sum()
+
+    memory = jax.jit(jax.grad(run)).lower(x).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 20 * x.size * 4
 
 
 @pytest.mark.parametrize(

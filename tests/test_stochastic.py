@@ -24,6 +24,7 @@ from test_contract import (
 )
 
 import jaxpool
+from jaxpool import _plan
 
 KEY = jax.random.key(0)
 DRAWS = 4096
@@ -107,6 +108,22 @@ def test_small_windows_are_drawn_independently():
         both = np.mean((one == 2) & (other == 2))
         alone = np.mean(one == 2) * np.mean(other == 2)
         assert np.abs(both - alone) < 5 * np.sqrt(alone / DRAWS)
+
+
+def test_tuning_keeps_the_draws(monkeypatch):
+    x = jax.random.uniform(jax.random.key(1), (2, 8, 8, 3))
+
+    def drawn():
+        jax.clear_caches()
+        windows = ((3, 3), 1), ((4, 4), 4), ((7, 1), 1)
+        return [jaxpool.stochastic_pool(KEY, x, *window, "SAME") for window in windows]
+
+    expected = drawn()
+    for name in ("JOINT", "DIRECT", "BLOCK", "MOST"):
+        monkeypatch.setattr(_plan, name, 4)
+    for found, draws in zip(drawn(), expected, strict=True):
+        np.testing.assert_array_equal(found, draws)
+    jax.clear_caches()
 
 
 def test_one_key_is_one_set_of_draws_for_ever():
