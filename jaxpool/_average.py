@@ -1,6 +1,7 @@
 """Sum and average pooling."""
 
 from functools import partial
+from math import inf
 from typing import Any
 
 import jax
@@ -104,7 +105,7 @@ def avg_pool(
         "avg_pool", x, window_shape, strides, padding, window_dilation, ceil_mode, axis, where
     )
     if divisor_override is not None:
-        divisor_override = _divisor("avg_pool", divisor_override)
+        divisor_override = _divisor("avg_pool", divisor_override, call.x.dtype)
     return _mean("avg_pool", call, count_include_pad, divisor_override)
 
 
@@ -216,16 +217,20 @@ def mean(
     return _sums.total(x, windows, n, where)
 
 
-def _divisor(name: str, value: Any) -> float:
+def _divisor(name: str, value: Any, dtype: Any) -> float:
     try:
         if isinstance(value, bool | str):
             raise TypeError
         number = float(value)
+    except OverflowError:
+        number = inf
     except Exception as error:
         raise TypeError(
             f"{name}: divisor_override={show(value)} is not a number known before tracing."
             " Write a number, or divide sum_pool's result."
         ) from error
-    if number == 0 or number != number:
-        fail(name, f"divisor_override={show(value)} cannot divide", "a number other than 0")
+    limits = jnp.finfo(_prepare.wide(dtype))
+    if not float(limits.tiny) <= abs(number) <= float(limits.max):
+        rule = f"cannot divide numbers of dtype {limits.dtype}"
+        fail(name, f"divisor_override={show(value)} {rule}", "a number other than 0, such as 4")
     return number

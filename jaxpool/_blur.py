@@ -104,9 +104,9 @@ def max_blur_pool(
       window_shape: the window of the max, one entry per axis. One int needs `axis`.
       strides, filter_size: as for `jaxpool.blur_pool`, an int or one per axis.
       padding: as for `jaxpool.blur_pool`, of the blur. The max, at stride 1, has as many windows
-        as the map elements: those at the border end there (which for "EDGE" is the same as
-        filling it), or with "CIRCULAR" go around. Only "VALID" leaves these out, for the max and
-        for the blur. (The authors' code leaves them out of the max alone: that is `blur_pool` after
+        as the map elements: at the border they are cut off (which for "EDGE" is the same as
+        filling it), or with "CIRCULAR" wrap around. Only "VALID" drops these, for the max and for
+        the blur. (The authors' code leaves them out of the max alone: that is `blur_pool` after
         `max_pool` with strides=1.)
       axis: the axes to pool, an int or several; the other arguments follow its order. Default:
         the `len(window_shape)` axes before the last one (channels last).
@@ -136,6 +136,7 @@ def max_blur_pool(
     shape = shape_of(call.windows, call.x.shape)
     axes = _geometry.window_axes(name, shape, window_shape, axis)
     windows, word = _geometry.blurs(name, shape, strides, filter_size, padding, axes)
+    _prepare.on_one_device(name, call.x, windows)
     with jax.named_scope(name):
         return _jitted_max_blur(call.x, call.windows, windows, word == "NORMALIZED")
 

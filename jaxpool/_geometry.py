@@ -1,7 +1,7 @@
 """From the arguments of a pooling call to its windows, or to the one clear sentence that says what
 to write instead: integers only, nothing here is ever traced.
 
-Everything about padding, ceil mode, dilation, bins and axes is decided here and nowhere else.
+What padding, ceil mode, dilation, bins and axes mean is decided here and nowhere else.
 """
 
 import operator
@@ -384,7 +384,9 @@ def given_shape(name: str, x_shape: Any) -> tuple[int, ...]:
             f"{name}: x_shape={show(x_shape)} is not a shape."
             " Write x.shape, for example (8, 28, 28, 3)."
         )
-    return tuple(integer(name, "x_shape", x_shape, n, least=0) for n in x_shape)
+    return tuple(
+        n if symbolic(n) else integer(name, "x_shape", x_shape, n, least=0) for n in x_shape
+    )
 
 
 def _size_and_axes(
@@ -564,6 +566,11 @@ def show(value: Any) -> str:
 def traced(value: Any) -> bool:
     """Whether JAX stands in for it (this file knows no JAX)."""
     return "Tracer" in type(value).__name__
+
+
+def symbolic(value: Any) -> bool:
+    """Whether it is a size that JAX leaves open, as in `jax.export.symbolic_shape`."""
+    return "DimExpr" in type(value).__name__
 
 
 def integer(name: str, argument: str, written: Any, entry: Any, least: int | None = None) -> int:

@@ -216,6 +216,7 @@ def max_unpool(
             "one index per value",
         )
     sizes = _geometry.unpooled(name, x.shape, output_shape, axis)
+    _prepare.not_split(name, x, *sizes)
     _check_positions(name, sizes.values())
     with jax.named_scope(name):
         return _jitted_unpool(x, indices, tuple(sorted(sizes.items())))
@@ -225,8 +226,9 @@ def max_unpool(
 
 
 def _windowed(name: str, arguments: tuple, largest: bool) -> tuple[jax.Array, jax.Array]:
-    call = _prepare.windowed(name, *arguments)
-    windows, border = _geometry.windows(name, jnp.shape(arguments[0]), *arguments[1:-1])
+    x, arguments = _prepare.array(name, arguments[0]), arguments[1:]
+    call = _prepare.windowed(name, x, *arguments)
+    windows, border = _geometry.windows(name, x.shape, *arguments[:-1])
     lengths = tuple(window.length for window in windows)
     elements: tuple[tuple[int, ...] | None, ...] = (None,) * len(windows)
     if border is not None:

@@ -96,7 +96,11 @@ def check_learn(module: Any, scalar: Scalar) -> None:
             f"{name}: learn={learn!r} is not known. Write learn='layer' for one {of}, "
             "learn='channel' for one per channel, or learn=None to keep it fixed."
         )
-    shape = np.shape(start)
+    _check_dtype(module)
+    numbers = _prepare.array(name, start, of)
+    if not jnp.issubdtype(numbers.dtype, jnp.number) or jnp.iscomplexobj(numbers):
+        raise TypeError(f"{name}: {of}={start!r} is not a real number. Write a number.")
+    shape = numbers.shape
     if learn == "layer" and shape != ():
         raise ValueError(
             f"{name}: learn='layer' learns one number, but {of} has shape {shape}. "
@@ -113,6 +117,15 @@ def check_learn(module: Any, scalar: Scalar) -> None:
         raise ValueError(
             f"{name}: {of}={start!r} cannot be learned from: a learned {of} starts, and stays, "
             f"strictly between {scalar.low:.1g} and {scalar.high:.1g}. Write a number in between."
+        )
+
+
+def _check_dtype(module: Any) -> None:
+    """Refuse parameters that cannot be trained."""
+    if not jnp.issubdtype(module.param_dtype, jnp.floating):
+        raise TypeError(
+            f"{type(module).__name__}: param_dtype={jnp.dtype(module.param_dtype).name} holds no"
+            " fractions, which what is learned needs. Write param_dtype=jnp.float32."
         )
 
 
@@ -165,6 +178,13 @@ def check_gate(module: Any) -> None:
             f"{type(module).__name__}: learn={module.learn!r} is not known. "
             "Write learn='layer' for one gate, or learn='channel' for one per channel."
         )
+    _check_dtype(module)
+
+
+def size(module: Any, argument: str) -> int:
+    """Return a number of channels that the module was given."""
+    value = getattr(module, argument)
+    return integer(type(module).__name__, argument, value, value, least=1)
 
 
 def kernel_shape(module: Any, channels: int | None) -> tuple[int, ...]:
@@ -179,10 +199,12 @@ def kernel_shape(module: Any, channels: int | None) -> tuple[int, ...]:
 def channel_axis(module: Any, x: ArrayLike) -> int:
     """Return the axis of x that holds the channels: the last one not pooled, unless told."""
     ndim, told, pooled = np.ndim(x), module.channel_axis, module.axis
+    name = type(module).__name__
     if told is not None:
+        told = integer(name, "channel_axis", told, told)
         if not -ndim <= told < ndim:
             raise ValueError(
-                f"{type(module).__name__}: channel_axis={told} is not an axis of x, whose shape is "
+                f"{name}: channel_axis={told} is not an axis of x, whose shape is "
                 f"{np.shape(x)}. Leave it out to take the last axis that is not pooled."
             )
         return told % ndim

@@ -22,7 +22,7 @@ from jax.typing import ArrayLike
 
 from jaxpool import _geometry, _prepare
 from jaxpool._border import surround
-from jaxpool._geometry import Axes, PerAxis, fail, flag, show
+from jaxpool._geometry import Axes, PerAxis, fail, flag, show, traced
 from jaxpool._linear import apart, of_alike
 from jaxpool._plan import BLOCK, Group, size_of
 from jaxpool._slices import along_rows, rows, widen
@@ -95,8 +95,8 @@ def polyphase_pool(
       Where s does not divide L, the phases wrap around: x[(i*s + p) mod L]. Circular shifts then
       change the result, as they do after any subsampling of such a map.
 
-      Of phases that tie, the first is taken; those of a map that is periodic do, and nothing can
-      tell them apart. Norms are added up exactly from |x|**order rounded to steps of at most
+      If several phases tie, the first is taken: nothing can tell apart the equal phases of a
+      periodic map. Norms are added up exactly from |x|**order rounded to steps of at most
       n * 2**-25 of its largest value in the example (n: elements of a phase and channel), and a tie
       is one of these. A phase with NaN counts as the largest, then one with inf. A `phase` that
       does not exist gives zeros.
@@ -124,8 +124,10 @@ def polyphase_pool(
     windows = _geometry.phases(name, x.shape, strides, axis, strict)
     _prepare.not_split(name, x, *(window.axis for window in windows))
     _prepare.real_numbers(name, _prepare.Call(x, None, windows))
-    if not isinstance(order, int | float) or isinstance(order, bool) or order not in (1, 2, inf):
-        fail(name, f"order={show(order)} is no order of the norms here", "order=1, 2 or inf")
+    known = isinstance(order, int | float | np.number) and not isinstance(order, bool)
+    if not known or order not in (1, 2, inf):
+        remedy = "order=1, 2 or inf" + (", known before tracing" if traced(order) else "")
+        fail(name, f"order={show(order)} is no order of the norms here", remedy)
     given = None if phase is None else _given(name, phase, x.shape, windows)
     with_phase = flag(name, "return_phase", return_phase)
     with jax.named_scope(name):
@@ -341,6 +343,9 @@ def learned_polyphase(
     call = _prepare.Call(x, None, windows)
     _prepare.floats(name, call)
     temperature = _prepare.temperature(name, module.temperature, call)
+    if temperature.size > 1:
+        shape = np.shape(module.temperature)
+        fail(name, f"temperature of shape {shape} is not one number", "temperature=1.0")
     x, windows = wrapped(x, windows)
     n, phases = len(windows), size_of(windows)
     taps = [window.axis - (n - 1 - i) for i, window in enumerate(windows)]

@@ -9,7 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxpool import _bins, _norm, _prepare
-from jaxpool._geometry import Axes, Padding, PerAxis, fail, flag, show
+from jaxpool._geometry import Axes, Padding, PerAxis, fail, flag, show, traced
 from jaxpool._linear import of_alike
 from jaxpool._prepare import Binned, Call
 from jaxpool._slices import real
@@ -44,7 +44,7 @@ def lp_pool(
       p: from 1 to inf: one number, traced or not, or one per channel (shape [channels]; for other
         layouts any shape that broadcasts against x outside the pooled axes). Default 2, the
         Euclidean norm. Python's numbers 1, 2, 3, 4 and inf take the fastest way. Any other p above
-        1e6, arrays that hold inf among them, counts as 1e6.
+        1e6 counts as 1e6, and so does inf in an array.
       normalize: sum (the default, as in PyTorch, whose LPPool lacks the |.|) or mean.
 
     Returns:
@@ -189,11 +189,17 @@ def global_gem_pool(
 
 
 def _gem(name: str, call: Call, p: Any, eps: Any, **how: Any) -> jax.Array:
-    if isinstance(eps, bool) or not isinstance(eps, int | float | np.number):
-        fail(name, f"eps={show(eps)} is not a number", "a small number, such as 1e-6", TypeError)
-    if not 0 <= eps < np.inf:
-        fail(name, f"eps={show(eps)} is not 0 or more and finite", "a small number, such as 1e-6")
-    return pool(name, call, p, least=float(eps), normalize=True, **how)
+    remedy = "a small number, such as 1e-6"
+    try:
+        if isinstance(eps, bool | str):
+            raise TypeError
+        least = float(eps)
+    except Exception:
+        remedy += ", known before tracing" if traced(eps) else ""
+        fail(name, f"eps={show(eps)} is not a number", remedy, TypeError)
+    if not 0 <= least < np.inf:
+        fail(name, f"eps={show(eps)} is not 0 or more and finite", remedy)
+    return pool(name, call, p, least=least, normalize=True, **how)
 
 
 def pool(

@@ -88,9 +88,11 @@ def array(name: str, x: Any, argument: str = "x") -> jax.Array:
                 f"{name}: {what} holds a whole number that JAX's integers have no room for."
                 " Write smaller ones, or floats."
             ) from error
+        kind = f"type {type(x).__name__}"
+        if hasattr(x, "dtype") and not jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended):
+            kind += f" and dtype {x.dtype}"
         raise TypeError(
-            f"{name}: {what} of type {type(x).__name__} is not an array of numbers."
-            " Write a JAX or NumPy array."
+            f"{name}: {what} of {kind} is not an array of numbers. Write a JAX or NumPy array."
         ) from error
 
 
@@ -119,8 +121,13 @@ def key(name: str, value: Any) -> jax.Array:
     """One random key, new or old."""
     dtype, ndim = getattr(value, "dtype", None), getattr(value, "ndim", 0)
     new = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
-    if (new and ndim == 0) or (dtype == jnp.uint32 and ndim == 1):
+    if new and ndim == 0:
         return value
+    if dtype == jnp.uint32 and ndim == 1:
+        try:
+            return jax.random.wrap_key_data(value)
+        except TypeError:  # of the wrong length
+            pass
     what = f"keys of shape {value.shape} are" if new else f"key={show(value)} is"
     fail(
         name,

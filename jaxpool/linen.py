@@ -9,8 +9,8 @@ unpoolings and polyphase poolings lack, `indices` and `phase`. `GatedPool` and
 `LearnedPolyphasePool` have parameters of their own, and no function.
 Lists and arrays are stored as tuples, so that modules compare and hash.
 
-`LSEPool`, `SoftmaxPool`, `LpPool`, `GeMPool` and their global and adaptive forms may learn their
-`temperature` or their `p`:
+`LSEPool`, `SoftmaxPool`, `LpPool`, `GeMPool` and their global and adaptive forms (GeM has no
+adaptive one) may learn their `temperature` or their `p`:
 
 - `learn=None` keeps the number fixed, `learn="layer"` learns one for the whole layer,
   `learn="channel"` one per channel.
@@ -59,6 +59,7 @@ from jaxpool._modules import (
     learned,
     plain,
     random_alpha,
+    size,
 )
 from jaxpool._polyphase import learned_polyphase, mean_score
 
@@ -1021,7 +1022,7 @@ class LearnedPolyphasePool(_Random):
     @nn.compact
     def __call__(self, x: ArrayLike, deterministic: bool | None = None) -> jax.Array:
         def score(phases: jax.Array) -> jax.Array:
-            conv = nn.Conv(self.hidden, (3,) * (phases.ndim - 2), padding="CIRCULAR")
+            conv = nn.Conv(size(self, "hidden"), (3,) * (phases.ndim - 2), padding="CIRCULAR")
             return mean_score(conv, nn.Dense(1, use_bias=False), phases)
 
         return learned_polyphase(self, x, score, self._key(deterministic))

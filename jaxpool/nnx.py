@@ -10,8 +10,8 @@ unpoolings and polyphase poolings lack, `indices` and `phase`. `GatedPool` and
 Lists and NumPy arrays are stored as tuples, which NNX takes as static; a `temperature` or `p` given
 as a jax.Array is data to NNX, so it may change between two calls of a compiled function.
 
-`LSEPool`, `SoftmaxPool`, `LpPool`, `GeMPool` and their global and adaptive forms may learn their
-`temperature` or their `p`:
+`LSEPool`, `SoftmaxPool`, `LpPool`, `GeMPool` and their global and adaptive forms (GeM has no
+adaptive one) may learn their `temperature` or their `p`:
 
 - `learn=None` keeps the number fixed, `learn="layer"` learns one for the whole layer,
   `learn="channel"` one per channel.
@@ -66,6 +66,7 @@ from jaxpool._modules import (
     learned,
     plain,
     random_alpha,
+    size,
 )
 from jaxpool._polyphase import learned_polyphase, mean_score
 
@@ -202,7 +203,7 @@ def _channels(module: Any) -> int | None:
             f"{type(module).__name__}: learn='channel' needs the number of channels, which NNX "
             "cannot read off x. Write features=64 (your number), or learn='layer'."
         )
-    return module.features if module.learn == "channel" else None
+    return size(module, "features") if module.learn == "channel" else None
 
 
 @nnx.dataclass(eq=False, kw_only=True)
@@ -1119,8 +1120,9 @@ class LearnedPolyphasePool(_Random):
                 " rngs=nnx.Rngs(0)."
             )
         kernel = (3,) * self._axes()
-        self.conv = nnx.Conv(self.features, self.hidden, kernel, padding="CIRCULAR", rngs=self.rngs)
-        self.dense = nnx.Linear(self.hidden, 1, use_bias=False, rngs=self.rngs)
+        features, hidden = size(self, "features"), size(self, "hidden")
+        self.conv = nnx.Conv(features, hidden, kernel, padding="CIRCULAR", rngs=self.rngs)
+        self.dense = nnx.Linear(hidden, 1, use_bias=False, rngs=self.rngs)
 
     def _axes(self) -> int:
         """Return how many axes are pooled."""

@@ -885,11 +885,39 @@ def test_a_whole_number_that_fits_nowhere():
     refuses(ValueError, jaxpool.lse_pool, X, (2, 2), temperature=10**400, says=says)
 
 
+@pytest.mark.parametrize("data", [[object()] * 6, ["a"] * 6])
+def test_arrays_of_no_numbers_say_of_what(data):
+    x = np.array(data)
+    refuses(TypeError, jaxpool.max_pool, x, 2, axis=0, says=[f"dtype {re.escape(str(x.dtype))}"])
+
+
+def test_keys_of_another_length():
+    key = np.zeros(3, np.uint32)
+    says = ["key=.* is not one random key"]
+    refuses(TypeError, jaxpool.stochastic_pool, key, X, (2, 2), says=says)
+
+
+@pytest.mark.parametrize(
+    ("error", "function", "args", "option"),
+    [
+        (TypeError, jaxpool.gem_pool, ((2, 2),), "eps"),
+        (ValueError, jaxpool.polyphase_pool, (), "order"),
+    ],
+)
+def test_numbers_that_are_traced(error: type[Exception], function: Callable, args, option: str):
+    @functools.wraps(function)
+    def run(x):
+        return jax.jit(lambda x, n: function(x, *args, **{option: n}))(x, 1.0)
+
+    refuses(error, run, X, says=[f"{option}=", "known before tracing"])
+
+
 # Averages
 
 
 @pytest.mark.parametrize(
-    ("error", "divisor"), [(ValueError, 0), (TypeError, True), (TypeError, "3")]
+    ("error", "divisor"),
+    [(ValueError, 0), (TypeError, True), (TypeError, "3"), (ValueError, 1e-50), (ValueError, 1e50)],
 )
 def test_bad_divisors(error: type[Exception], divisor):
     says = [rf"divisor_override={re.escape(repr(divisor))}"]
@@ -967,6 +995,23 @@ def test_axes_that_are_split_over_devices_are_not_pooled_unasked(function: Calla
         return jax.eval_shape(lambda x: function(x, *args), x)
 
     refuses(ValueError, run, x, says=["axis 1 of x", "8@devices", "4 devices", "out_sharding"])
+
+
+def test_blurs_and_unpooling_need_elements_of_several_devices():
+    mesh = AbstractMesh((4,), ("devices",), axis_types=(AxisType.Explicit,))
+    split = NamedSharding(mesh, PartitionSpec(None, "devices"))
+    x = jax.ShapeDtypeStruct((2, 8, 6, 3), jnp.float32, sharding=split)
+
+    @functools.wraps(jaxpool.max_blur_pool)
+    def blur(x):
+        return jax.eval_shape(lambda x: jaxpool.max_blur_pool(x, (1, 1)), x)
+
+    @functools.wraps(jaxpool.max_unpool)
+    def unpool(x):
+        return jax.eval_shape(lambda x: jaxpool.max_unpool(x, x.astype(int), (16, 12)), x)
+
+    for run in (blur, unpool):
+        refuses(ValueError, run, x, says=["axis 1 of x", "4 devices", "out_sharding"])
 
 
 def test_channels_that_are_split_over_devices_are_not_put_into_one_vector():

@@ -1,6 +1,7 @@
 """The modules: NNX equals Linen equals the function, and the temperature that both can learn."""
 
 import dataclasses
+import functools
 import inspect
 import itertools
 import re
@@ -18,6 +19,7 @@ from flax import nnx
 import jaxpool
 import jaxpool.linen as jpl
 import jaxpool.nnx as jpn
+from jaxpool import _mixed
 from jaxpool._modules import POWER, learned
 
 WINDOWED = ["MaxPool", "MinPool", "SumPool", "AvgPool", "LSEPool", "SoftmaxPool", "LpPool"]
@@ -338,6 +340,27 @@ def test_gated_modules_equal_the_definition(learn):
     grads = nnx.grad(lambda module: jnp.sum(module(x, where)))(other)
     expected = jax.grad(lambda p: jnp.sum(module.apply({"params": p}, x, where)))(params)
     np.testing.assert_allclose(grads["kernel"][...], expected["kernel"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("learn", ["layer", "channel"])
+def test_gates_of_many_taps_are_the_same_gates(learn, monkeypatch):
+    x = images((2, 20, 3, 18))
+    how: dict = {"axis": (1, -1), "window_dilation": (1, 2), "learn": learn}
+    module = jpl.GatedPool((9, 8), (2, 3), "SAME", kernel_init=nn.initializers.normal(), **how)
+    few, params = linen(module, x)  # 72 taps
+    slope = jax.grad(lambda p, x: jnp.sum(module.apply({"params": p}, x) ** 2), (0, 1))
+    expected = slope(params, x)
+    monkeypatch.setattr(_mixed, "MOST", 72)
+    jax.clear_caches()
+    np.testing.assert_allclose(module.apply({"params": params}, x), few, atol=1e-5)
+    chex.assert_trees_all_close(slope(params, x), expected, atol=1e-3, rtol=1e-4)
+    jax.clear_caches()
+
+
+def test_a_gate_of_no_channels():
+    for window in (2, 9):
+        y, _ = linen(jpl.GatedPool((window, window), learn="channel"), jnp.zeros((2, 18, 18, 0)))
+        assert y.size == 0
 
 
 def test_mixtures_refuse():
@@ -987,6 +1010,37 @@ def test_nnx_state_survives_bytes():
 def test_learning_is_refused(module, name, arguments, message):
     with pytest.raises(ValueError, match=f"^{name}: .*{message}"):
         getattr(module, name)(*window(name), **arguments)
+
+
+@pytest.mark.parametrize("module", [jpl, jpn])
+@pytest.mark.parametrize("start", ["1", None, True, 1j])
+def test_learning_starts_from_a_number(module, start):
+    with pytest.raises(TypeError, match=f"^LSEPool: temperature={re.escape(repr(start))} .*Write "):
+        module.LSEPool((2, 2), learn="layer", temperature=start)
+
+
+@pytest.mark.parametrize("module", [jpl, jpn])
+def test_whole_numbers_cannot_be_trained(module):
+    for make in (functools.partial(module.LpPool, learn="layer"), module.GatedPool):
+        with pytest.raises(TypeError, match="Pool: param_dtype=int32 .*Write param_dtype="):
+            make((2, 2), param_dtype=jnp.int32)
+
+
+def test_sizes_are_whole_numbers():
+    for features in ("3", -1, 2.5):
+        with pytest.raises((TypeError, ValueError), match="^LSEPool: features=.*Write whole"):
+            jpn.LSEPool((2, 2), learn="channel", features=features)
+    for axis in ("C", 1.5):
+        with pytest.raises(TypeError, match="^LSEPool: channel_axis=.*Write whole"):
+            linen(jpl.LSEPool((2, 2), learn="channel", channel_axis=axis), images())
+    says = "^LearnedPolyphasePool: hidden=0 .*Write whole"
+    with pytest.raises(ValueError, match=says):
+        jpn.LearnedPolyphasePool(features=3, hidden=0, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=says):
+        jpl.LearnedPolyphasePool(hidden=0).init(jax.random.key(0), images(), deterministic=True)
+    module = jpl.LearnedPolyphasePool(temperature=(1.0, 2.0, 3.0))
+    with pytest.raises(ValueError, match="^LearnedPolyphasePool: temperature .*Write temperature"):
+        module.init(jax.random.key(0), images(), deterministic=True)
 
 
 def test_channels_must_be_known_and_agree():

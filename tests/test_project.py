@@ -86,7 +86,9 @@ def test_the_public_names():
 def test_everything_public_is_documented_by_example(name):
     examples = doctest.DocTestFinder(recurse=False).find(getattr(jaxpool, name), name)
     assert any(test.examples for test in examples), f"{name} has no doctest"
-    assert all(p in inspect.getdoc(getattr(jaxpool, name)) for p in signature(name))
+    _, _, described = inspect.getdoc(getattr(jaxpool, name)).partition("\nArgs:\n")
+    for p in signature(name):
+        assert re.search(rf"^ +(\w+, )*{p}(, \w+)*:", described, re.MULTILINE), p
 
 
 def signature(name):

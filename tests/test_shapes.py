@@ -80,6 +80,8 @@ COSTS = [
     ((1, 80, 2, 16), ((40, 2),)),
     ((1, 10, 30, 16), ((1, 13), 1)),  # nothing to do along one axis
     ((1, 9, 9, 9, 16), ((3, 3, 3), 2)),  # all axes at once
+    ((1, 12, 10, 16), ((4, 3), 1, "CIRCULAR")),
+    ((1, 12, 10, 16), ((3, 3), 2, "REFLECT")),
 ]
 
 
@@ -128,7 +130,11 @@ def comparisons(jaxpr):
 
 WINDOW = ((2, 2),)
 NAMES = ("max", "min", "sum", "avg", "lse", "softmax", "lp")
+BORDERS = ("CIRCULAR", "REFLECT", "EDGE")
 OPS = {
+    "gem": WINDOW,
+    "global_gem": (),
+    "mixed": WINDOW,
     **dict.fromkeys((*NAMES, "max_with_indices", "min_with_indices"), WINDOW),
     **{f"adaptive_{name}": ((3, 4),) for name in (*NAMES, "max_with_indices")},
     **{f"global_{name}": () for name in NAMES},
@@ -147,12 +153,14 @@ def exported(f, *shapes, scope):
     return export.export(jax.jit(f))(*args)
 
 
-@pytest.mark.parametrize("name", OPS)
-def test_every_op_exports_with_a_symbolic_batch(name: str):
+@pytest.mark.parametrize(
+    ("name", "args"), [*OPS.items(), *(("avg", ((3, 2), 1, border)) for border in BORDERS)], ids=str
+)
+def test_every_op_exports_with_a_symbolic_batch(name: str, args):
     pool = pooling(name)
 
     def run(x):
-        y, back = jax.vjp(lambda x: jax.tree.leaves(pool(x, *OPS[name]))[0], x)
+        y, back = jax.vjp(lambda x: jax.tree.leaves(pool(x, *args))[0], x)
         return y, back(y)[0]
 
     f = exported(run, ("b, 5, 6, c", jnp.float32), scope=export.SymbolicScope())
@@ -194,6 +202,19 @@ def test_the_others_export_with_a_symbolic_batch():
                 np.testing.assert_allclose(a, b, rtol=1e-6)
             else:
                 np.testing.assert_array_equal(a, b)
+
+
+def test_shapes_may_be_symbolic():
+    b, h = export.symbolic_shape("b, h")
+    x = (b, 5, 6, 3)
+    assert jaxpool.output_shape(x, (2, 2)) == (b, 2, 3, 3)
+    assert jaxpool.global_output_shape(x) == (b, 3)
+    assert jaxpool.adaptive_output_shape(x, (2, 4)) == (b, 2, 4, 3)
+    assert jaxpool.fractional_output_shape(x, (2, 2), output_ratio=0.5) == (b, 2, 3, 3)
+    assert jaxpool.pyramid_output_shape(x) == (b, 63)
+    assert jaxpool.pooling_cost(x, (2, 2)).operations == b * 72
+    with pytest.raises(ValueError, match="^output_shape: axis 1 of x .* has no fixed size"):
+        jaxpool.output_shape((b, h, 6, 3), (2, 2))
 
 
 def test_a_mask_exports_with_a_symbolic_batch():
