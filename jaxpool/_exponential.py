@@ -12,7 +12,7 @@ from jax import lax
 
 @jax.custom_jvp
 def exp(z: jax.Array) -> jax.Array:
-    """exp(z) for z from -87 to 88, within 1.2 units of the last place; 0 from -88 on."""
+    """exp(z) for z from -87 to 88, within 1.2 units of the last place; 0 below -88."""
     if z.dtype != jnp.float32:
         return jnp.exp(z)
     power, rest = _power_and_rest(z)

@@ -1,4 +1,4 @@
-"""Primitives: the only file that talks to JAX's interpreters, and that knows backends.
+"""Primitives: the only file that talks to JAX's interpreters, and that asks which backend compiles.
 
 JAX derives the transpose of a slice as a pad, and pads inside a fused loop are what makes pooling's
 gradient slow. So a pooling's linear part is a *pair* of primitives, each the other's transpose,

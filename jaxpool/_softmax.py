@@ -41,13 +41,14 @@ def lse_pool(
         `jaxpool.max_pool`; strides default to the window. Padding has no weight and is not counted.
       temperature: T > 0, in the units of x: one number, traced or not, or one per channel (shape
         [channels]; for other layouts any shape that broadcasts against x outside the pooled axes),
-        from 1e-37 to 1e37. Default 1. Of a traced one nobody knows whether it is above 0.
+        from 1e-37 to 1e37. Default 1. A traced one cannot be checked: it must be in this range.
       normalize: mean (the default) or sum inside the logarithm.
 
     Returns:
       The pooled array, with the dtype of x (16-bit floats are computed in float32). A window with a
-      NaN is NaN, one without elements is -inf. Elements of -inf have no weight, and no more has the
-      least float32, a fill value of masks: a window of these alone is -inf.
+      NaN is NaN, one without elements is -inf. Elements of -inf have no weight. Neither has the
+      least number of the dtype computed in (float32, or float64 for float64), with which some code
+      masks. A window of these alone is -inf.
 
     Raises:
       ValueError, TypeError: for arguments that do not fit together, integer x among them, before
@@ -96,8 +97,8 @@ def softmax_pool(
 
     Returns:
       The pooled array, with the dtype of x (16-bit floats are computed in float32). A window with a
-      NaN is NaN, one without elements is 0. -inf and the least float32 weigh as in
-      `jaxpool.lse_pool`.
+      NaN is NaN, one without elements is 0. What has no weight in `jaxpool.lse_pool` has none here,
+      and a window of such elements alone is -inf.
 
     Raises:
       ValueError, TypeError: for arguments that do not fit together, integer x among them, before
