@@ -34,8 +34,6 @@ from jaxpool._extrema import min_pool as min_pool
 from jaxpool._fractional import fractional_max_pool as fractional_max_pool
 
 # shapes
-from jaxpool._geometry import output_shape as output_shape
-
 # where the winner was, and the way back
 from jaxpool._indices import adaptive_max_pool_with_indices as adaptive_max_pool_with_indices
 from jaxpool._indices import max_pool_with_indices as max_pool_with_indices
@@ -62,6 +60,7 @@ from jaxpool._pyramid import spatial_pyramid_pool as spatial_pyramid_pool
 from jaxpool._shapes import adaptive_output_shape as adaptive_output_shape
 from jaxpool._shapes import fractional_output_shape as fractional_output_shape
 from jaxpool._shapes import global_output_shape as global_output_shape
+from jaxpool._shapes import output_shape as output_shape
 from jaxpool._shapes import pooling_cost as pooling_cost
 from jaxpool._shapes import pyramid_output_shape as pyramid_output_shape
 from jaxpool._shapes import receptive_field as receptive_field

@@ -15,11 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxpool import _plan, _prepare, _sums, _winners
+from jaxpool import _plan, _sums, _winners
 from jaxpool._lay import lay
 from jaxpool._linear import apart, linear_pair, primitive
 from jaxpool._plan import BLOCK, Group
-from jaxpool._slices import rank, real, replace_axis, unrank, widen
+from jaxpool._slices import rank, real, replace_axis, unrank, widen, wider
 from jaxpool._window import Bins, Window, shape_of
 
 Geometry = Sequence[Window | Bins]
@@ -66,7 +66,7 @@ def total(
     """As `_sums.total`."""
     dtype, groups = x.dtype, list(steps(_not_kept(axes)))
     if len(groups) > 1 and jnp.issubdtype(dtype, jnp.inexact):
-        x = x.astype(_prepare.wide(dtype))
+        x = x.astype(wider(dtype))
     for group in groups:
         over = divisor if group is groups[-1] else None
         if isinstance(group[0], Window):
@@ -81,12 +81,7 @@ def total(
 
 def _not_kept(axes: Geometry) -> Geometry:
     """The axes that do not keep every element as it is."""
-
-    def kept(a: Window | Bins) -> bool:
-        alone = isinstance(a, Window) and (a.size, a.stride, a.low) == (1, 1, 0)
-        return alone and a.out == a.length
-
-    return [a for a in axes if not kept(a)]
+    return [a for a in axes if isinstance(a, Bins) or not a.idle]
 
 
 def count(mask: jax.Array | None, axes: Geometry, ndim: int, dtype: Any) -> jax.Array:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from math import prod
 from typing import Any, NoReturn
 
-from jaxpool._window import Bins, Bordered, Fraction, Window, shape_of
+from jaxpool._window import Bins, Bordered, Fraction, Window
 
 Padding = str | int | Sequence[int] | Sequence[tuple[int, int]]
 PerAxis = int | Sequence[int]
@@ -333,60 +333,6 @@ def unpooled(name: str, shape: Sequence[Any], output_shape: Any, axis: Any) -> d
     sizes, axes = _size_and_axes(name, shape, sizes, axis, "output_shape")
     found = [integer(name, "output_shape", output_shape, n, least=1) for n in sizes]
     return dict(zip(axes, found, strict=True))
-
-
-def output_shape(
-    x_shape: Sequence[int],
-    window_shape: int | Sequence[int],
-    strides: int | Sequence[int] | None = None,
-    padding: Padding = "VALID",
-    *,
-    window_dilation: int | Sequence[int] = 1,
-    ceil_mode: bool = False,
-    axis: Axes | None = None,
-) -> tuple[int, ...]:
-    """Return the shape of a windowed pooling of an array of shape `x_shape`, without running it.
-
-    Along each pooled axis of length L, with window k, stride s, dilation d and padding (lo, hi),
-
-        out = floor((L + lo + hi - d*(k - 1) - 1) / s) + 1,    and ceil(L / s) for "SAME".
-
-    `ceil_mode=True` rounds up instead, less a last window that would start in the high padding
-    (PyTorch's rule).
-
-    Args:
-      x_shape: the shape of the array to pool.
-      window_shape, strides, padding, window_dilation, ceil_mode, axis: as for `jaxpool.max_pool`.
-
-    Returns:
-      The shape, as a tuple of ints.
-
-    Raises:
-      ValueError, TypeError: as the pooling functions do, with the same sentences.
-
-    >>> from jaxpool import output_shape
-    >>> output_shape((8, 112, 112, 64), (3, 3), strides=2, padding=1)
-    (8, 56, 56, 64)
-    >>> output_shape((20, 16, 50), 3, strides=2, axis=-1)  # channels first, as in PyTorch
-    (20, 16, 24)
-    """
-    shape = given_shape("output_shape", x_shape)
-    found, _ = windows(
-        "output_shape", shape, window_shape, strides, padding, window_dilation, ceil_mode, axis
-    )
-    return shape_of(found, shape)
-
-
-def given_shape(name: str, x_shape: Any) -> tuple[int, ...]:
-    """A shape that the user gives in the place of an array."""
-    if not isinstance(x_shape, Iterable) or getattr(x_shape, "ndim", 1) != 1:
-        raise TypeError(
-            f"{name}: x_shape={show(x_shape)} is not a shape."
-            " Write x.shape, for example (8, 28, 28, 3)."
-        )
-    return tuple(
-        n if symbolic(n) else integer(name, "x_shape", x_shape, n, least=0) for n in x_shape
-    )
 
 
 def _size_and_axes(

@@ -15,12 +15,54 @@ from jaxpool._geometry import (
     PerAxis,
     fail,
     flag,
-    given_shape,
     integer,
     scalar,
     show,
+    symbolic,
 )
 from jaxpool._window import Window
+
+
+def output_shape(
+    x_shape: Sequence[int],
+    window_shape: PerAxis,
+    strides: PerAxis | None = None,
+    padding: Padding = "VALID",
+    *,
+    window_dilation: PerAxis = 1,
+    ceil_mode: bool = False,
+    axis: Axes | None = None,
+) -> tuple[int, ...]:
+    """Return the shape of a windowed pooling of an array of shape `x_shape`, without running it.
+
+    Along each pooled axis of length L, with window k, stride s, dilation d and padding (lo, hi),
+
+        out = floor((L + lo + hi - d*(k - 1) - 1) / s) + 1,    and ceil(L / s) for "SAME".
+
+    `ceil_mode=True` rounds up instead, less a last window that would start in the high padding
+    (PyTorch's rule).
+
+    Args:
+      x_shape: the shape of the array to pool.
+      window_shape, strides, padding, window_dilation, ceil_mode, axis: as for `jaxpool.max_pool`.
+
+    Returns:
+      The shape, as a tuple of ints.
+
+    Raises:
+      ValueError, TypeError: as the pooling functions do, with the same sentences.
+
+    >>> from jaxpool import output_shape
+    >>> output_shape((8, 112, 112, 64), (3, 3), strides=2, padding=1)
+    (8, 56, 56, 64)
+    >>> output_shape((20, 16, 50), 3, strides=2, axis=-1)  # channels first, as in PyTorch
+    (20, 16, 24)
+    """
+    shape = _given("output_shape", x_shape)
+    found, _ = _geometry.windows(
+        "output_shape", shape, window_shape, strides, padding, window_dilation, ceil_mode, axis
+    )
+    return _window.shape_of(found, shape)
 
 
 def global_output_shape(
@@ -39,7 +81,7 @@ def global_output_shape(
     >>> global_output_shape((8, 7, 7, 512))
     (8, 512)
     """
-    shape = given_shape("global_output_shape", x_shape)
+    shape = _given("global_output_shape", x_shape)
     found = _geometry.whole("global_output_shape", shape, axis)
     if flag("global_output_shape", "keepdims", keepdims):
         return _window.shape_of(found, shape)
@@ -66,7 +108,7 @@ def adaptive_output_shape(
     >>> adaptive_output_shape((8, 10, 9, 3), (None, 7))
     (8, 10, 7, 3)
     """
-    shape = given_shape("adaptive_output_shape", x_shape)
+    shape = _given("adaptive_output_shape", x_shape)
     found = _geometry.adaptive("adaptive_output_shape", shape, output_shape, axis)
     return _window.shape_of(found, shape)
 
@@ -93,7 +135,7 @@ def fractional_output_shape(
     (8, 22, 22, 16)
     """
     name = "fractional_output_shape"
-    shape = given_shape(name, x_shape)
+    shape = _given(name, x_shape)
     found = _geometry.fractional(name, shape, window_shape, output_shape, output_ratio, axis)
     return _window.shape_of(found, shape)
 
@@ -114,10 +156,22 @@ def pyramid_output_shape(
     >>> pyramid_output_shape((8, 13, 13, 256))
     (8, 5376)
     """
-    shape = given_shape("pyramid_output_shape", x_shape)
+    shape = _given("pyramid_output_shape", x_shape)
     axes, bins = _geometry.pyramid("pyramid_output_shape", shape, levels, axis)
     *others, channels = [n for a, n in enumerate(shape) if a not in axes] or [1]
     return (*others, sum(map(prod, bins)) * channels)
+
+
+def _given(name: str, x_shape: Any) -> tuple[int, ...]:
+    """A shape that the user gives in the place of an array."""
+    if not isinstance(x_shape, Iterable) or getattr(x_shape, "ndim", 1) != 1:
+        raise TypeError(
+            f"{name}: x_shape={show(x_shape)} is not a shape."
+            " Write x.shape, for example (8, 28, 28, 3)."
+        )
+    return tuple(
+        n if symbolic(n) else integer(name, "x_shape", x_shape, n, least=0) for n in x_shape
+    )
 
 
 class ReceptiveField(NamedTuple):
@@ -259,7 +313,7 @@ def pooling_cost(
     PoolingCost(operations=69222400, operations_in_passes=6430720, bytes=3276800)
     """
     name = "pooling_cost"
-    shape = given_shape(name, x_shape)
+    shape = _given(name, x_shape)
     windows, border = _geometry.windows(
         name, shape, window_shape, strides, padding, window_dilation, ceil_mode, axis
     )
