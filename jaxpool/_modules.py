@@ -199,8 +199,8 @@ def kernel_shape(module: Any, channels: int | None) -> tuple[int, ...]:
 def channel_axis(module: Any, x: ArrayLike) -> int:
     """Return the axis of x that holds the channels: the last one not pooled, unless told."""
     ndim, told, pooled = np.ndim(x), module.channel_axis, module.axis
-    name = type(module).__name__
     if told is not None:
+        name = type(module).__name__
         told = integer(name, "channel_axis", told, told)
         if not -ndim <= told < ndim:
             raise ValueError(
