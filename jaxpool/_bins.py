@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxpool import _plan, _sums, _winners
 from jaxpool._lay import lay
-from jaxpool._linear import apart, linear_pair, primitive
+from jaxpool._linear import Curved, apart, linear_pair, primitive
 from jaxpool._plan import BLOCK, Group
 from jaxpool._slices import rank, real, replace_axis, unrank, widen, wider
 from jaxpool._window import Bins, Window, shape_of
@@ -52,7 +52,7 @@ def extremum(
         if isinstance(group[0], Window):
             x = _winners.extremum(x, group, largest, mask)
         else:
-            x = of_bins(_winners.masked(x, mask, largest), group, largest, mask)
+            x = of_bins(_winners.masked(x, mask, largest), mask, group, largest)
         mask = None if mask is None else extremum(mask, group, largest=True)
     return x
 
@@ -133,13 +133,11 @@ def _together(x: jax.Array, group: tuple[Bins, ...]) -> list[tuple[Bins, ...]]:
 # ---- max and min ----
 
 
-def _value(
-    x: jax.Array, group: tuple[Bins, ...], largest: bool, _: jax.Array | None = None
-) -> jax.Array:
+def _value(x: jax.Array, _: jax.Array | None, group: tuple[Bins, ...], largest: bool) -> jax.Array:
     for together in _together(x, group):
         if parts := together[0].split(BLOCK):
             few, window = parts
-            x = _winners.extremum(_value(x, (few,), largest), (window,), largest)
+            x = _winners.extremum(_value(x, None, (few,), largest), (window,), largest)
         else:
             x = apart(_best, x, group=together, largest=largest)
     return x
@@ -153,7 +151,7 @@ def _best(x: jax.Array, group: tuple[Bins, ...], largest: bool) -> jax.Array:
     return unrank(best, x.dtype)
 
 
-_extremum = jax.custom_jvp(_value, nondiff_argnums=(1, 2))
+_extremum = Curved(_value, statics=2)
 
 
 @_extremum.defjvp

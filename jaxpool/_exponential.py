@@ -5,12 +5,16 @@ its expm1, which is two of them. Where a result of its log, its cube root or a d
 twice, it makes two loops, and in both all that comes before. Other dtypes take XLA's.
 """
 
+from collections.abc import Callable, Sequence
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxpool._linear import Curved, curved
 
-@jax.custom_jvp
+
+@curved()
 def exp(z: jax.Array) -> jax.Array:
     """exp(z) for z from -87 to 88, within 1.2 units of the last place; 0 below -88."""
     if z.dtype != jnp.float32:
@@ -19,7 +23,7 @@ def exp(z: jax.Array) -> jax.Array:
     return power * (1 + rest)
 
 
-@jax.custom_jvp
+@curved()
 def expm1(z: jax.Array) -> jax.Array:
     """exp(z) - 1 for z up to 88, exact near 0 too."""
     if z.dtype != jnp.float32:
@@ -28,8 +32,18 @@ def expm1(z: jax.Array) -> jax.Array:
     return power * rest + (power - 1)
 
 
-exp.defjvps(lambda t, y, z: t * y)
-expm1.defjvps(lambda t, y, z: t * exp(z))
+def _tangent(function: Curved, along: Callable) -> None:
+    """Its tangent is `along(t, y, z)`, at y = function(z)."""
+
+    def rule(primals: Sequence, tangents: Sequence) -> tuple:
+        y = function(*primals)
+        return y, along(*tangents, y, *primals)
+
+    function.defjvp(rule)
+
+
+_tangent(exp, lambda t, y, z: t * y)
+_tangent(expm1, lambda t, y, z: t * exp(z))
 
 # (exp(r) - 1)/r for |r| up to log(2)/2, within 2**-26: a minimax polynomial with 1 at 0.
 SERIES = (1.0, 0.49999997, 0.16666543, 0.0416672, 0.008366513, 0.0013882515)
@@ -48,7 +62,7 @@ def _power_and_rest(z: jax.Array) -> tuple[jax.Array, jax.Array]:
     return lax.bitcast_convert_type((whole + 127) << 23, jnp.float32), r * series
 
 
-@jax.custom_jvp
+@curved()
 def log(z: jax.Array) -> jax.Array:
     """log(z) for normal z > 0, within 0.7 units of the last place; inf and NaN stay."""
     if z.dtype != jnp.float32:
@@ -56,7 +70,7 @@ def log(z: jax.Array) -> jax.Array:
     return jnp.where(z < jnp.inf, _log(z), z)
 
 
-@jax.custom_jvp
+@curved()
 def log1p(u: jax.Array) -> jax.Array:
     """log(1 + u) for u from -1 to 1, -88 at -1; exact near 0 too."""
     if u.dtype != jnp.float32:
@@ -64,8 +78,8 @@ def log1p(u: jax.Array) -> jax.Array:
     return jnp.where(u == u, _log(1 + u, u), u)
 
 
-log.defjvps(lambda t, y, z: t / z)
-log1p.defjvps(lambda t, y, u: t / (1 + u))
+_tangent(log, lambda t, y, z: t / z)
+_tangent(log1p, lambda t, y, u: t / (1 + u))
 
 # (log(1 + f) - f)/f^2 for 1 + f from sqrt(1/2) to sqrt(2), times f^2/log(1 + f) within 2**-27: a
 # minimax polynomial with -1/2 at 0.
@@ -89,7 +103,7 @@ def _log(z: jax.Array, above: jax.Array | None = None) -> jax.Array:
     return k.astype(jnp.float32) * 0.69314718 + (f + f * f * series)
 
 
-@jax.custom_jvp
+@curved()
 def cbrt(z: jax.Array) -> jax.Array:
     """The cube root of z from 1e-30 on, within 0.7 units of the last place; 0, inf, NaN stay."""
     if z.dtype != jnp.float32:
@@ -103,4 +117,4 @@ def cbrt(z: jax.Array) -> jax.Array:
     return jnp.where(z < jnp.inf, root, z)
 
 
-cbrt.defjvps(lambda t, y, z: t * y / (3 * z))
+_tangent(cbrt, lambda t, y, z: t * y / (3 * z))

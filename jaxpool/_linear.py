@@ -5,18 +5,19 @@ gradient slow. So a pooling's linear part is a *pair* of primitives, each the ot
 both written out by hand. JAX then needs nothing else: forward mode, reverse mode and every order
 above follow from `jvp`, `transpose` and `batch`, and what is saved for the backward pass is
 exactly the non-linear operands (`jax.custom_vjp` would lose forward mode, `linear_call` cannot be
-batched).
+batched). Where a non-linear part has a rule of its own, it is a primitive, too (`Curved`).
 
 The functions given here count axes from the end, so that batching is a new leading axis.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache, partial, wraps
+from functools import lru_cache, partial, update_wrapper, wraps
 from math import prod
 from typing import Any
 
 import jax
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jax.sharding import NamedSharding, PartitionSpec, get_abstract_mesh, reshard
@@ -303,6 +304,48 @@ def _lower_apart(ctx, *args, **how):
     return outs
 
 
+class Curved:
+    """A function of arrays, and behind them of `statics` values known before tracing, with a
+    derivative of its own: `defjvp` is given `rule(*statics, primals, tangents)`, with symbolic
+    zeros.
+
+    As `jax.custom_jvp`; but that JAX takes apart inside a loop of which it moves what does not
+    change in front, and the second derivative is then that of the code instead of the rule's.
+    """
+
+    def __init__(self, function: Callable, statics: int = 0) -> None:
+        update_wrapper(self, function)
+        self.function, self.statics = function, statics
+        self.rule: Callable = function  # until it is told
+
+    def defjvp(self, rule: Callable) -> None:
+        self.rule = rule
+
+    def run(self, *arrays: Any, known: tuple = ()) -> Any:
+        return self.function(*arrays, *known)
+
+    def __call__(self, *args: Any) -> Any:
+        n = len(args) - self.statics
+        leaves, tree = jax.tree.flatten(args[:n])
+        how: dict[str, Any] = {"of": self.run, "tree": tree, "static": (("known", args[n:]),)}
+        shape = _program(**how).eval_shape(*leaves)
+        return jax.tree.unflatten(jax.tree.structure(shape), _curved.bind(*alike(leaves), **how))
+
+
+def curved(statics: int = 0) -> Callable[[Callable], Curved]:
+    """Decorate a function to be `Curved`."""
+    return partial(Curved, statics=statics)
+
+
+def _curved_jvp(primals, tangents, *, of, tree, static):
+    zeros = [SymbolicZero(t.aval) if isinstance(t, ad.Zero) else t for t in tangents]
+    at, along = jax.tree.unflatten(tree, primals), jax.tree.unflatten(tree, zeros)
+    outs, dots = of.__self__.rule(*dict(static)["known"], at, along)
+    return jax.tree.leaves(outs), jax.tree.leaves(dots)
+
+
+_curved = _primitive("curved", _run, _run_types)
+ad.primitive_jvps[_curved] = _curved_jvp
 _apart = _primitive("apart", _run, _run_types)
 ad.primitive_jvps[_apart] = _run_jvp
 _lower_elsewhere = mlir.lower_fun(_run_elsewhere, multiple_results=True)

@@ -32,7 +32,7 @@ from jax.custom_derivatives import SymbolicZero
 
 from jaxpool import _bins
 from jaxpool._exponential import cbrt, exp, log
-from jaxpool._linear import apart, linear_pair
+from jaxpool._linear import apart, curved, linear_pair
 from jaxpool._plan import BLOCK, Group
 from jaxpool._regions import over_outputs
 from jaxpool._slices import as_merged
@@ -149,7 +149,7 @@ def _slope(x: jax.Array, scale: jax.Array, p: jax.Array, whole: int | None) -> j
     return lax.sign(r) * _power(jnp.abs(r), p - 1, None)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(2, 3, 4, 5))
+@curved(statics=4)
 def _norm(x, p, group, whole, least, n):
     if is_laid(group):
         scale = _scale(x, group, least)
@@ -178,7 +178,6 @@ def _norm_of(cells, p, group, whole, least, n):
 def _norm_jvp(group, whole, least, n, primals, tangents):
     (x, p), (d_x, d_p) = primals, tangents
     how = {"group": group, "whole": whole, "least": least}
-    # (What has a derivative of its own is called by position, as `jax_enable_checks` asks.)
     if whole is None:
         scale = lax.stop_gradient(_scale(x, group, least))
         level = _level(x, p, scale, None, group, whole, least)
@@ -200,7 +199,7 @@ def _norm_jvp(group, whole, least, n, primals, tangents):
     return y, reduce(lax.add, dots)
 
 
-_norm.defjvp(_norm_jvp, symbolic_zeros=True)
+_norm.defjvp(_norm_jvp)
 
 
 def _scale(x: jax.Array, group: Group, least: float | None) -> jax.Array:
@@ -236,7 +235,7 @@ def _of_zeros(scale):
     return scale == 1 / float(jnp.finfo(scale.dtype).tiny)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(4, 5, 6))
+@curved(statics=3)
 def _level(x, p, scale, known, group, whole, least):
     """L, and 1 for windows of zeros; or what is known of it."""
     if known is not None:
@@ -256,7 +255,7 @@ def _level_jvp(group, whole, least, primals, tangents):
     return _level(*primals, group, whole, least), reduce(lax.add, dots)
 
 
-_level.defjvp(_level_jvp, symbolic_zeros=True)
+_level.defjvp(_level_jvp)
 
 
 def _moment(x, p, scale, group, whole, least):

@@ -8,7 +8,7 @@ said once, as a function of an element and its window.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial, reduce
+from functools import reduce
 from math import prod
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from jax.custom_derivatives import SymbolicZero
 
 from jaxpool import _bins
 from jaxpool._exponential import exp, expm1, log, log1p
-from jaxpool._linear import apart, is_split, linear_pair
+from jaxpool._linear import apart, curved, is_split, linear_pair
 from jaxpool._plan import BLOCK, Group, groups_of, is_disjoint, is_long, reads
 from jaxpool._regions import ONE_REGION, cut_all, over_inputs, over_outputs
 from jaxpool._slices import along_rows, cut, pad_all, real, replace_axis, rows, unrows
@@ -194,7 +194,7 @@ def _fold(
     return Smooth(shift, found.get("level"), None if uniform else n, found.get("gap"))
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(4, 5))
+@curved(statics=2)
 def _means(temperature, state, shift, n, group, outs) -> Arrays:
     """The level and the gap of every window, given its top (`shift`) and count."""
     mask = state.mask()
@@ -261,7 +261,7 @@ def _means_of(cells, around, temperature, out, group, few, one_region=False):
     return sum_at_windows(terms, of_sums, cells, around, 1 / temperature, group, one_region)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(5, 6))
+@curved(statics=2)
 def _known_means(temperature, state, shift, n, found, group, outs) -> Arrays:
     """`_means`, which are `found`."""
     return found
@@ -315,8 +315,8 @@ def _means_dots(primals, tangents, found, group, outs) -> Arrays:
     return {"inverse": -found["inverse"] * dots["level"]} if of_inverse else dots
 
 
-_means.defjvp(_means_jvp, symbolic_zeros=True)
-_known_means.defjvp(_known_means_jvp, symbolic_zeros=True)
+_means.defjvp(_means_jvp)
+_known_means.defjvp(_known_means_jvp)
 
 
 def _present(arrays: dict[str, Any]) -> Arrays:

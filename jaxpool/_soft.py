@@ -17,7 +17,7 @@ from jax.custom_derivatives import SymbolicZero
 
 from jaxpool import _bins, _plan, _smooth, _sums
 from jaxpool._exponential import exp, expm1, log, log1p
-from jaxpool._linear import apart, by_platform, linear_pair
+from jaxpool._linear import apart, by_platform, curved, linear_pair
 from jaxpool._parts import in_parts
 from jaxpool._plan import Group
 from jaxpool._slices import as_merged, real
@@ -57,7 +57,7 @@ def pool(
     return as_merged(run, x, axes, temperature, mask)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(3, 4))
+@curved(statics=2)
 def _either(x, temperature, mask, windows, kind):
     return apart(_value, x, temperature, mask, windows=windows, kind=kind)[0]
 
@@ -78,7 +78,7 @@ def _either_jvp(windows, kind, primals, tangents):
     return y, reduce(lax.add, dots)
 
 
-_either.defjvp(_either_jvp, symbolic_zeros=True)
+_either.defjvp(_either_jvp)
 
 
 def _value(x, temperature, mask, windows, kind):

@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 
 from jaxpool import _prepare, _sums, _winners
 from jaxpool._geometry import Axes, Padding, PerAxis, flag
-from jaxpool._linear import apart, of_alike
+from jaxpool._linear import apart, curved, of_alike
 from jaxpool._plan import Group, is_disjoint, is_few, size_of, together
 from jaxpool._regions import cut_all, over_outputs
 from jaxpool._slices import real, widen
@@ -175,7 +175,7 @@ def _race(key: jax.Array, weight: jax.Array) -> jax.Array:
 # ---- the expectation ----
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(1,))
+@curved(statics=1)
 def _expected(a: jax.Array, windows: Group) -> jax.Array:
     """sum a*a / sum a, as weighted means of weighted means: a square could overflow."""
     weight, mean = a, a

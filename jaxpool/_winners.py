@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxpool._linear import apart, by_platform, is_split, linear_pair, primitive
+from jaxpool._linear import Curved, apart, by_platform, is_split, linear_pair, primitive
 from jaxpool._plan import (
     BLOCK,
     CALL,
@@ -169,7 +169,7 @@ def _joint_winner(inner: jax.Array, outer: jax.Array, group: Group, within: Grou
     return outer.astype(dtype) * jnp.asarray(size_of(within), dtype) + at
 
 
-_extremum = jax.custom_jvp(_value, nondiff_argnums=(2, 3))
+_extremum = Curved(_value, statics=2)
 
 
 @_extremum.defjvp

@@ -1316,6 +1316,30 @@ def test_derivatives_of_both_orders_in_both_modes(op: Op, call: Call):
     check_derivatives(jax.jit(functools.partial(op, call=call)), x)
 
 
+@each(lambda op: not op.linear, twins=True)
+@pytest.mark.parametrize("flat", [False, True])
+def test_loops_keep_second_derivatives(op: Op, flat: bool):
+    # Of a loop's derivative JAX moves in front what does not change in it, and leaves out on the
+    # way that functions have rules of their own. Ties and zeros are decided by these.
+    call = op.call((2, 4, 4, 2), (2, 2), 1, "VALID")
+    x = random("loops").integers(0, 2, call.shape) if flat else distinct(call.shape)
+    x = jnp.asarray(x, FLOAT)
+    g = jnp.cos(jnp.arange(op(x, call).size, dtype=FLOAT)).reshape(op(x, call).shape)
+
+    def plain(x, s):
+        return jnp.sum(s * g * op(x, call) ** 2)
+
+    def loop(x, s):
+        return jax.lax.map(lambda both: plain(*both), (x[None], jnp.ones(1, FLOAT) * s))[0]
+
+    def derivatives(f):
+        first = jax.grad(lambda x: jax.grad(f, 1)(x, 1.0))(x)
+        return first, jax.jvp(jax.grad(f), (x, 1.0), (jnp.cos(x), 0.0))[1]
+
+    for found, expected in zip(*map(derivatives, (loop, plain)), strict=True):
+        assert_equal(found, expected, 10 * TOLERANCE)
+
+
 @pytest.mark.wide
 @each(own)
 def test_higher_derivatives_are_symmetric(op: Op):
