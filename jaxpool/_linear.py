@@ -109,8 +109,12 @@ def _primitive(name: str, function: Callable, types: Callable) -> Primitive:
     new.multiple_results = True
 
     def batch(args, dims, **static):
-        size = next(x.shape[d] for x, d in zip(args, dims, strict=True) if d is not None)
-        front = [batching.bdim_at_front(x, d, size) for x, d in zip(args, dims, strict=True)]
+        size, of = next(
+            (x.shape[d], jax.typeof(x).sharding.spec[d])
+            for x, d in zip(args, dims, strict=True)
+            if d is not None
+        )
+        front = [batching.bdim_at_front(x, d, size, of) for x, d in zip(args, dims, strict=True)]
         out = new.bind(*front, **static)
         return out, [0] * len(out)
 
@@ -276,10 +280,22 @@ def _run_elsewhere(*leaves, of, tree, static, elsewhere):
 
 def _run_types(*avals, **how):
     def like(a: Any) -> Any:
-        split = {"sharding": a.sharding} if a.sharding else {}
-        return _like(avals[0], a.shape, a.dtype, **split)
+        return _like(avals[0], a.shape, a.dtype, sharding=a.sharding or _split_as(avals, a.shape))
 
     return [like(a) for a in jax.tree.leaves(_program(**how).eval_shape(*avals))]
+
+
+def _split_as(avals: Sequence[Any], shape: tuple[int, ...]) -> NamedSharding:
+    """Split as operands along axes of the same size, where `eval_shape` does not say (as it does on
+    meshes of explicit axes alone)."""
+
+    def of(axis: int) -> Any:
+        alike = (a for a in avals if a.ndim >= -axis and a.shape[axis] == shape[axis])
+        return next((a.sharding.spec[axis] for a in alike if a.sharding.spec[axis]), None)
+
+    spec = PartitionSpec(*map(of, range(-len(shape), 0)))
+    meshes = [a.sharding.mesh for a in avals]
+    return NamedSharding(next((m for m in meshes if not m.empty), meshes[0]), spec)
 
 
 def _run_jvp(primals, tangents, **how):

@@ -147,6 +147,35 @@ def check_split(name: str) -> None:
             assert not asked or axis == 1 or (name, axis) in ASKS, (kind, axis, asked)
 
 
+SHOWN = jnp.asarray(np.random.default_rng(0).random(MAP.shape[1:]) < 0.8)
+BESIDE = {
+    "max": lambda x: jp.max_pool(x, (3, 3), 1, where=SHOWN),
+    "lse": lambda x: jp.lse_pool(x, (2, 2), where=SHOWN),
+    "fractional": lambda x: jp.fractional_max_pool(KEY, x, (2, 2), output_ratio=0.7),
+}
+
+
+def check_beside(name: str) -> None:
+    """Examples are split, one by one with what all share, and on a mesh with other axes, too."""
+
+    def both(x):
+        y, back = jax.vjp(BESIDE[name], x)
+        return y, back(y)[0]
+
+    wanted = jax.jit(jax.vmap(both))(MAP)
+    explicit, auto = AxisType.Explicit, AxisType.Auto
+    meshes = [
+        jax.make_mesh((4,), ("devices",), axis_types=(explicit,)),
+        jax.make_mesh((2, 2), ("devices", "more"), axis_types=(explicit, auto)),
+    ]
+    for mesh in meshes:
+        x = jax.device_put(MAP, NamedSharding(mesh, PartitionSpec("devices")))
+        with jax.set_mesh(mesh):
+            for found, expected in zip(jax.jit(jax.vmap(both))(x), wanted, strict=True):
+                assert jax.typeof(found).sharding.spec[0] == "devices", (mesh, found)
+                np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
 def run(cases: str, part: int = 0, parts: int = 1) -> None:
     two = {
         "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
@@ -161,6 +190,10 @@ def test_poolings_inside_shard_map():
     run("inside")
 
 
+def test_examples_beside_what_they_share():
+    run("beside")
+
+
 @pytest.mark.parametrize("part", range(2))  # two processes at once
 def test_poolings_of_what_is_split(part: int):
     run("split", part, 2)
@@ -168,7 +201,12 @@ def test_poolings_of_what_is_split(part: int):
 
 if __name__ == "__main__":
     assert jax.device_count() == 4
-    cases, one = {"inside": (CASES, check), "split": (POOLINGS, check_split)}[sys.argv[1]]
+    tests = {
+        "inside": (CASES, check),
+        "split": (POOLINGS, check_split),
+        "beside": (BESIDE, check_beside),
+    }
+    cases, one = tests[sys.argv[1]]
     part, parts = map(int, sys.argv[2:])
     for name in list(cases)[part::parts]:
         print(name, file=sys.stderr)
