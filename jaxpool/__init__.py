@@ -33,7 +33,6 @@ from jaxpool._extrema import min_pool as min_pool
 # windows at random
 from jaxpool._fractional import fractional_max_pool as fractional_max_pool
 
-# shapes
 # where the winner was, and the way back
 from jaxpool._indices import adaptive_max_pool_with_indices as adaptive_max_pool_with_indices
 from jaxpool._indices import max_pool_with_indices as max_pool_with_indices
@@ -56,7 +55,7 @@ from jaxpool._power import lp_pool as lp_pool
 # several sizes at once
 from jaxpool._pyramid import spatial_pyramid_pool as spatial_pyramid_pool
 
-# shapes of the others, and what a pooling sees and costs
+# shapes, and what a pooling sees and costs
 from jaxpool._shapes import adaptive_output_shape as adaptive_output_shape
 from jaxpool._shapes import fractional_output_shape as fractional_output_shape
 from jaxpool._shapes import global_output_shape as global_output_shape

@@ -252,11 +252,16 @@ def apart(
     may not be inlined is a border. Other backends see the function as if written in place, called
     with what is said `elsewhere` beside `static`.
     """
-    leaves, tree = jax.tree.flatten(args)
-    how: dict[str, Any] = {"of": function, "tree": tree, "static": tuple(static.items())}
-    how["elsewhere"] = tuple((elsewhere or {}).items())
+    more = tuple((elsewhere or {}).items())
+    return _call(_apart, function, args, static=tuple(static.items()), elsewhere=more)
+
+
+def _call(new: Primitive, function: Callable, args: Sequence[Any], **how: Any) -> Any:
+    """`function` of trees of arrays, as a primitive that holds it."""
+    leaves, tree = jax.tree.flatten(tuple(args))
+    how |= {"of": function, "tree": tree}
     shape = _program(**how).eval_shape(*leaves)
-    return jax.tree.unflatten(jax.tree.structure(shape), _apart.bind(*alike(leaves), **how))
+    return jax.tree.unflatten(jax.tree.structure(shape), new.bind(*alike(leaves), **how))
 
 
 @lru_cache(maxsize=4096)
@@ -342,10 +347,7 @@ class Curved:
 
     def __call__(self, *args: Any) -> Any:
         n = len(args) - self.statics
-        leaves, tree = jax.tree.flatten(args[:n])
-        how: dict[str, Any] = {"of": self.run, "tree": tree, "static": (("known", args[n:]),)}
-        shape = _program(**how).eval_shape(*leaves)
-        return jax.tree.unflatten(jax.tree.structure(shape), _curved.bind(*alike(leaves), **how))
+        return _call(_curved, self.run, args[:n], static=(("known", args[n:]),))
 
 
 def curved(statics: int = 0) -> Callable[[Callable], Curved]:

@@ -33,7 +33,7 @@ from jax.custom_derivatives import SymbolicZero
 from jaxpool import _bins
 from jaxpool._exponential import cbrt, exp, log
 from jaxpool._linear import apart, curved, linear_pair
-from jaxpool._plan import BLOCK, Group
+from jaxpool._plan import BLOCK, Group, none_empty
 from jaxpool._regions import over_outputs
 from jaxpool._slices import as_merged
 from jaxpool._smooth import (
@@ -110,7 +110,7 @@ def _finds_all(axes: _bins.Geometry) -> bool:
     windows = tuple(axis for axis in axes if isinstance(axis, Window))
     if any(w.padded and (w.size > BLOCK or taps_of(windows) > BORDERS) for w in windows):
         return False
-    return all(w.count(padding=False).all() for w in windows)
+    return none_empty(windows)
 
 
 def root(level: Any, p: jax.Array, whole: int | None) -> jax.Array:

@@ -134,6 +134,11 @@ def is_disjoint(group: Group) -> bool:
     return all(window.disjoint for window in group)
 
 
+def none_empty(windows: Sequence[Window]) -> bool:
+    """Whether every window sees some element of the map."""
+    return all(window.count(padding=False).all() for window in windows)
+
+
 def groups_of(
     x: jax.Array, windows: Sequence[Window], scalar: bool = False, times: float = 0
 ) -> list[Group]:

@@ -175,7 +175,7 @@ def _near(x, temperature, mask, span, windows, kind):
     if kind == "softmax":
         e = apart(_exponentials, x, temperature, mask)
         means = _sums.total(e, windows)
-        if mask is not None or not all(w.count(padding=False).all() for w in windows):
+        if mask is not None or not _plan.none_empty(windows):
             means = jnp.where(n > 0, means, 1)
         return _sums.total(e * x, windows, means), means
     # log(mean exp) by the mean of exp - 1 where all exponents are small: exact at any temperature.

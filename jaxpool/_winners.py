@@ -38,6 +38,7 @@ from jaxpool._plan import (
     is_shared,
     is_single,
     is_slow,
+    none_empty,
     passes_of,
     size_of,
 )
@@ -249,7 +250,7 @@ def _of_lines(*arrays: Any, of: Callable, p: Pass, one_region: bool = False, **h
 
 def _most(group: Group, masked: bool) -> int:
     """The largest number of a winner: the last tap, or the number of taps for none at all."""
-    return size_of(group) - (not masked and all(w.count(padding=False).all() for w in group))
+    return size_of(group) - (not masked and none_empty(group))
 
 
 def index(size: int) -> Any:
