@@ -94,7 +94,9 @@ def _norms(
     groups = [group for passes in steps for group in passes]
     x = of_seen(x, axes, groups)
     rooms = [room(group) for group in groups[:-1]]
-    for group, n in zip(groups, [*rooms, room(axes) / prod(rooms)], strict=True):
+    for i, (group, n) in enumerate(zip(groups, [*rooms, room(axes) / prod(rooms)], strict=True)):
+        if i:  # else GPUs compute the pass before anew for every read, and on the way back the next
+            x = lax.optimization_barrier(x)
         x, least = _norm(x, p, group, known, least, n if normalize else 1), None
     return x
 
@@ -181,6 +183,8 @@ def _norm_jvp(group, whole, least, n, primals, tangents):
     if whole is None:
         scale = lax.stop_gradient(_scale(x, group, least))
         level = _level(x, p, scale, None, group, whole, least)
+        if is_laid(group):  # GPUs would compute all powers anew for every element
+            level = lax.optimization_barrier(level)
         y = unit = _from_level(level, p, scale, whole, n, _of_zeros(scale))
     else:  # in units of the norm, which may overflow, the sum is known
         y = _norm(x, p, group, whole, least, n)

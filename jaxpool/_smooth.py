@@ -309,9 +309,9 @@ def _means_dots(primals, tangents, found, group, outs) -> Arrays:
     if not isinstance(d_temperature, SymbolicZero):
         cells, reached = reach(rest.cells, group, exponentials=True)
         args = cells, rest.around, temperature
-        slope = d_temperature / temperature
+        slopes = {"level": d_temperature / temperature, "gap": d_temperature}
         for out, moment in _one_by_one(_moment_of, *args, outs=outs, group=reached).items():
-            dots[out] -= slope * moment
+            dots[out] -= slopes[out] * moment
     return {"inverse": -found["inverse"] * dots["level"]} if of_inverse else dots
 
 
@@ -340,7 +340,7 @@ def _top(cell: Arrays) -> jax.Array:
 def _no_less(down: jax.Array, rate: jax.Array) -> jax.Array:
     """So far below 0 that there is no weight, but not so far that a product with that weight, or
     with the derivative of the rate, is infinite."""
-    least = jnp.maximum(WEIGHTLESS / lax.stop_gradient(rate), floor(down.dtype) / 2)
+    least = jnp.maximum(WEIGHTLESS / lax.stop_gradient(rate), 0.75 * floor(down.dtype))
     return lax.max(down, jnp.broadcast_to(least, down.shape))
 
 
@@ -355,11 +355,12 @@ def _weight(cell: Arrays, around: Arrays, rate: jax.Array) -> tuple[jax.Array, .
 
 
 def _moment_of(cells, around, temperature, out, group, one_region=False):
-    """<down>/T and <F down>/T."""
+    """<down>/T and <F down>/T^2: numbers without a unit, which do not overflow at any T."""
 
     def terms(cell, around, rate):
         weight, down, further = _weight(cell, around, rate)
-        return (weight * (down * rate if out == "level" else further * (down * rate)),)
+        moment = down * rate
+        return (weight * (moment if out == "level" else further * rate * moment),)
 
     return sum_at_windows(terms, alone, cells, around, 1 / temperature, group, one_region)
 
@@ -400,7 +401,10 @@ def _weigh_back_of(cells, around, temperature, out, group, one_region=False):
         level = around.get("level'", 0) + further * mean
         return weight * (level if out == "level" else level * rate + mean)
 
-    return sum_at_elements(term, cells, around, 1 / temperature, group, one_region)
+    dot = sum_at_elements(term, cells, around, 1 / temperature, group, one_region)
+    if one_region and "log" in cells:  # the pass before, on the way back, would compute it anew
+        dot = lax.optimization_barrier(dot)
+    return dot
 
 
 weigh, _ = linear_pair(

@@ -436,6 +436,30 @@ def test_whole_axes_are_one_reduce_where_that_is_fast(pool, platform: str):
             assert text.count(f"stablehlo.{other}") == expected
 
 
+@pytest.mark.parametrize("pool", SMOOTH, ids=lambda pool: pool.__name__)
+def test_elsewhere_each_pass_is_kept_there_and_back(pool):
+    # On a GPU XLA computes one pass anew for each read of the next: 12 times the time, in audio.
+    x = jax.ShapeDtypeStruct((2, 1600, 8), jnp.float32)
+    for windows, passes in {(400, 160): 3, (100, 10): 2, (8, 4): 1}.items():
+        f = jax.jit(gradient(pool, *([n] for n in windows)))
+        text = export.export(f, platforms=["cuda"])(x).mlir_module()
+        results = 2 if pool is jaxpool.softmax_pool else 1  # its level and its gap
+        assert text.count("stablehlo.optimization_barrier") == 2 * results * (passes - 1)
+
+
+@pytest.mark.parametrize("pool", SMOOTH[:2], ids=lambda pool: pool.__name__)
+def test_padding_elsewhere_has_no_weight_at_the_largest_temperature(pool):
+    x = np.random.default_rng(0).uniform(-2, 2, (2, 5, 3, 2)).astype(np.float32)
+
+    def slope(x, t):
+        return jax.grad(lambda t: pool(x, (3, 2), 2, "SAME", temperature=t).sum())(t)
+
+    hot = np.float32(1e37)
+    with as_elsewhere():
+        found, expected = slope(hot * x, hot), slope(x, np.float32(1))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
 @extremes
 def test_all_passes_agree_on_ties_and_nan(pool):
     # One axis, windows of one, two and many passes: the winner by the definition.
