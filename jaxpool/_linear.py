@@ -39,8 +39,8 @@ def linear_pair(
     result, which is linear in all tangents together. `rest` is any tree of arrays, on which the
     linear map depends: derivatives with respect to it, which first derivatives never need, are
     JAX's own of the same code. `shape(tangent, rest, **static)` is the shape of every entry of the
-    result. `after(rest, out, **static)` is the `rest` of the tangents' map, once there is a result:
-    what it takes from there makes the backward pass wait for the forward one.
+    result, or a dict of them. `after(rest, out, **static)` is the `rest` of the tangents' map, once
+    there is a result: what it takes from there makes the backward pass wait for the forward one.
     """
     there = _linear(name, forward, shape)
     back = _linear(f"{name}_transpose", transpose, shape_back)
@@ -69,7 +69,8 @@ def _linear(name: str, function: Callable, shape: Callable) -> Primitive:
 
     def types(*avals, ins, outs, tree, **static):
         rest = jax.tree.unflatten(tree, avals[len(ins) :])
-        return [_like(avals[0], shape(avals[0], rest, **static))] * len(outs)
+        found = shape(avals[0], rest, **static)
+        return [_like(avals[0], found[k] if isinstance(found, dict) else found) for k in outs]
 
     return _primitive(name, flat, types)
 

@@ -48,6 +48,7 @@ from jaxpool._smooth import (
     sum_at_windows,
     taps_of,
 )
+from jaxpool._turns import beside, in_turns, next_of
 from jaxpool._window import Window
 
 WHOLE = (1, 2, 3, 4)  # the powers that are multiplications
@@ -90,14 +91,31 @@ def _norms(
     least: float | None,
     normalize: bool,
 ) -> jax.Array:
+    n = room(axes) if normalize else 1
+    if next_of(x, axes, rows=True):
+        x, least = raised(x, least), None
+        if len(axes) > 1:  # pieces of one end at gaps
+            x = of_seen(x, axes, axes)
+
+        def fold(x: jax.Array, axes: Any, _: None) -> jax.Array:
+            return _passes(x, axes, beside(p, x, axes), known, None, 1)
+
+        x, axes, _ = in_turns(fold, x, axes, rows=True)
+    return _passes(x, axes, p, known, least, n)
+
+
+def _passes(
+    x: jax.Array, axes: _bins.Geometry, p: jax.Array, known: Any, least: float | None, n: float
+) -> jax.Array:
+    """The norms over the root of n: in each pass that of as many elements as are folded in it."""
     steps = folds(x, axes, scalar=known is not None)  # multiplications need no long loops
     groups = [group for passes in steps for group in passes]
     x = of_seen(x, axes, groups)
-    rooms = [room(group) for group in groups[:-1]]
-    for i, (group, n) in enumerate(zip(groups, [*rooms, room(axes) / prod(rooms)], strict=True)):
-        if i:  # else GPUs compute the pass before anew for every read, and on the way back the next
-            x = lax.optimization_barrier(x)
-        x, least = _norm(x, p, group, known, least, n if normalize else 1), None
+    for group in groups:
+        now = n if group is groups[-1] else room(group) if n > 1 else 1
+        x, least, n = _norm(x, p, group, known, least, now), None, n / now
+        # Else GPUs compute the pass before anew for every read, and on the way back the next one.
+        x = x if group is groups[-1] else lax.optimization_barrier(x)
     return x
 
 

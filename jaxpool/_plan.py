@@ -2,7 +2,8 @@
 
 A window of few taps is one loop over all its axes, a larger one is one pass per axis, and a large
 side is several passes of few taps (`Window.passes`). Windows that do not overlap are rows of a
-reshaped array where they are large.
+reshaped array where they are large; those that overlap, and share no factor with their strides, are
+pieces of the map that are (`_turns`).
 
 On GPUs and TPUs what needs no winner is XLA's own `reduce_window`, and all else is one loop over
 padded arrays (`_regions`).
@@ -48,6 +49,9 @@ FEW, OF_WINNERS, LINE = 32, 24, 1024
 # one over none it reads, in lanes that it masks, so far beyond the array that a processor may take
 # a hundred times as long. So extremes leave the joining to a loop of its own.
 SHARED = 2**13
+# Large windows that do not divide into smaller ones are pieces that take turns (`_turns`), if their
+# strides are at least APART.
+APART = 16
 # GPUs and TPUs get one `reduce_window` over all axes of up to SMALL taps, else one `reduce` of axes
 # that are pooled whole, else, for extremes, a `reduce_window` for every CALL taps along one axis.
 SMALL, CALL = 64, 16
@@ -68,6 +72,19 @@ def together(windows: Sequence[Window], fits: Callable[[Group], bool]) -> list[G
 def active(windows: Sequence[Window]) -> Group:
     """The axes along which there is anything to do, or one."""
     return tuple(window for window in windows if not window.idle) or tuple(windows[:1])
+
+
+def takes_turns(window: Any, rows: bool) -> bool:
+    """Whether a large window is pieces that take turns; `rows`: even one that overlaps no other."""
+    if type(window) is not Window or window.dilation > 1 or window.size <= BLOCK or window.out == 1:
+        return False
+    if window.stride < APART or (window.disjoint and not rows):
+        return False
+    while window.size > BLOCK:
+        if not (parts := window.split(BLOCK)):
+            return True
+        window = parts[1]
+    return False
 
 
 def is_few(group: Group) -> bool:

@@ -24,6 +24,7 @@ from jaxpool._linear import apart, curved, is_split, linear_pair
 from jaxpool._plan import BLOCK, Group, groups_of, is_disjoint, is_long, reads
 from jaxpool._regions import ONE_REGION, cut_all, over_inputs, over_outputs
 from jaxpool._slices import along_rows, cut, pad_all, real, replace_axis, rows, unrows
+from jaxpool._turns import beside, inside, joined, next_of, over, pieces, whole
 from jaxpool._window import Bins, Window
 
 Arrays = dict[str, jax.Array]
@@ -89,18 +90,64 @@ def smooth(
     `known(top)` is the last level, or the last gap, where only its derivative is asked for.
     """
     state = Smooth(x, count=None if mask is None else mask.astype(x.dtype))
-    steps = list(folds(x, axes))
-    for passes in steps:
-        if mask is None:  # counts differ along an axis, never across
-            state = state._replace(count=None)
-        for group in passes:
-            last = group is steps[-1][-1]
-            outs = ("gap",) if gap and last else ("level", "gap") if gap else ("level",)
-            state = _fold(state, group, temperature, outs, known if last else None)
-    return state
+    outs, last = (("level", "gap"), ("gap",)) if gap else (("level",), ("level",))
+
+    def fold(state: Smooth, axes: Any, at_last: Any = outs, known: Any = None) -> Smooth:
+        steps = list(folds(state.top, axes))
+        t = beside(temperature, state.top, axes)
+        for passes in steps:
+            state = state if passes is steps[0] else across(state)
+            for group in passes:
+                end = group is steps[-1][-1]
+                how = (at_last, known) if end else (outs, None)
+                state = _fold(state, group, t, *how)
+        return state
+
+    def across(state: Smooth) -> Smooth:
+        """Counts differ along an axis, never across, but for a mask."""
+        return state._replace(count=None) if mask is None else state
+
+    while found := next_of(x, axes, rows=True):
+        axes, window, behind = found
+        if behind:
+            state = across(fold(state, behind))
+        at_last = () if axes else (last, known)
+        if over(window).idle:
+            state = _in_turns(fold, state, window, *at_last)
+        else:
+            state = fold(_in_turns(fold, state, window), (over(window),), *at_last)
+        if not axes:
+            return state
+        state = across(state)
+    return fold(state, axes, last, known)
 
 
-def of_seen(x: jax.Array, axes: _bins.Geometry, groups: Sequence[Group]) -> jax.Array:
+def _in_turns(
+    fold: Callable, state: Smooth, window: Window, outs: Any = None, known: Any = None
+) -> Smooth:
+    """The pieces of an axis, each folded: with `outs` and `known` if these folds are the last."""
+    axis, dtype = window.axis, state.top.dtype
+    if state.count is None and window.padded:
+        state = state._replace(count=inside(state.top, [window]).astype(dtype))
+    arrays = {k: pieces(a, window, _fill(k, a)) for k, a in _present(state._asdict()).items()}
+
+    def known_of_pieces(top: jax.Array) -> jax.Array:
+        return jnp.expand_dims(known(top.squeeze(axis)), axis)
+
+    how = (outs, known and known_of_pieces) if outs else ()
+    each = []
+    for i, top in enumerate(arrays["top"]):
+        axes = (whole(top, window),)
+        done = fold(Smooth(**{k: a[i] for k, a in arrays.items()}), axes, *how)
+        count = done.count
+        if count is None:  # pieces of one kind are alike
+            count = jnp.full((1,) * top.ndim, axes[0].size, dtype)
+        count = _stretched(count, axis - 1, top.shape[axis - 1])
+        each.append(_present(done._replace(count=count)._asdict()))
+    return Smooth(**{k: joined([done[k] for done in each], window) for k in each[0]})
+
+
+def of_seen(x: jax.Array, axes: _bins.Geometry, groups: Sequence[Any]) -> jax.Array:
     """x, to be folded over these groups, whose elements in no window have gradient 0 and are in
     that of no other element, whatever they are.
 

@@ -21,6 +21,7 @@ from jaxpool._linear import apart, by_platform, curved, linear_pair
 from jaxpool._parts import in_parts
 from jaxpool._plan import Group
 from jaxpool._slices import as_merged, real
+from jaxpool._turns import next_of
 from jaxpool._window import Bins, Window, shape_of
 
 # In how many windows an element is, at least, for one exponential of it to be worth an array: fewer
@@ -49,8 +50,9 @@ def pool(
     often = _plan.reads(windows) >= least and x.size > 0
 
     def run(x: jax.Array, axes: Any, temperature: jax.Array, mask: Any) -> jax.Array:
-        groups = [group for passes in _smooth.folds(x, axes) for group in passes]
-        x = _smooth.of_seen(x, axes, groups)
+        if len(axes) > 1 or not next_of(x, axes, rows=True):  # pieces of one axis end at gaps
+            groups = [group for passes in _smooth.folds(x, axes) for group in passes]
+            x = _smooth.of_seen(x, axes, groups)
         of = x, temperature, mask, axes, kind
         return _either(*of) if often else _far(x, temperature, mask, None, axes, kind)[0]
 
@@ -100,7 +102,8 @@ def _choose(near, far, elements, around, windows, kind, back=False):
     # those of far keep three each for the backward pass, those of near none. `between` is what
     # passes hand on, in sizes of x. (The way back is near only if every example was.)
     of_near = _parts_of_near(elements[0].size, windows, kind)
-    passes = [(p.out, w.length) for w in windows for (p,) in _smooth.few_taps((w,))]
+    large = [w for w in windows if not _plan.takes_turns(w, rows=True)]
+    passes = [(p.out, w.length) for w in large for (p,) in _smooth.few_taps((w,))]
     between = sum(out / max(length, 1) for out, length in passes)
     of_far = 4 if _is_one_loop(elements[0], windows) else 8 if between < 5.5 else 16
 

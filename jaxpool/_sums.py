@@ -48,6 +48,7 @@ from jaxpool._slices import (
     widen,
     wider,
 )
+from jaxpool._turns import in_turns
 from jaxpool._window import Window, shape_back, shape_of
 from jaxpool._winners import extremum
 
@@ -63,8 +64,17 @@ def total(
     if x.dtype == jnp.bool_:
         return extremum(x, windows, largest=True, mask=mask)
 
-    def run(x: jax.Array, windows: Group, divisor: Any, mask: Any) -> jax.Array:
+    def fold(x: jax.Array, windows: Group, mask: Any, divisor: Any = None) -> jax.Array:
         return _add({"x": x}, (divisor, mask, None), ("x",), windows=windows)["x"]
+
+    def run(x: jax.Array, windows: Group, divisor: Any, mask: Any) -> jax.Array:
+        dtype = x.dtype
+
+        def widely(x: jax.Array, windows: Group, mask: Any) -> jax.Array:
+            return fold(x.astype(wider(dtype)), windows, mask)
+
+        x, left, mask = in_turns(widely, x, windows, mask)
+        return fold(x, left, mask, divisor).astype(dtype)
 
     return as_merged(run, x, active(windows), divisor, mask)
 

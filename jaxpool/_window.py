@@ -202,11 +202,12 @@ class Window:
 
     def split(self, most: int | None = None) -> "tuple[Window, Window] | None":
         """The same window, k = a*b and s = a*c, as one of a taps, no more than `most`, and one of b
-        over its output. (The parts of a single one that ends with the map need not be equal.)"""
+        over its output. (The last part of a single one that ends with the map may be shorter: no
+        more than half, since it is a loop of its own.)"""
         shared = gcd(self.size, self.stride)
         n = next(n for n in range(min(shared, most or shared), 0, -1) if not shared % n)
         if most and 2 * n < most < self.size and self.out == 1 and self.overhang == 0:
-            n = most
+            n = next(n for n in range(most, 0, -1) if 2 * (self.size % n) <= n)
         if n in (1, self.size) or self.dilation > 1:
             return None
         skip = self.low % n

@@ -65,6 +65,7 @@ from jaxpool._slices import (
     widen,
     wider,
 )
+from jaxpool._turns import in_turns
 from jaxpool._window import Pass, Window, Woven, shape_of
 
 
@@ -92,8 +93,12 @@ def extremum(
     """The largest (or smallest) element of every window; `mask` says which elements are real."""
     of = _extremum if jnp.issubdtype(x.dtype, jnp.floating) else _value
 
-    def run(x: jax.Array, windows: Group, mask: Any) -> jax.Array:
+    def fold(x: jax.Array, windows: Group, mask: Any) -> jax.Array:
         return of(x, mask, windows, largest)
+
+    def run(x: jax.Array, windows: Group, mask: Any) -> jax.Array:
+        x, left, mask = in_turns(fold, x, windows, mask, partial(extremum, largest=True))
+        return fold(x, left, mask)
 
     return as_merged(run, x, active(windows), mask)
 
