@@ -75,10 +75,16 @@ def active(windows: Sequence[Window]) -> Group:
 
 
 def takes_turns(window: Any, rows: bool) -> bool:
-    """Whether a large window is pieces that take turns; `rows`: even one that overlaps no other."""
-    if type(window) is not Window or window.dilation > 1 or window.size <= BLOCK or window.out == 1:
+    """Whether a large window is pieces that take turns; `rows`: even one that overlaps no other, or
+    that GPUs and TPUs get in one call."""
+    if (
+        type(window) is not Window
+        or window.dilation > 1
+        or window.stride < APART
+        or window.out == 1
+    ):
         return False
-    if window.stride < APART or (window.disjoint and not rows):
+    if not rows and (window.disjoint or window.size <= SMALL):
         return False
     while window.size > BLOCK:
         if not (parts := window.split(BLOCK)):

@@ -27,8 +27,8 @@ def is_taken(x: jax.Array, window: Any, rows: bool) -> bool:
 def next_of(
     x: jax.Array, windows: Sequence[Any], rows: bool = False
 ) -> tuple[Group, Window, Group] | None:
-    """The last axis to be reduced by turns, between those before it and those behind it. `rows`:
-    even if windows do not overlap."""
+    """The last axis to be reduced by turns, between those before it and those behind it; `rows` as
+    for `takes_turns`."""
     for i in reversed(range(len(windows))):
         if is_taken(x, windows[i], rows):
             return tuple(windows[:i]), windows[i], tuple(windows[i + 1 :])
