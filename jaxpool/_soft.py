@@ -102,8 +102,8 @@ def _choose(near, far, elements, around, windows, kind, back=False):
     # those of far keep three each for the backward pass, those of near none. `between` is what
     # passes hand on, in sizes of x. (The way back is near only if every example was.)
     of_near = _parts_of_near(elements[0].size, windows, kind)
-    large = [w for w in windows if not _plan.takes_turns(w, rows=True)]
-    passes = [(p.out, w.length) for w in large for (p,) in _smooth.few_taps((w,))]
+    whole = [w for w in windows if not _plan.takes_turns(w, rows=True)]  # pieces hand on little
+    passes = [(p.out, w.length) for w in whole for (p,) in _smooth.few_taps((w,))]
     between = sum(out / max(length, 1) for out, length in passes)
     of_far = 4 if _is_one_loop(elements[0], windows) else 8 if between < 5.5 else 16
 

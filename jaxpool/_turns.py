@@ -48,20 +48,22 @@ def in_turns(
     `some(mask, windows)` says which windows hold anything real; None where those that hold nothing
     are 0, as padding is.
     """
+
+    def further(mask: Any, windows: Group) -> Any:
+        return some(mask, windows) if some and mask is not None else None
+
     while found := next_of(x, windows, rows):
         before, window, behind = found
         if behind:
-            x = fold(x, behind, mask)
-            mask = some(mask, behind) if some and mask is not None else None
+            x, mask = fold(x, behind, mask), further(mask, behind)
         if some and mask is None and window.padded:
             mask = inside(x, (*before, window))
         each = pieces(x, window)
         masks = [None] * len(each) if mask is None else pieces(mask, window)
         axes = [(whole(piece, window),) for piece in each]
         x = joined(list(map(fold, each, axes, masks)), window)
-        mask = None
-        if some and masks[0] is not None:
-            mask = joined(list(map(some, masks, axes)), window)
+        masks = list(map(further, masks, axes))
+        mask = None if masks[0] is None else joined(masks, window)
         windows = (*before, over(window))
     return x, windows, mask
 
@@ -152,9 +154,11 @@ def _put(g: dict, window: Window) -> jax.Array:
     """Every element back at its place, and 0 at those that are in no window."""
     axis, s, (rows, rest) = window.axis, window.stride, _rows(window)
     (like, *_) = g.values()
-    zeros = {k: full_like(like, shape, 0, like.dtype) for k, shape in _shapes(like, window).items()}
     sizes = _sizes(window)
-    first, others = (_table(g.get(k, zeros[k]), axis, sizes[k][0]) for k in ("first", "others"))
+    first, others = (
+        _table(g[k] if k in g else full_like(like, shape, 0, like.dtype), axis, sizes[k][0])
+        for k, shape in _shapes(like, window).items()
+    )
     head = _flat(join([cut(first, axis - 1, 0, rows - 1), others], axis), axis)
     last = cut(first, axis - 1, rows - 1, 1).squeeze(axis - 1)
     dx = join([head, last], axis)

@@ -438,7 +438,7 @@ def test_whole_axes_are_one_reduce_where_that_is_fast(pool, platform: str):
 
 @pytest.mark.parametrize("pool", SMOOTH, ids=lambda pool: pool.__name__)
 def test_elsewhere_each_pass_is_kept_there_and_back(pool):
-    # On a GPU XLA computes one pass anew for each read of the next: 12 times the time, in audio.
+    # On a GPU XLA computes one pass anew for each read of the next, if it may.
     x = jax.ShapeDtypeStruct((2, 1600, 8), jnp.float32)
     for windows, passes in {(400, 160): 3, (100, 10): 2, (8, 4): 1}.items():
         f = jax.jit(gradient(pool, *([n] for n in windows)))
