@@ -50,8 +50,8 @@ FEW, OF_WINNERS, LINE = 32, 24, 1024
 # a hundred times as long. So extremes leave the joining to a loop of its own.
 SHARED = 2**13
 # Large windows that do not divide into smaller ones are pieces that take turns (`_turns`), if their
-# strides are at least APART.
-APART = 16
+# strides are at least READ, where pieces are read in place, or CUT, where they are cut out.
+READ, CUT = 4, 16
 # GPUs and TPUs get one `reduce_window` over all axes of up to SMALL taps, else one `reduce` of axes
 # that are pooled whole, else, for extremes, a `reduce_window` for every CALL taps along one axis.
 SMALL, CALL = 64, 16
@@ -75,16 +75,11 @@ def active(windows: Sequence[Window]) -> Group:
 
 
 def takes_turns(window: Any, rows: bool) -> bool:
-    """Whether a large window is pieces that take turns; `rows`: even one that overlaps no other, or
-    that GPUs and TPUs get in one call."""
-    if (
-        type(window) is not Window
-        or window.dilation > 1
-        or window.stride < APART
-        or window.out == 1
-    ):
+    """Whether a large window is pieces that take turns; `rows`: these are cut out, even where no
+    window overlaps another."""
+    if type(window) is not Window or window.dilation > 1 or window.out == 1:
         return False
-    if not rows and (window.disjoint or window.size <= SMALL):
+    if window.stride < (CUT if rows else READ) or (window.disjoint and not rows):
         return False
     while window.size > BLOCK:
         if not (parts := window.split(BLOCK)):
@@ -210,6 +205,29 @@ def equal_parts(axis: int, k: int, n: int) -> Window:
     return Window(axis, k, -(-k // n), 1, n, 0, 0, n)
 
 
+def all_of(parts: Window) -> Window:
+    """One window over what others give."""
+    n = parts.out
+    return Window(parts.axis, n, n, n, 1, 0, 0, 1)
+
+
+def is_table(group: Group) -> bool:
+    """Whether windows are large, and overlap no other."""
+    window = group[0]
+    return len(group) == 1 and window.disjoint and window.size > ROWS and not window.whole
+
+
+def lines_of(window: Window) -> list[Window]:
+    """A row of the elements of a window as lines of equal length, to be folded into one, and as
+    what is left over. (LLVM unrolls loops over lines of more than 8 and fewer than LONG.)"""
+    axis, size = window.axis, window.size
+    good = [k for k in range(LINES, LINES // 2 - 1, -1) if not 8 < size // k < LONG]
+    taps = next((k for k in good if size % k == 0), min(size, *good[:1] or [LINES]))
+    n, left = divmod(size, taps)
+    lines = Window(axis, size, taps, 1, n, 0, 0, n)
+    return [lines, Window(axis, size, left, left, 1, left - size, 0, 1)] if left else [lines]
+
+
 def is_one_loop(x: jax.Array, group: Group) -> bool:
     """Whether sums are one loop over slices."""
     if len(group) > 1 or is_few(group):
@@ -220,7 +238,7 @@ def is_one_loop(x: jax.Array, group: Group) -> bool:
 def is_in_place(x: jax.Array, window: Window) -> bool:
     """Whether XLA's own sum of an axis is the fastest: over neighbours in memory, or bfloat16."""
     if window.axis == -1:
-        return window.disjoint
+        return window.disjoint and window.out * window.size == window.length and not window.padded
     return x.dtype == jnp.bfloat16 and window.whole and is_long(x, (window,))
 
 

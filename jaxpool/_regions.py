@@ -25,6 +25,7 @@ from jaxpool._slices import (
     pad,
     pad_all,
     replace_axis,
+    rows,
     span,
     through_bits,
 )
@@ -158,11 +159,15 @@ group_shapes = (
 def reduce_window(
     x: jax.Array, group: Group, op: Callable = lax.add, init: Any = 0, least: int = 0
 ) -> jax.Array:
-    """One call of XLA: of more than `least` taps a `reduce` where these are whole axes."""
+    """One call of XLA: of more than `least` taps a `reduce` where these are whole axes, or those of
+    windows that overlap no other."""
     start = np.asarray(init, x.dtype)
     if is_whole(group) and size_of(group) > least:
         axes = [x.ndim + w.axis for w in group]
         return lax.expand_dims(lax.reduce(x, start, op, axes), axes)
+    if least and len(group) == 1 and group[0].disjoint and group[0].size > least:
+        each = rows(x, group, init)
+        return lax.reduce(each, start, op, [each.ndim + group[0].axis])
     size, stride, dilation = [1] * x.ndim, [1] * x.ndim, [1] * x.ndim
     padding = [(0, 0)] * x.ndim
     for w in group:

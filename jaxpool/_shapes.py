@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxpool import _geometry, _plan, _window
+from jaxpool import _geometry, _plan, _turns, _window
 from jaxpool._geometry import (
     Axes,
     Levels,
@@ -251,23 +251,37 @@ def _read(shape: tuple[int, ...], windows: Sequence[Window]) -> int:
     shape = tuple(prod(shape[i] for i in group) for group in groups)
     x: Any = jax.ShapeDtypeStruct(shape, np.float32)
     for group in _plan.groups_of(x, windows, times=_plan.OF_VALUES):
-        for step in _plan.passes_of(group):
-            others = prod(_window.shape_of(step.windows, shape))
-            for window in step.windows:
-                others = others // max(window.out, 1) * _seen(window)
-            found += others
-            shape = _window.shape_of(step.windows, shape)
+        after = _window.shape_of(group, shape)
+        if len(group) > 1:
+            seen = [window.count(padding=False).sum() for window in group]
+            found += prod(after) // prod(window.out for window in group) * int(prod(seen))
+        else:
+            found += prod(after) // group[0].out * _read_along(group[0])
+        shape = after
     return found
 
 
-def _seen(window: Window) -> int:
-    """The elements of all windows, and where these are folded in blocks, those blocks."""
-    found, size = int(window.count(padding=False).sum()), window.size
-    most = _plan.at_once(window, values=True)
-    while window.disjoint and size > most:
-        size = -(-size // most)
-        found += window.out * size
+def _read_along(window: Window) -> int:
+    """The same along one axis, for one position on all others."""
+    if _plan.takes_turns(window, rows=False):
+        return sum(map(_read_along, [*_turns.in_place(window), _turns.over(window)]))
+    if _plan.is_table((window,)):
+        return sum(part.out * _read_in_lines(part) for part in window.tables() if not part.empty)
+    passes = _plan.passes_of((window,))
+    found = sum(int(one.count(padding=False).sum()) for p in passes for one in p.windows)
+    n, most = window.size, _plan.at_once(window, values=True)
+    while window.whole and n > most:  # in parts
+        n = -(-n // most)
+        found += n
     return found
+
+
+def _read_in_lines(window: Window) -> int:
+    """The elements of a window, what lines of them are folded into, and once more to add what is
+    left over."""
+    first, *left = _plan.lines_of(window)
+    more = _read_along(_plan.all_of(first)) if first.out > 1 else 0
+    return window.size + more + len(left)
 
 
 class PoolingCost(NamedTuple):

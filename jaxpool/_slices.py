@@ -101,6 +101,13 @@ def rows(x: jax.Array, windows: Sequence[Window], fill: Any = 0) -> jax.Array:
     return x
 
 
+def table(a: Any, window: Window) -> Any:
+    """`rows` of what may be None, or have one value for all along the axis."""
+    if a is None:
+        return a
+    return rows(jnp.broadcast_to(a, replace_axis(a.shape, window.axis, window.length)), (window,))
+
+
 def along_rows(x: jax.Array, windows: Sequence[Window]) -> jax.Array:
     """What has one value per window (or one for all) beside `rows`."""
     for window in windows:

@@ -21,6 +21,7 @@ from jaxpool._plan import (
     WIDE,
     Group,
     active,
+    all_of,
     equal_parts,
     groups_of,
     is_disjoint,
@@ -29,6 +30,7 @@ from jaxpool._plan import (
     is_one_call,
     is_one_loop,
     is_slow,
+    lines_of,
     parts_of,
 )
 from jaxpool._regions import cut_all, on_line, over_inputs, over_outputs, reduce_window
@@ -44,11 +46,12 @@ from jaxpool._slices import (
     real,
     replace_axis,
     rows,
+    table,
     unrows,
     widen,
     wider,
 )
-from jaxpool._turns import in_turns
+from jaxpool._turns import in_place, is_taken, over, spread, unwoven, woven
 from jaxpool._window import Window, shape_back, shape_of
 from jaxpool._winners import extremum
 
@@ -64,17 +67,8 @@ def total(
     if x.dtype == jnp.bool_:
         return extremum(x, windows, largest=True, mask=mask)
 
-    def fold(x: jax.Array, windows: Group, mask: Any, divisor: Any = None) -> jax.Array:
-        return _add({"x": x}, (divisor, mask, None), ("x",), windows=windows)["x"]
-
     def run(x: jax.Array, windows: Group, divisor: Any, mask: Any) -> jax.Array:
-        dtype = x.dtype
-
-        def widely(x: jax.Array, windows: Group, mask: Any) -> jax.Array:
-            return fold(x.astype(wider(dtype)), windows, mask)
-
-        x, left, mask = in_turns(widely, x, windows, mask)
-        return fold(x, left, mask, divisor).astype(dtype)
+        return _add({"x": x}, (divisor, mask, None), ("x",), windows=windows)["x"]
 
     return as_merged(run, x, active(windows), divisor, mask)
 
@@ -108,13 +102,17 @@ def _add_pass(x: jax.Array, divisor: Any, mask: Any, group: Group, dtype: Any) -
         return apart(_add_rows, x, divisor, mask, window=group[0], dtype=dtype)
     if group[0].whole:
         return _add_lines(x, divisor, mask, group[0], dtype)
-    if parts := parts_of(group[0]):
+    if is_taken(x, group[0]):
+        each = [_add_pass(x, None, mask, (w,), wider(dtype)) for w in in_place(group[0])]
+        each = apart(woven, each, window=group[0])
+        return _add_pass(each, divisor, None, (over(group[0]),), dtype)
+    parts = parts_of(group[0])
+    if is_disjoint(group) and (not parts or group[0].axis == -1):
+        return _add_apart(x, divisor, mask, group[0], dtype)
+    if parts:
         x = _add_pass(x, None, mask, (parts[0],), wider(dtype))
         return _add_pass(x, divisor, None, (parts[1],), dtype)
-    wide = real(x.astype(wider(x.dtype)), mask)
-    if is_disjoint(group):
-        return _over(reduce_window(wide, group), divisor, dtype)
-    return _slide(wide, divisor, group[0], dtype)
+    return _slide(real(x.astype(wider(x.dtype)), mask), divisor, group[0], dtype)
 
 
 def _in_one_loop(
@@ -135,12 +133,40 @@ def _add_rows(x: jax.Array, divisor: Any, mask: Any, window: Window, dtype: Any)
     return _over(lax.reduce(taps, np.zeros((), taps.dtype), lax.add, [at]), divisor, dtype)
 
 
+def _add_apart(x: jax.Array, divisor: Any, mask: Any, window: Window, dtype: Any) -> jax.Array:
+    """Large windows that overlap no other and do not divide, as rows of a table."""
+
+    def here(x: jax.Array, divisor: Any, mask: Any) -> jax.Array:
+        sums = [_add_table(x, mask, part, wider(dtype)) for part in window.tables()]
+        return _over(join(sums, window.axis), divisor, dtype)
+
+    other = partial(_add_rows, window=window, dtype=dtype)
+    return by_platform(x, divisor, mask, cpu=here, other=other)
+
+
+def _add_table(x: jax.Array, mask: Any, window: Window, dtype: Any) -> jax.Array:
+    if window.empty:
+        return full_like(x, replace_axis(x.shape, window.axis, window.out), 0, dtype)
+    sums: Any = None
+    for line in lines_of(window):
+        sums = apart(_add_of_rows, x, mask, sums, window=window, group=(line,), dtype=dtype)
+        if line.out > 1:
+            sums = _add_pass(sums, None, None, (all_of(line),), dtype)
+    return sums.squeeze(window.axis)
+
+
+def _add_of_rows(x, mask, sums, window: Window, group: Group, dtype: Any) -> jax.Array:
+    x, mask = (table(a, window) for a in (x, mask))
+    more = add_slices(x, None, mask, group=group, dtype=dtype)
+    return more if sums is None else sums + more
+
+
 def _add_lines(x: jax.Array, divisor: Any, mask: Any, window: Window, dtype: Any) -> jax.Array:
     """All of an axis: its equal parts first, then what they add up to."""
     n = -(-window.size // LINES)
     parts = equal_parts(window.axis, window.size, n)
     x = apart(add_slices, x, None, mask, group=(parts,), dtype=wider(dtype))
-    return _add_pass(x, divisor, None, (equal_parts(window.axis, n, 1).plain(),), dtype)
+    return _add_pass(x, divisor, None, (all_of(parts),), dtype)
 
 
 def add_slices(
@@ -191,6 +217,10 @@ def _add_pass_back(
             mask = pad_all(mask, [w.spare() for w in group if mask.shape[w.axis] > 1], False)
         return _in_one_loop(add_slices_back, g, divisor, mask, group, dtype)
     (window,) = group
+    if is_taken(g, window):
+        g = _add_pass_back(g, None, None, (over(window),), wider(dtype), after)
+        each = unwoven(g, window)
+        return apart(_put_pieces, each, divisor, mask, window=window, dtype=dtype)
     if parts := parts_of(window):
         g = _add_pass_back(g, None, None, (parts[1],), wider(dtype), after)
         return _add_pass_back(g, divisor, mask, (parts[0],), dtype, after)
@@ -225,6 +255,11 @@ def _repeat(g: jax.Array, divisor: Any, mask: Any, group: Group, dtype: Any) -> 
     for i, window in enumerate(reversed(group)):
         shape = replace_axis(shape, window.axis - i, window.size)
     return real(unrows(jnp.broadcast_to(g, shape), group), mask)
+
+
+def _put_pieces(g, divisor, mask, window: Window, dtype: Any) -> jax.Array:
+    """The value of every piece at each of its elements."""
+    return real(_over(spread(g, window), divisor, dtype), mask)
 
 
 def _slide(

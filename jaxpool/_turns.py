@@ -5,13 +5,18 @@ the map is cut into rows, and rows into r elements and the s - r behind them. Th
 which is read once, are reduced first, and then windows of 2m + 1 of them, two apart: over a map of
 two elements for every stride. (Where r is s, rows are not cut: windows are m + 1 of them. Of those
 that do not overlap, m is 0.)
+
+Sums, and extremes alone, read pieces where they lie (`in_place`); for others, which read them more
+than once and write as many elements on the way back, they are arrays of their own (`pieces`).
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxpool._linear import apart, full_like, is_split, linear_pair
 from jaxpool._plan import Group, takes_turns
@@ -19,7 +24,7 @@ from jaxpool._slices import cut, interleave, join, pad, replace_axis
 from jaxpool._window import Window
 
 
-def is_taken(x: jax.Array, window: Any, rows: bool) -> bool:
+def is_taken(x: jax.Array, window: Any, rows: bool = False) -> bool:
     """Whether an axis of x is reduced by turns: not if devices share it."""
     return takes_turns(window, rows) and not is_split(x, [window.axis])
 
@@ -87,6 +92,14 @@ def _kinds(window: Window) -> tuple[str, ...]:
     rows, rest = _rows(window)
     cut = rows > window.out and rest < window.stride
     return ("first", "others") if cut else ("first",)
+
+
+def in_place(window: Window) -> list[Window]:
+    """The same pieces as windows over the map itself."""
+    rows, rest = _rows(window)
+    first = replace(window, size=rest, out=rows)
+    others = replace(window, size=window.stride - rest, low=window.low - rest, out=rows - 1)
+    return [first, others][: len(_kinds(window))]
 
 
 def inside(x: jax.Array, windows: Sequence[Window]) -> jax.Array:
@@ -192,7 +205,29 @@ def beside(a: jax.Array, x: jax.Array, windows: Sequence[Window]) -> jax.Array:
 
 def joined(results: list[jax.Array], window: Window) -> jax.Array:
     """What all pieces are reduced to, by turns along one axis."""
-    first, *second = [a.squeeze(window.axis) for a in results]
-    if not second:
-        return first
-    return interleave([first, pad(second[0], window.axis, 0, 1)], over(window))
+    return woven([a.squeeze(window.axis) for a in results], window)
+
+
+def woven(results: list[jax.Array], window: Window) -> jax.Array:
+    """One of the first, one of the others, and so on."""
+    first, *others = results
+    return interleave([first, *(pad(a, window.axis, 0, 1) for a in others)], over(window))
+
+
+def unwoven(g: jax.Array, window: Window) -> list[jax.Array]:
+    """`woven`, undone."""
+    rows, kinds = _rows(window)[0], len(_kinds(window))
+    return [cut(g, window.axis, i, rows - i, kinds) for i in range(kinds)]
+
+
+def spread(g: list[jax.Array], window: Window) -> jax.Array:
+    """What every piece of windows that overlap has, at each of its elements; 0 at those that are in
+    no window."""
+    axis, s, (rows, rest) = window.axis, window.stride, _rows(window)
+    first, *others = [jnp.expand_dims(a, a.ndim + axis + 1) for a in g]
+    each = jnp.broadcast_to(first, replace_axis(first.shape, axis, s))
+    for other in others:
+        at = lax.broadcasted_iota(jnp.int32, each.shape, each.ndim + axis)
+        each = jnp.where(at < rest, each, pad(other, axis - 1, 0, 1))
+    dx = _flat(each, axis)
+    return pad(dx, axis, -window.low, window.length + window.low - rows * s)

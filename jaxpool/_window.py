@@ -97,6 +97,19 @@ class Window:
         """The same window over a map to which its padding has been added as real elements."""
         return replace(self, length=self.low + self.length + self.high, low=0, high=0)
 
+    def tables(self) -> "list[Window]":
+        """Windows that overlap no other, in turn: those whose strides are rows of a table that the
+        map holds; before and behind them one that is single, and those that see nothing."""
+        empty = -((self.size - 1 - self.low) // self.stride)
+        first, stop = -(-self.low // self.stride), (self.length + self.low) // self.stride
+        ends = sorted(
+            {min(max(i, 0), self.out) for i in (0, empty, first, stop, stop + 1, self.out)}
+        )
+        parts = [
+            replace(self, low=self.low - a * self.stride, out=b - a) for a, b in pairwise(ends)
+        ]
+        return [part.plain() for part in parts]
+
     def edges(self) -> tuple[int, int, int]:
         """What `within` adds to the map: (axis, before, after)."""
         return self.axis, self.low, max(self.overhang, 0)
@@ -187,6 +200,11 @@ class Window:
         at, d = np.arange(self.out) * self.stride - self.low, self.dilation
         begin, end = -((at - first) // d), -((at - last) // d)  # taps j: first <= at + j*d < last
         return np.maximum(np.minimum(end, self.size) - np.maximum(begin, 0), 0)
+
+    @property
+    def empty(self) -> bool:
+        """No window sees anything."""
+        return not self.count(padding=False).any()
 
     def seen(self) -> np.ndarray:
         """Which elements of the map are in any window."""

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxpool._linear import Curved, apart, by_platform, is_split, linear_pair, primitive
+from jaxpool._linear import Curved, apart, by_platform, full_like, is_split, linear_pair, primitive
 from jaxpool._plan import (
     BLOCK,
     CALL,
@@ -29,6 +29,7 @@ from jaxpool._plan import (
     SMALL,
     Group,
     active,
+    all_of,
     at_once,
     equal_parts,
     groups_of,
@@ -38,6 +39,8 @@ from jaxpool._plan import (
     is_shared,
     is_single,
     is_slow,
+    is_table,
+    lines_of,
     none_empty,
     passes_of,
     size_of,
@@ -60,12 +63,13 @@ from jaxpool._slices import (
     rank,
     replace_axis,
     rows,
+    table,
     unrank,
     unrows,
     widen,
     wider,
 )
-from jaxpool._turns import in_turns
+from jaxpool._turns import in_place, in_turns, is_taken, next_of, over, woven
 from jaxpool._window import Pass, Window, Woven, shape_of
 
 
@@ -93,12 +97,8 @@ def extremum(
     """The largest (or smallest) element of every window; `mask` says which elements are real."""
     of = _extremum if jnp.issubdtype(x.dtype, jnp.floating) else _value
 
-    def fold(x: jax.Array, windows: Group, mask: Any) -> jax.Array:
-        return of(x, mask, windows, largest)
-
     def run(x: jax.Array, windows: Group, mask: Any) -> jax.Array:
-        x, left, mask = in_turns(fold, x, windows, mask, partial(extremum, largest=True))
-        return fold(x, left, mask)
+        return of(x, mask, windows, largest)
 
     return as_merged(run, x, active(windows), mask)
 
@@ -106,24 +106,64 @@ def extremum(
 def _value(x: jax.Array, mask: Any, windows: Group, largest: bool) -> jax.Array:
     def passes(x: jax.Array, mask: Any) -> jax.Array:
         for group in groups_of(x, windows, times=OF_VALUES):
-            for p in passes_of(group):
-                fold = partial(apart, _fold, largest=largest, size=None)
-                x, _ = _in_pieces(fold, (x, None, mask), p)
-                mask = None
+            x, mask = _value_pass(x, mask, group, largest), None
         return x
 
     def calls(x: jax.Array, mask: Any) -> jax.Array:
         x = masked(x, mask, largest)
-        op, init = lax.max if largest else lax.min, lowest(x.dtype, largest)
         groups = [windows] if is_one_call(windows) else [(w,) for w in windows[::-1]]
         for group in groups:
-            for p in passes_of(group, CALL, CALL):
-                x = reduce_window(x, p.windows, op, init, SMALL)
+            x = _in_calls(x, group, largest)
         return x
 
     if any(isinstance(window, Woven) for window in windows):
         return passes(x, mask)
     return by_platform(x, mask, cpu=passes, other=calls)
+
+
+def _value_pass(x: jax.Array, mask: Any, group: Group, largest: bool) -> jax.Array:
+    window = group[0]
+    if is_taken(x, window):
+        each = [_value_pass(x, mask, (w,), largest) for w in in_place(window)]
+        return _value_pass(apart(woven, each, window=window), None, (over(window),), largest)
+    if is_table(group):
+        parts = [_value_of_table(x, mask, part, largest) for part in window.tables()]
+        return join(parts, window.axis)
+    for p in passes_of(group):
+        fold = partial(apart, _fold, largest=largest, size=None)
+        x, _ = _in_pieces(fold, (x, None, mask), p)
+        mask = None
+    return x
+
+
+def _in_calls(x: jax.Array, group: Group, largest: bool) -> jax.Array:
+    window = group[0]
+    if is_taken(x, window):
+        each = [_in_calls(x, (w,), largest) for w in in_place(window)]
+        return _in_calls(woven(each, window), (over(window),), largest)
+    op, init = lax.max if largest else lax.min, lowest(x.dtype, largest)
+    for p in passes_of(group, CALL, CALL):
+        x = reduce_window(x, p.windows, op, init, SMALL)
+    return x
+
+
+def _value_of_table(x: jax.Array, mask: Any, window: Window, largest: bool) -> jax.Array:
+    """As `_sums._add_table`."""
+    if window.empty:
+        shape = replace_axis(x.shape, window.axis, window.out)
+        return full_like(x, shape, lowest(x.dtype, largest), x.dtype)
+    best: Any = None
+    for line in lines_of(window):
+        best = apart(_best_of_rows, x, mask, best, window=window, line=line, largest=largest)
+        if line.out > 1:
+            best = _value_pass(best, None, (all_of(line),), largest)
+    return best.squeeze(window.axis)
+
+
+def _best_of_rows(x, mask, best, window: Window, line: Window, largest: bool) -> jax.Array:
+    x, mask = (table(a, window) for a in (x, mask))
+    more, _ = _fold_taps(x, None, mask, Pass((line,), 1, 1), largest, None)
+    return more if best is None else best_of([best, more], largest)
 
 
 def winners(
@@ -181,6 +221,15 @@ _extremum = Curved(_value, statics=2)
 @_extremum.defjvp
 def _(windows, largest, primals, tangents):
     x, mask = primals
+    if next_of(x, windows):
+
+        def fold(x: jax.Array, windows: Group, mask: Any) -> jax.Array:
+            return _extremum(x, mask, windows, largest)
+
+        def run(x: jax.Array) -> jax.Array:
+            return fold(*in_turns(fold, x, windows, mask, partial(extremum, largest=True)))
+
+        return jax.jvp(run, primals[:1], tangents[:1])
     value, steps = winners(x, windows, largest, mask)
     tangent = tangents[0]
     for group, winner in steps:

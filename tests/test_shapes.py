@@ -11,7 +11,7 @@ from jax import export
 from jax.extend.core import jaxprs_in_params
 
 import jaxpool
-from jaxpool import _winners
+from jaxpool import _turns, _winners
 
 
 def shape_of(function, *args, **options) -> tuple[int, ...]:
@@ -78,6 +78,8 @@ COSTS = [
     ((2, 8, 8, 16), ((8, 8),)),  # all axes are one
     ((2, 197, 3), ((197,),)),  # in blocks
     ((1, 80, 2, 16), ((40, 2),)),
+    ((2, 300, 3), ((73,), 23)),  # by turns
+    ((2, 200, 3), ((37,), 40, 100)),  # as rows of a table
     ((1, 10, 30, 16), ((1, 13), 1)),  # nothing to do along one axis
     ((1, 9, 9, 9, 16), ((3, 3, 3), 2)),  # all axes at once
     ((1, 12, 10, 16), ((4, 3), 1, "CIRCULAR")),
@@ -103,10 +105,10 @@ def test_costs_by_brute_force(shape, args, monkeypatch):
 
     def apart(f, *args, **how):
         nonlocal results
-        before = results
-        value, winner = f(*args, **how)
-        results += value.size if results == before else 0  # else it is made of passes itself
-        return value, winner
+        before, found = results, f(*args, **how)
+        if results == before and f is not _turns.woven:  # else it is made of passes itself
+            results += jax.tree.leaves(found)[0].size
+        return found
 
     monkeypatch.setattr(_winners, "apart", apart)
     monkeypatch.setattr(_winners, "_extremum", _winners._value)

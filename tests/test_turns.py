@@ -18,7 +18,8 @@ from jaxpool._window import Window
 INF = np.inf
 
 # (size, stride, padding), and whether there is a mask: the first elements of a row and the others;
-# rows alone, of a prime number of elements; windows that do not overlap; elements left over.
+# rows alone, of a prime number of elements; windows that do not overlap; elements left over;
+# windows that see nothing.
 AXES = [
     ((73, 16, 0), False),
     ((70, 23, 0), True),
@@ -28,6 +29,7 @@ AXES = [
     ((75, 17, 30), True),
     ((76, 19, 11), False),
     ((37, 37, 18), False),
+    ((41, 44, 90), False),
 ]
 
 
@@ -80,7 +82,7 @@ def test_they_equal_the_definition(kind: str, axis: tuple, masked: bool):
     mask = rng.random((2, 160, 1)) < 0.1 if masked else np.ones((1, 160, 1), bool)
     where = jnp.asarray(mask) if masked else None
     assert takes_turns(window_of(x, *axis), rows=True)
-    assert takes_turns(window_of(x, *axis), rows=False) == (size > 64)
+    assert takes_turns(window_of(x, *axis), rows=False) == (stride < size)
 
     def ours(x):
         return POOLS[kind](x, (size,), stride, ((padding, padding),), where=where)
@@ -90,12 +92,9 @@ def test_they_equal_the_definition(kind: str, axis: tuple, masked: bool):
         return whole_of(kind)(gathered(x, *axis), real)
 
     def all_of(f, x):
-        y, back = jax.vjp(f, x)
-        return (
-            y,
-            back(jnp.cos(jnp.arange(y.size)).reshape(y.shape))[0],
-            jax.jvp(f, (x,), (1 / x,))[1],
-        )
+        y, along = jax.linearize(f, x)
+        (back,) = jax.linear_transpose(along, x)(jnp.cos(jnp.arange(y.size)).reshape(y.shape))
+        return y, back, along(1 / x)
 
     found, expected = (jax.jit(all_of, static_argnums=0)(f, x) for f in (ours, defined))
     np.testing.assert_allclose(found[0], expected[0], rtol=2e-5, atol=2e-5)
@@ -116,15 +115,13 @@ def test_several_axes_take_turns_as_they_would_not(kind: str, monkeypatch):
     if kind in ("max", "min", "lse"):
         x[0, 7, 9, 1], x[1, :, :, 2] = np.nan, -INF
     tangent = rng.normal(size=x.shape).astype(np.float32)
-    both_turn, one_turns = ((69, 67), (17, 18)), ((81, 4), (16, 3))
-    for windows, strides in [both_turn] if kind in ("lse", "softmax") else [both_turn, one_turns]:
+    both_turn, one_turns, small = ((69, 67), (17, 18)), ((81, 4), (16, 3)), ((33, 19), (16, 17))
+    for windows, strides in [small] if kind in ("lse", "softmax") else [both_turn, one_turns]:
 
         def both(x, windows=windows, strides=strides):
-            y, back = jax.vjp(lambda x: pool(x, windows, strides, "SAME"), x)
-            along = jax.jvp(
-                lambda x: pool(x, windows, strides, "SAME"), (x,), (jnp.asarray(tangent),)
-            )[1]
-            return y, back(jnp.cos(jnp.where(jnp.isfinite(y), y, 0)))[0], along
+            y, along = jax.linearize(lambda x: pool(x, windows, strides, "SAME"), x)
+            (back,) = jax.linear_transpose(along, x)(jnp.cos(jnp.where(jnp.isfinite(y), y, 0)))
+            return y, back, along(jnp.asarray(tangent))
 
         found = jax.jit(both)(x)
         with monkeypatch.context() as patch:
@@ -169,6 +166,50 @@ def test_they_need_little_memory(kind: str, size: int, stride: int):
 
     memory = jax.jit(both).lower(x).compile().memory_analysis()
     assert memory.temp_size_in_bytes < 2 * 2 * 20000 * 8 * 4
+
+
+@pytest.mark.optimized
+@pytest.mark.parametrize(("size", "stride"), [(551, 220), (60, 23)])
+@pytest.mark.parametrize("pool", [jaxpool.max_pool, jaxpool.avg_pool])
+def test_pieces_are_read_in_place(pool: Callable, size: int, stride: int):
+    x = jax.ShapeDtypeStruct((2, 20000, 8), jnp.float32)
+    y = jax.ShapeDtypeStruct((2, (20000 - size) // stride + 1, 8), jnp.float32)
+
+    def value(x, y):
+        return pool(x, (size,), stride)
+
+    def slope(x, y):
+        return jax.vjp(lambda x: pool(x, (size,), stride), x)[1](y)
+
+    for f in (value, slope) if pool is jaxpool.avg_pool else (value,):
+        memory = jax.jit(f).lower(x, y).compile().memory_analysis()
+        assert memory.temp_size_in_bytes < x.size * 4 / 3
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int16"])
+@pytest.mark.parametrize("axis", [-1, -2], ids=["last", "not last"])
+@pytest.mark.parametrize("kind", ["max", "min", "sum"])
+def test_axes_and_dtypes(kind: str, axis: int, dtype: str):
+    rng = np.random.default_rng(0)
+    x = rng.integers(-9, 9, (2, 170, 3))
+    mask = rng.random((2, 1, 3)) < 0.5  # one for all elements of an axis
+    for size, stride, padding in ((73, 16, 0), (37, 37, 20), (40, 50, 0), (31, 5, 9)):
+        real = gathered(jnp.broadcast_to(mask, x.shape).astype(int), size, stride, padding) > 0
+        expected = whole_of(kind)(gathered(jnp.asarray(x, "float32"), size, stride, padding), real)
+        found = POOLS[kind](
+            jnp.swapaxes(jnp.asarray(x, dtype), 1, axis),
+            size,
+            stride,
+            padding,
+            axis=axis,
+            where=np.swapaxes(mask, 1, axis),
+        )
+        if dtype == "int16" and kind != "sum":
+            least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
+            expected = np.nan_to_num(expected, posinf=most, neginf=least)
+        np.testing.assert_array_equal(
+            np.swapaxes(found, 1, axis), np.asarray(jnp.asarray(expected, dtype))
+        )
 
 
 def test_an_element_is_in_one_piece():
