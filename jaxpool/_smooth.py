@@ -24,7 +24,7 @@ from jaxpool._linear import apart, curved, is_split, linear_pair
 from jaxpool._plan import BLOCK, Group, groups_of, is_disjoint, is_long, reads
 from jaxpool._regions import ONE_REGION, cut_all, over_inputs, over_outputs
 from jaxpool._slices import along_rows, cut, pad_all, real, replace_axis, rows, unrows
-from jaxpool._turns import beside, inside, joined, next_of, over, pieces, whole
+from jaxpool._turns import beside, inside, next_of, over, piecewise
 from jaxpool._window import Bins, Window
 
 Arrays = dict[str, jax.Array]
@@ -129,22 +129,22 @@ def _in_turns(
     axis, dtype = window.axis, state.top.dtype
     if state.count is None and window.padded:
         state = state._replace(count=inside(state.top, [window]).astype(dtype))
-    arrays = {k: pieces(a, window, _fill(k, a)) for k, a in _present(state._asdict()).items()}
 
     def known_of_pieces(top: jax.Array) -> jax.Array:
         return jnp.expand_dims(known(top.squeeze(axis)), axis)
 
     how = (outs, known and known_of_pieces) if outs else ()
-    each = []
-    for i, top in enumerate(arrays["top"]):
-        axes = (whole(top, window),)
-        done = fold(Smooth(**{k: a[i] for k, a in arrays.items()}), axes, *how)
+
+    def of_pieces(arrays: Arrays, windows: Group) -> Arrays:
+        done = fold(Smooth(**arrays), windows, *how)
         count = done.count
         if count is None:  # pieces of one kind are alike
-            count = jnp.full((1,) * top.ndim, axes[0].size, dtype)
-        count = _stretched(count, axis - 1, top.shape[axis - 1])
-        each.append(_present(done._replace(count=count)._asdict()))
-    return Smooth(**{k: joined([done[k] for done in each], window) for k in each[0]})
+            count = jnp.full((1,) * done.top.ndim, windows[0].size, dtype)
+        count = _stretched(count, axis - 1, done.top.shape[axis - 1])
+        return _present(done._replace(count=count)._asdict())
+
+    arrays = _present(state._asdict())
+    return Smooth(**piecewise(of_pieces, arrays, window, _fills(arrays)))
 
 
 def of_seen(x: jax.Array, axes: _bins.Geometry, groups: Sequence[Any]) -> jax.Array:

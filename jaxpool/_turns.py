@@ -54,23 +54,29 @@ def in_turns(
     are 0, as padding is.
     """
 
-    def further(mask: Any, windows: Group) -> Any:
-        return some(mask, windows) if some and mask is not None else None
+    def both(state: tuple, windows: Group) -> tuple:
+        x, mask = state
+        return fold(x, windows, mask), some(mask, windows) if some and mask is not None else None
 
     while found := next_of(x, windows, rows):
         before, window, behind = found
         if behind:
-            x, mask = fold(x, behind, mask), further(mask, behind)
+            x, mask = both((x, mask), behind)
         if some and mask is None and window.padded:
             mask = inside(x, (*before, window))
-        each = pieces(x, window)
-        masks = [None] * len(each) if mask is None else pieces(mask, window)
-        axes = [(whole(piece, window),) for piece in each]
-        x = joined(list(map(fold, each, axes, masks)), window)
-        masks = list(map(further, masks, axes))
-        mask = None if masks[0] is None else joined(masks, window)
+        x, mask = piecewise(both, (x, mask), window)
         windows = (*before, over(window))
     return x, windows, mask
+
+
+def piecewise(fold: Callable, state: Any, window: Window, fill: Any = None) -> Any:
+    """`fold(state, windows)` of each kind of pieces of a tree of arrays, by turns along one axis;
+    `fill`, alike, is what padding holds, 0 if not said."""
+    arrays, tree = jax.tree.flatten(state)
+    fills = jax.tree.leaves(fill) or [0] * len(arrays)
+    kinds = zip(*(pieces(a, window, f) for a, f in zip(arrays, fills, strict=True)), strict=True)
+    results = [fold(jax.tree.unflatten(tree, kind), (_whole(kind[0], window),)) for kind in kinds]
+    return jax.tree.map(lambda *a: woven([b.squeeze(window.axis) for b in a], window), *results)
 
 
 def _rows(window: Window) -> tuple[int, int]:
@@ -192,7 +198,7 @@ _cut, _ = linear_pair(
 )
 
 
-def whole(piece: jax.Array, window: Window) -> Window:
+def _whole(piece: jax.Array, window: Window) -> Window:
     """All elements of a piece as one window."""
     n = piece.shape[window.axis]
     return Window(window.axis, n, n, n, 1, 0, 0, 1)
@@ -201,11 +207,6 @@ def whole(piece: jax.Array, window: Window) -> Window:
 def beside(a: jax.Array, x: jax.Array, windows: Sequence[Window]) -> jax.Array:
     """What has as many axes as the map, beside x: the map, or pieces of it, which have one more."""
     return a if a.ndim == x.ndim else jnp.expand_dims(a, a.ndim + windows[0].axis)
-
-
-def joined(results: list[jax.Array], window: Window) -> jax.Array:
-    """What all pieces are reduced to, by turns along one axis."""
-    return woven([a.squeeze(window.axis) for a in results], window)
 
 
 def woven(results: list[jax.Array], window: Window) -> jax.Array:
