@@ -27,10 +27,11 @@ Group = tuple[Window, ...]
 DIRECT, TAPS, JOINT, MOST = 7, 4, 9, 27
 OF_VALUES, OF_SUMS = 1.5, 3
 # Windows that do not overlap read every element once, whatever their size: BLOCK bounds the length
-# of the program, and ROWS that of values alone, where a longer one takes fewer instructions.
+# of the program, and ROWS that of values alone, where a longer one takes fewer instructions. Larger
+# ones are rows of a table.
 BLOCK, ROWS = 16, 32
-# An axis that is pooled whole is read as so many equal parts at a time. They may be a power of two
-# apart, and then a cache has room for few of them.
+# An axis that is pooled whole, or a row of a table, is read as so many equal parts at a time. They
+# may be a power of two apart, and then a cache has room for few of them.
 LINES = 12
 # One loop finds value and winner together, as one complex number, where windows are so far apart
 # (all their strides, multiplied) that there are few of these numbers.
@@ -212,7 +213,8 @@ def all_of(parts: Window) -> Window:
 
 
 def is_table(group: Group) -> bool:
-    """Whether windows are large, and overlap no other."""
+    """Whether windows of which values alone are asked are rows of a table: large ones that overlap
+    no other."""
     window = group[0]
     return len(group) == 1 and window.disjoint and window.size > ROWS and not window.whole
 

@@ -108,7 +108,7 @@ def _add_pass(x: jax.Array, divisor: Any, mask: Any, group: Group, dtype: Any) -
         return _add_pass(each, divisor, None, (over(group[0]),), dtype)
     parts = parts_of(group[0])
     if is_disjoint(group) and (not parts or group[0].axis == -1):
-        return _add_apart(x, divisor, mask, group[0], dtype)
+        return _add_tables(x, divisor, mask, group[0], dtype)
     if parts:
         x = _add_pass(x, None, mask, (parts[0],), wider(dtype))
         return _add_pass(x, divisor, None, (parts[1],), dtype)
@@ -133,7 +133,7 @@ def _add_rows(x: jax.Array, divisor: Any, mask: Any, window: Window, dtype: Any)
     return _over(lax.reduce(taps, np.zeros((), taps.dtype), lax.add, [at]), divisor, dtype)
 
 
-def _add_apart(x: jax.Array, divisor: Any, mask: Any, window: Window, dtype: Any) -> jax.Array:
+def _add_tables(x: jax.Array, divisor: Any, mask: Any, window: Window, dtype: Any) -> jax.Array:
     """Large windows that overlap no other and do not divide, as rows of a table."""
 
     def here(x: jax.Array, divisor: Any, mask: Any) -> jax.Array:

@@ -221,7 +221,7 @@ _extremum = Curved(_value, statics=2)
 @_extremum.defjvp
 def _(windows, largest, primals, tangents):
     x, mask = primals
-    if next_of(x, windows):
+    if next_of(x, windows):  # pieces are cut out, since winners are found in several loops
 
         def fold(x: jax.Array, windows: Group, mask: Any) -> jax.Array:
             return _extremum(x, mask, windows, largest)

@@ -102,6 +102,27 @@ def test_other_platforms_find_the_same_winners(pool, dtype, window, strides, opt
         np.testing.assert_array_equal(np.asarray(a, np.float32), np.asarray(b, np.float32))
 
 
+@pytest.mark.parametrize("pool", POOLS[:4], ids=lambda pool: pool.__name__)
+def test_other_platforms_read_large_windows_alike(pool):
+    # By turns, side by side, with gaps between them, and with padding.
+    x = jnp.asarray(np.random.default_rng(0).integers(-9, 9, (2, 300, 2)), jnp.float32)
+    cases = [(97, 16, 0), (100, 5, 30), (70, 70, 0), (71, 80, 35), (75, 75, 170)]
+
+    def results() -> list:
+        found = []
+        for window, strides, padding in cases:
+            f = functools.partial(pool, window_shape=window, strides=strides, axis=1)
+            y, back = jax.vjp(jax.jit(lambda x, f=f, padding=padding: f(x, padding=padding)), x)
+            found += [f(x, padding=padding), y, back(jnp.round(8 * jnp.cos(y)))[0]]
+        return found
+
+    expected = results()
+    with as_elsewhere():
+        found = results()
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
 SMOOTH = [jaxpool.lse_pool, jaxpool.softmax_pool, jaxpool.lp_pool, jaxpool.gem_pool]
 
 
