@@ -224,7 +224,7 @@ def lines_of(window: Window) -> list[Window]:
     what is left over. (LLVM unrolls loops over lines of more than 8 and fewer than LONG.)"""
     axis, size = window.axis, window.size
     good = [k for k in range(LINES, LINES // 2 - 1, -1) if not 8 < size // k < LONG]
-    taps = next((k for k in good if size % k == 0), min(size, *good[:1] or [LINES]))
+    taps = next((k for k in good if size % k == 0), min(size, good[0]))
     n, left = divmod(size, taps)
     lines = Window(axis, size, taps, 1, n, 0, 0, n)
     return [lines, Window(axis, size, left, left, 1, left - size, 0, 1)] if left else [lines]

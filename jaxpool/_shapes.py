@@ -253,10 +253,10 @@ def _read(shape: tuple[int, ...], windows: Sequence[Window]) -> int:
     for group in _plan.groups_of(x, windows, times=_plan.OF_VALUES):
         after = _window.shape_of(group, shape)
         if len(group) > 1:
-            seen = [window.count(padding=False).sum() for window in group]
-            found += prod(after) // prod(window.out for window in group) * int(prod(seen))
+            read = prod(int(window.count(padding=False).sum()) for window in group)
         else:
-            found += prod(after) // group[0].out * _read_along(group[0])
+            read = _read_along(group[0])
+        found += prod(after) // max(prod(window.out for window in group), 1) * read
         shape = after
     return found
 
