@@ -267,9 +267,10 @@ def _read_along(window: Window) -> int:
         return sum(map(_read_along, [*_turns.in_place(window), _turns.over(window)]))
     if _plan.is_table((window,)):
         return sum(part.out * _read_in_lines(part) for part in window.tables() if not part.empty)
-    passes = _plan.passes_of((window,))
-    found = sum(int(one.count(padding=False).sum()) for p in passes for one in p.windows)
-    n, most = window.size, _plan.at_once(window, values=True)
+    found, n, most = 0, window.size, _plan.at_once(window, values=True)
+    for p in _plan.passes_of((window,)):
+        seen = int(p.windows[0].count(padding=False).sum())
+        found += _read_along(*p.windows) if _plan.is_table(p.windows) else seen
     while window.whole and n > most:  # in parts
         n = -(-n // most)
         found += n

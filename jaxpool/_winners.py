@@ -130,8 +130,11 @@ def _value_pass(x: jax.Array, mask: Any, group: Group, largest: bool) -> jax.Arr
         parts = [_value_of_table(x, mask, part, largest) for part in window.tables()]
         return join(parts, window.axis)
     for p in passes_of(group):
-        fold = partial(apart, _fold, largest=largest, size=None)
-        x, _ = _in_pieces(fold, (x, None, mask), p)
+        if is_table(p.windows):
+            x = _value_pass(x, mask, p.windows, largest)
+        else:
+            fold = partial(apart, _fold, largest=largest, size=None)
+            x, _ = _in_pieces(fold, (x, None, mask), p)
         mask = None
     return x
 

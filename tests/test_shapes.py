@@ -80,6 +80,7 @@ COSTS = [
     ((1, 80, 2, 16), ((40, 2),)),
     ((2, 300, 3), ((73,), 23)),  # by turns
     ((2, 200, 3), ((37,), 40, 100)),  # as rows of a table
+    ((2, 300, 3), ((80,), 40)),  # in passes, of which the first is such a table
     ((1, 10, 30, 16), ((1, 13), 1)),  # nothing to do along one axis
     ((1, 9, 9, 9, 16), ((3, 3, 3), 2)),  # all axes at once
     ((1, 12, 10, 16), ((4, 3), 1, "CIRCULAR")),
