@@ -98,21 +98,22 @@ def _add_of(x: dict, rest: tuple, _: Any, windows: Group) -> dict:
 def _add_pass(x: jax.Array, divisor: Any, mask: Any, group: Group, dtype: Any) -> jax.Array:
     if is_one_loop(x, group):
         return _in_one_loop(add_slices, x, divisor, mask, group, dtype)
-    if is_in_place(x, group[0]):
-        return apart(_add_rows, x, divisor, mask, window=group[0], dtype=dtype)
-    if group[0].whole:
-        return _add_lines(x, divisor, mask, group[0], dtype)
-    if is_taken(x, group[0]):
-        each = [_add_pass(x, None, mask, (w,), wider(dtype)) for w in in_place(group[0])]
-        each = apart(woven, each, window=group[0])
-        return _add_pass(each, divisor, None, (over(group[0]),), dtype)
-    parts = parts_of(group[0])
-    if is_disjoint(group) and (not parts or group[0].axis == -1):
-        return _add_tables(x, divisor, mask, group[0], dtype)
+    (window,) = group
+    if is_in_place(x, window):
+        return apart(_add_rows, x, divisor, mask, window=window, dtype=dtype)
+    if window.whole:
+        return _add_lines(x, divisor, mask, window, dtype)
+    if is_taken(x, window):
+        each = [_add_pass(x, None, mask, (w,), wider(dtype)) for w in in_place(window)]
+        each = apart(woven, each, window=window)
+        return _add_pass(each, divisor, None, (over(window),), dtype)
+    parts = parts_of(window)
+    if window.disjoint and (not parts or window.axis == -1):
+        return _add_tables(x, divisor, mask, window, dtype)
     if parts:
         x = _add_pass(x, None, mask, (parts[0],), wider(dtype))
         return _add_pass(x, divisor, None, (parts[1],), dtype)
-    return _slide(real(x.astype(wider(x.dtype)), mask), divisor, group[0], dtype)
+    return _slide(real(x.astype(wider(x.dtype)), mask), divisor, window, dtype)
 
 
 def _in_one_loop(
