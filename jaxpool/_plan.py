@@ -51,8 +51,8 @@ FEW, OF_WINNERS, LINE = 32, 24, 1024
 # a hundred times as long. So extremes leave the joining to a loop of its own.
 SHARED = 2**13
 # Large windows that do not divide into smaller ones are pieces that take turns (`_turns`), if their
-# strides are at least READ, where pieces are read in place, or CUT, where they are cut out.
-READ, CUT = 4, 16
+# strides are at least CLOSE, or APART for what folds each piece in several loops.
+CLOSE, APART = 4, 16
 # GPUs and TPUs get one `reduce_window` over all axes of up to SMALL taps, else one `reduce` of axes
 # that are pooled whole, else, for extremes, a `reduce_window` for every CALL taps along one axis.
 SMALL, CALL = 64, 16
@@ -76,11 +76,11 @@ def active(windows: Sequence[Window]) -> Group:
 
 
 def takes_turns(window: Any, rows: bool) -> bool:
-    """Whether a large window is pieces that take turns; `rows`: these are cut out, even where no
-    window overlaps another."""
+    """Whether a large window is pieces that take turns; `rows`, for what folds each in several
+    loops: farther apart, and even where no window overlaps another."""
     if type(window) is not Window or window.dilation > 1 or window.out == 1:
         return False
-    if window.stride < (CUT if rows else READ) or (window.disjoint and not rows):
+    if window.stride < (APART if rows else CLOSE) or (window.disjoint and not rows):
         return False
     while window.size > BLOCK:
         if not (parts := window.split(BLOCK)):
@@ -206,12 +206,6 @@ def equal_parts(axis: int, k: int, n: int) -> Window:
     return Window(axis, k, -(-k // n), 1, n, 0, 0, n)
 
 
-def all_of(parts: Window) -> Window:
-    """One window over what others give."""
-    n = parts.out
-    return Window(parts.axis, n, n, n, 1, 0, 0, 1)
-
-
 def is_table(group: Group) -> bool:
     """Whether windows of which values alone are asked are rows of a table: large ones that overlap
     no other."""
@@ -221,9 +215,9 @@ def is_table(group: Group) -> bool:
 
 def lines_of(window: Window) -> list[Window]:
     """A row of the elements of a window as lines of equal length, to be folded into one, and as
-    what is left over. (LLVM unrolls loops over lines of more than 8 and fewer than LONG.)"""
+    what is left over. (LLVM unrolls loops over lines of LONG/2 to LONG elements.)"""
     axis, size = window.axis, window.size
-    good = [k for k in range(LINES, LINES // 2 - 1, -1) if not 8 < size // k < LONG]
+    good = [k for k in range(LINES, LINES // 2 - 1, -1) if not LONG // 2 < size // k < LONG]
     taps = next((k for k in good if size % k == 0), min(size, good[0]))
     n, left = divmod(size, taps)
     lines = Window(axis, size, taps, 1, n, 0, 0, n)

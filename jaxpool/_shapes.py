@@ -265,12 +265,14 @@ def _read_along(window: Window) -> int:
     """The same along one axis, for one position on all others."""
     if _plan.takes_turns(window, rows=False):
         return sum(map(_read_along, [*_turns.in_place(window), _turns.over(window)]))
-    if _plan.is_table((window,)):
-        return sum(part.out * _read_in_lines(part) for part in window.tables() if not part.empty)
     found, n, most = 0, window.size, _plan.at_once(window, values=True)
     for p in _plan.passes_of((window,)):
-        seen = int(p.windows[0].count(padding=False).sum())
-        found += _read_along(*p.windows) if _plan.is_table(p.windows) else seen
+        (one,) = p.windows
+        if _plan.is_table(p.windows):
+            parts = [part for part in one.tables() if not part.empty]
+            found += sum(part.out * _read_in_lines(part) for part in parts)
+        else:
+            found += int(one.count(padding=False).sum())
     while window.whole and n > most:  # in parts
         n = -(-n // most)
         found += n
@@ -281,7 +283,7 @@ def _read_in_lines(window: Window) -> int:
     """The elements of a window, what lines of them are folded into, and once more to add what is
     left over."""
     first, *left = _plan.lines_of(window)
-    more = _read_along(_plan.all_of(first)) if first.out > 1 else 0
+    more = _read_along(_window.all_of(first.axis, first.out)) if first.out > 1 else 0
     return window.size + more + len(left)
 
 

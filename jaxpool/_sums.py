@@ -21,7 +21,6 @@ from jaxpool._plan import (
     WIDE,
     Group,
     active,
-    all_of,
     equal_parts,
     groups_of,
     is_disjoint,
@@ -52,7 +51,7 @@ from jaxpool._slices import (
     wider,
 )
 from jaxpool._turns import in_place, is_taken, over, spread, unwoven, woven
-from jaxpool._window import Window, shape_back, shape_of
+from jaxpool._window import Window, all_of, shape_back, shape_of
 from jaxpool._winners import extremum
 
 
@@ -152,7 +151,7 @@ def _add_table(x: jax.Array, mask: Any, window: Window, dtype: Any) -> jax.Array
     for line in lines_of(window):
         sums = apart(_add_of_rows, x, mask, sums, window=window, group=(line,), dtype=dtype)
         if line.out > 1:
-            sums = _add_pass(sums, None, None, (all_of(line),), dtype)
+            sums = _add_pass(sums, None, None, (all_of(line.axis, line.out),), dtype)
     return sums.squeeze(window.axis)
 
 
@@ -167,7 +166,7 @@ def _add_lines(x: jax.Array, divisor: Any, mask: Any, window: Window, dtype: Any
     n = -(-window.size // LINES)
     parts = equal_parts(window.axis, window.size, n)
     x = apart(add_slices, x, None, mask, group=(parts,), dtype=wider(dtype))
-    return _add_pass(x, divisor, None, (all_of(parts),), dtype)
+    return _add_pass(x, divisor, None, (all_of(parts.axis, n),), dtype)
 
 
 def add_slices(

@@ -6,8 +6,8 @@ which is read once, are reduced first, and then windows of 2m + 1 of them, two a
 two elements for every stride. (Where r is s, rows are not cut: windows are m + 1 of them. Of those
 that do not overlap, m is 0.)
 
-Sums, and extremes alone, read pieces where they lie (`in_place`); for others, which read them more
-than once and write as many elements on the way back, they are arrays of their own (`pieces`).
+Sums, and extremes alone, read pieces where they lie (`in_place`); for others, winners among them,
+which read pieces in several loops, they are arrays of their own (`pieces`).
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ from jax import lax
 from jaxpool._linear import apart, full_like, is_split, linear_pair
 from jaxpool._plan import Group, takes_turns
 from jaxpool._slices import cut, interleave, join, pad, replace_axis
-from jaxpool._window import Window
+from jaxpool._window import Window, all_of
 
 
 def is_taken(x: jax.Array, window: Any, rows: bool = False) -> bool:
@@ -75,8 +75,11 @@ def piecewise(fold: Callable, state: Any, window: Window, fill: Any = None) -> A
     arrays, tree = jax.tree.flatten(state)
     fills = jax.tree.leaves(fill) or [0] * len(arrays)
     kinds = zip(*(pieces(a, window, f) for a, f in zip(arrays, fills, strict=True)), strict=True)
-    results = [fold(jax.tree.unflatten(tree, kind), (_whole(kind[0], window),)) for kind in kinds]
-    return jax.tree.map(lambda *a: woven([b.squeeze(window.axis) for b in a], window), *results)
+    axis, results = window.axis, []
+    for kind in kinds:
+        windows = (all_of(axis, kind[0].shape[axis]),)
+        results.append(fold(jax.tree.unflatten(tree, kind), windows))
+    return jax.tree.map(lambda *a: woven([b.squeeze(axis) for b in a], window), *results)
 
 
 def _rows(window: Window) -> tuple[int, int]:
@@ -196,12 +199,6 @@ _cut, _ = linear_pair(
     lambda x, _, window, fill: _shapes(x, window),
     lambda g, _, window, fill: replace_axis(g.shape, window.axis, window.length),
 )
-
-
-def _whole(piece: jax.Array, window: Window) -> Window:
-    """All elements of a piece as one window."""
-    n = piece.shape[window.axis]
-    return Window(window.axis, n, n, n, 1, 0, 0, 1)
 
 
 def beside(a: jax.Array, x: jax.Array, windows: Sequence[Window]) -> jax.Array:

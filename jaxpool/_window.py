@@ -618,6 +618,11 @@ def shape_back(windows: Iterable[Window], shape: Sequence[Any]) -> tuple[Any, ..
     return tuple(result)
 
 
+def all_of(axis: int, n: int) -> Window:
+    """All n elements of an axis as one window."""
+    return Window(axis, n, n, n, 1, 0, 0, 1)
+
+
 def merged(axes: Sequence[Any], ndim: int) -> tuple[tuple[Any, ...], list[list[int]]]:
     """Axes side by side that are pooled whole as one, which is fewer passes; and which of all axes
     each of those that are left stands for. Elements keep their order."""
@@ -633,7 +638,7 @@ def merged(axes: Sequence[Any], ndim: int) -> tuple[tuple[Any, ...], list[list[i
     for at, group in enumerate(groups, -len(groups)):
         if len(group) > 1:
             n = prod(of[i].length for i in group)
-            found.append(Window(at, n, n, n, 1, 0, 0, 1))
+            found.append(all_of(at, n))
         elif group[0] in of:
             found.append(replace(of[group[0]], axis=at))
     return tuple(found), groups

@@ -29,7 +29,6 @@ from jaxpool._plan import (
     SMALL,
     Group,
     active,
-    all_of,
     at_once,
     equal_parts,
     groups_of,
@@ -70,7 +69,7 @@ from jaxpool._slices import (
     wider,
 )
 from jaxpool._turns import in_place, in_turns, is_taken, next_of, over, woven
-from jaxpool._window import Pass, Window, Woven, shape_of
+from jaxpool._window import Pass, Window, Woven, all_of, shape_of
 
 
 def lowest(dtype: Any, largest: bool) -> Any:
@@ -126,12 +125,11 @@ def _value_pass(x: jax.Array, mask: Any, group: Group, largest: bool) -> jax.Arr
     if is_taken(x, window):
         each = [_value_pass(x, mask, (w,), largest) for w in in_place(window)]
         return _value_pass(apart(woven, each, window=window), None, (over(window),), largest)
-    if is_table(group):
-        parts = [_value_of_table(x, mask, part, largest) for part in window.tables()]
-        return join(parts, window.axis)
     for p in passes_of(group):
         if is_table(p.windows):
-            x = _value_pass(x, mask, p.windows, largest)
+            (window,) = p.windows
+            parts = [_value_of_table(x, mask, part, largest) for part in window.tables()]
+            x = join(parts, window.axis)
         else:
             fold = partial(apart, _fold, largest=largest, size=None)
             x, _ = _in_pieces(fold, (x, None, mask), p)
@@ -159,7 +157,7 @@ def _value_of_table(x: jax.Array, mask: Any, window: Window, largest: bool) -> j
     for line in lines_of(window):
         best = apart(_best_of_rows, x, mask, best, window=window, line=line, largest=largest)
         if line.out > 1:
-            best = _value_pass(best, None, (all_of(line),), largest)
+            best = _value_pass(best, None, (all_of(line.axis, line.out),), largest)
     return best.squeeze(window.axis)
 
 

@@ -133,10 +133,9 @@ def check_split(name: str) -> None:
             x = jax.device_put(MAP, NamedSharding(mesh, SPECS[axis]))
             with jax.set_mesh(mesh):
                 traced = jax.jit(both).trace(x)
+                traced.lower(lowering_platforms=("cuda",))
                 lowered = traced.lower()
             if kind is AxisType.Explicit:
-                with jax.set_mesh(mesh):
-                    traced.lower(lowering_platforms=("cuda",))
                 for a in jax.tree.leaves(traced.out_avals):
                     split = [i for i, of in enumerate(a.sharding.spec) if of]
                     assert split == [axis if axis == 0 else a.ndim - 1], a
