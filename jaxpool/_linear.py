@@ -239,8 +239,16 @@ def of_alike(function: Callable) -> Callable:
 
 
 def by_platform(*args: Any, cpu: Callable, other: Callable) -> Any:
-    """`cpu(*args)`, or `other(*args)` where something else compiles it."""
-    return lax.platform_dependent(*args, cpu=cpu, default=other)
+    """`cpu(*args)`, or `other(*args)`, of the same type, where something else compiles it: which is
+    not traced where nothing does. (`lax.platform_dependent` traces both.)"""
+    leaves, tree = jax.tree.flatten(args)
+
+    def of_leaves(function: Callable) -> Any:
+        return jax.jit(lambda *leaves: function(*jax.tree.unflatten(tree, leaves)), inline=True)
+
+    here, there = of_leaves(cpu), of_leaves(other)
+    shape = jax.tree.structure(here.eval_shape(*leaves))
+    return jax.tree.unflatten(shape, _platform.bind(*alike(leaves), cpu=here, other=there))
 
 
 def apart(
@@ -285,10 +293,14 @@ def _run_elsewhere(*leaves, of, tree, static, elsewhere):
 
 
 def _run_types(*avals, **how):
+    return _types_of(_program(**how), avals)
+
+
+def _types_of(program: Any, avals: Sequence[Any]) -> list:
     def like(a: Any) -> Any:
         return _like(avals[0], a.shape, a.dtype, sharding=a.sharding or _split_as(avals, a.shape))
 
-    return [like(a) for a in jax.tree.leaves(_program(**how).eval_shape(*avals))]
+    return [like(a) for a in jax.tree.leaves(program.eval_shape(*avals))]
 
 
 def _split_as(avals: Sequence[Any], shape: tuple[int, ...]) -> NamedSharding:
@@ -304,15 +316,15 @@ def _split_as(avals: Sequence[Any], shape: tuple[int, ...]) -> NamedSharding:
     return NamedSharding(next((m for m in meshes if not m.empty), meshes[0]), spec)
 
 
-def _run_jvp(primals, tangents, **how):
-    """JAX's own, of the function in place."""
+def _run_jvp(run, primals, tangents, **how):
+    """JAX's own, of `run(*leaves, **how)` in place."""
     live = [i for i, t in enumerate(tangents) if not isinstance(t, ad.Zero)]
 
     def of_live(*arrays):
         leaves = list(primals)
         for i, a in zip(live, arrays, strict=True):
             leaves[i] = a
-        return _run(*leaves, **how)
+        return run(*leaves, **how)
 
     return jax.jvp(of_live, [primals[i] for i in live], [tangents[i] for i in live])
 
@@ -366,7 +378,25 @@ def _curved_jvp(primals, tangents, *, of, tree, static):
 _curved = _primitive("curved", _run, _run_types)
 ad.primitive_jvps[_curved] = _curved_jvp
 _apart = _primitive("apart", _run, _run_types)
-ad.primitive_jvps[_apart] = _run_jvp
+ad.primitive_jvps[_apart] = partial(_run_jvp, _run)
 _lower_elsewhere = mlir.lower_fun(_run_elsewhere, multiple_results=True)
 mlir.register_lowering(_apart, _lower_elsewhere)
 mlir.register_lowering(_apart, _lower_apart, platform="cpu")
+
+
+def _here(*leaves, cpu, other):
+    return jax.tree.leaves(cpu(*leaves))
+
+
+def _there(*leaves, cpu, other):
+    return jax.tree.leaves(other(*leaves))
+
+
+def _either(*leaves, cpu, other):
+    return jax.tree.leaves(lax.platform_dependent(*leaves, cpu=cpu, default=other))
+
+
+_platform = _primitive("platform", _either, lambda *avals, cpu, other: _types_of(cpu, avals))
+ad.primitive_jvps[_platform] = partial(_run_jvp, _either)
+mlir.register_lowering(_platform, mlir.lower_fun(_there, multiple_results=True))
+mlir.register_lowering(_platform, mlir.lower_fun(_here, multiple_results=True), platform="cpu")

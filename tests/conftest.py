@@ -36,10 +36,14 @@ _quick = True
 
 
 def _quick_options(*args, **kwargs):
-    """Compile in half the time: without XLA's newer emitters of fusions, if they are optional."""
+    """Compile in half the time: without XLA's newer emitters of fusions, if they are optional, and
+    a program as one piece, since the other tests need the other cores."""
     options = _options(*args, **kwargs)
     if _quick and jax.__version_info__ < (0, 11):
-        options.env_option_overrides += [("xla_cpu_use_fusion_emitters", False)]
+        options.env_option_overrides += [
+            ("xla_cpu_use_fusion_emitters", False),
+            ("xla_cpu_parallel_codegen_split_count", 1),
+        ]
     return options
 
 
@@ -68,6 +72,13 @@ def pytest_collection_modifyitems(items):
         params = item.callspec.params if hasattr(item, "callspec") else {}
         if getattr(params.get("op"), "alike", False):
             item.add_marker("alike")
+
+
+@pytest.fixture
+def memory_of():
+    """What a program needs: that is planned before LLVM's passes, so they are left out."""
+    quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    return lambda lowered: lowered.compile(quick).memory_analysis()
 
 
 @pytest.fixture

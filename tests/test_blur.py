@@ -203,18 +203,18 @@ def test_only_winners_are_kept(pool):
 @pytest.mark.optimized
 @each_pool
 @pytest.mark.parametrize(("size", "most"), [(3, 0.3), (5, 0.6)])
-def test_little_memory_is_used_on_the_way(pool, size: int, most: float):
+def test_little_memory_is_used_on_the_way(pool, size: int, most: float, memory_of):
     x = jnp.zeros(MAP.shape)
     run = both(pool, filter_size=size)
-    memory = run.lower(x, x[:, ::2, ::2]).compile().memory_analysis()
+    memory = memory_of(run.lower(x, x[:, ::2, ::2]))
     most += 0 if pool is jaxpool.blur_pool else 1.25  # the largest elements, and their winners
     assert memory.temp_size_in_bytes <= most * x.nbytes
 
 
 @pytest.mark.optimized
-def test_bfloat16_is_not_copied_as_float32():
+def test_bfloat16_is_not_copied_as_float32(memory_of):
     x = jnp.zeros(MAP.shape, jnp.bfloat16)
-    memory = jax.jit(jaxpool.blur_pool).lower(x).compile().memory_analysis()
+    memory = memory_of(jax.jit(jaxpool.blur_pool).lower(x))
     assert memory.temp_size_in_bytes <= 1.5 * x.nbytes
 
 

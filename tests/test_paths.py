@@ -92,8 +92,12 @@ def test_other_platforms_find_the_same_winners(pool, dtype, window, strides, opt
             name = f"{pool.__name__}_with_indices"
             f = functools.partial(getattr(jaxpool, name), window_shape=window, strides=strides)
             return f(x, **options)
-        y, back = jax.vjp(jax.jit(f), x)
-        return y, back(jnp.arange(y.size, dtype=x.dtype).reshape(y.shape) % 8)[0]
+
+        def both(x):
+            y, back = jax.vjp(f, x)
+            return y, back(jnp.arange(y.size, dtype=x.dtype).reshape(y.shape) % 8)[0]
+
+        return jax.jit(both)(x)
 
     expected = results()
     with as_elsewhere():
@@ -112,8 +116,12 @@ def test_other_platforms_read_large_windows_alike(pool):
         found = []
         for window, strides, padding in cases:
             f = functools.partial(pool, window_shape=window, strides=strides, axis=1)
-            y, back = jax.vjp(jax.jit(lambda x, f=f, padding=padding: f(x, padding=padding)), x)
-            found += [f(x, padding=padding), y, back(jnp.round(8 * jnp.cos(y)))[0]]
+
+            def both(x, f=f, padding=padding):
+                y, back = jax.vjp(lambda x: f(x, padding=padding), x)
+                return y, back(jnp.round(8 * jnp.cos(y)))[0]
+
+            found += [f(x, padding=padding), *jax.jit(both)(x)]
         return found
 
     expected = results()
@@ -132,7 +140,7 @@ def test_windows_that_do_not_exist_give_no_gradient(pool, platform: str):
     # Phases of strides are completed, or borders filled, with windows that see the last element.
     with as_elsewhere() if platform == "other" else contextlib.nullcontext():
         for length, window, strides, dilation in ((8, 3, 2, 1), (9, 2, 4, 2), (43, 17, 4, 2)):
-            slope = gradient(pool, window, strides, axis=0, window_dilation=dilation)
+            slope = jax.jit(gradient(pool, window, strides, axis=0, window_dilation=dilation))
             x = jnp.linspace(1, 2, length)
             expected = slope(x)
             assert not expected[-1]
@@ -185,7 +193,7 @@ def test_a_sum_keeps_nothing(pool, window: int):
     ],
 )
 @each_pool
-def test_little_memory_is_used_on_the_way(pool, shape, window: int, axis):
+def test_little_memory_is_used_on_the_way(pool, shape, window: int, axis, memory_of):
     x = jnp.zeros(shape)
 
     @jax.jit
@@ -193,7 +201,7 @@ def test_little_memory_is_used_on_the_way(pool, shape, window: int, axis):
         y, back = jax.vjp(lambda x: pool(x, (window,) * (x.ndim - 2), 1, "SAME", axis=axis), x)
         return y, back(g)[0]
 
-    memory = both.lower(x, x).compile().memory_analysis()
+    memory = memory_of(both.lower(x, x))
     most = 1.5 if window <= 3 and pool in POOLS[:4] else 4
     assert memory.temp_size_in_bytes <= most * x.nbytes + 4096  # and a few counts
 
@@ -201,7 +209,7 @@ def test_little_memory_is_used_on_the_way(pool, shape, window: int, axis):
 @pytest.mark.optimized
 @pytest.mark.parametrize("pool", POOLS[:4], ids=lambda pool: pool.__name__)
 @pytest.mark.parametrize(("window", "strides"), [((3, 3), 2), ((2, 2), 2), ((48, 48), 1)])
-def test_a_mask_needs_no_copy_of_x(pool, window: tuple, strides: int):
+def test_a_mask_needs_no_copy_of_x(pool, window: tuple, strides: int, memory_of):
     x, mask = jnp.zeros((2, 48, 48, 64)), jnp.ones((2, 48, 48, 1), bool)
 
     def needs(mask) -> float:
@@ -209,7 +217,7 @@ def test_a_mask_needs_no_copy_of_x(pool, window: tuple, strides: int):
             y, back = jax.vjp(lambda x: pool(x, window, strides, where=mask), x)
             return y, back(y)[0]
 
-        memory = jax.jit(both).lower(x, mask).compile().memory_analysis()
+        memory = memory_of(jax.jit(both).lower(x, mask))
         return memory.temp_size_in_bytes / x.nbytes
 
     assert needs(mask) - needs(None) < 0.3  # each cotangent over its window's count
@@ -271,7 +279,7 @@ def test_masks_along_lines(pool, shared, window: int, stride: int):
 
 @pytest.mark.optimized
 @pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (3, 1), (2, 2)])
-def test_a_sum_over_much_padding_needs_no_third_array(stride: int, dilation: int):
+def test_a_sum_over_much_padding_needs_no_third_array(stride: int, dilation: int, memory_of):
     x = jax.random.normal(jax.random.key(0), (2, 48, 64))
     low, high = 30 * dilation, 20 * dilation
     how = {"window_dilation": dilation}
@@ -280,7 +288,7 @@ def test_a_sum_over_much_padding_needs_no_third_array(stride: int, dilation: int
     def pooled(x):
         return jaxpool.sum_pool(x, (31,), stride, [(low, high)], **how)  # 31 is 11111, all odd
 
-    memory = pooled.lower(x).compile().memory_analysis()
+    memory = memory_of(pooled.lower(x))
     assert memory.temp_size_in_bytes <= 2.1 * (48 + low + high) / 48 * x.nbytes
     expected = lax.reduce_window(
         x, 0.0, lax.add, (1, 31, 1), (1, stride, 1), [(0, 0), (low, high), (0, 0)], None,
@@ -290,7 +298,7 @@ def test_a_sum_over_much_padding_needs_no_third_array(stride: int, dilation: int
 
 
 @pytest.mark.optimized
-def test_a_large_sum_uses_its_memory_twice():
+def test_a_large_sum_uses_its_memory_twice(memory_of):
     # The passes back wait for those of the value to be over.
     def pool(x):
         return jaxpool.avg_pool(x, (31, 31), 1, "SAME")
@@ -300,7 +308,7 @@ def test_a_large_sum_uses_its_memory_twice():
         return y, back(g)[0]
 
     def temporary(f, *args) -> int:
-        return jax.jit(f).lower(*args).compile().memory_analysis().temp_size_in_bytes
+        return memory_of(jax.jit(f).lower(*args)).temp_size_in_bytes
 
     x = jnp.zeros((1, 96, 96, 8))
     assert temporary(both, x, x) <= 1.1 * temporary(pool, x)
@@ -318,17 +326,17 @@ def test_constants_are_not_added_up_by_the_compiler(pool):
 
 @pytest.mark.optimized
 @pytest.mark.parametrize("pool", [jaxpool.max_pool, jaxpool.avg_pool], ids=["max", "avg"])
-def test_bfloat16_is_not_copied_as_float32(pool):
+def test_bfloat16_is_not_copied_as_float32(pool, memory_of):
     x = jnp.zeros((2, 48, 48, 64), jnp.bfloat16)
     f = jax.jit(lambda x: pool(x, (3, 3), 2, "SAME"))
-    memory = f.lower(x).compile().memory_analysis()
+    memory = memory_of(f.lower(x))
     assert memory.temp_size_in_bytes <= 1.5 * x.nbytes  # a float32 copy would be 2
 
 
 @pytest.mark.optimized
 @pytest.mark.parametrize("border", ["CIRCULAR", "REFLECT", "EDGE"])
 @pytest.mark.parametrize("window", [3, 9])
-def test_a_border_of_copies_is_one_copy_of_the_map(border, window: int):
+def test_a_border_of_copies_is_one_copy_of_the_map(border, window: int, memory_of):
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 32, 32, 64)), jnp.float32)
     mode: Any = {"CIRCULAR": "wrap", "REFLECT": "reflect", "EDGE": "edge"}[border]
     low = window // 2
@@ -346,7 +354,7 @@ def test_a_border_of_copies_is_one_copy_of_the_map(border, window: int):
     (ours,), (theirs,) = (jax.vjp(f, x)[1](jnp.sin(x)) for f in (pool, by_hand))
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
     if window == 3:
-        memory = jax.jit(pool).lower(x).compile().memory_analysis()
+        memory = memory_of(jax.jit(pool).lower(x))
         assert memory.temp_size_in_bytes <= 1.01 * padded(x).nbytes
 
 
@@ -393,14 +401,14 @@ def test_gates_of_large_windows_are_short_programs():
     assert text.count("\n") < 5000
 
 
-def test_fractional_windows_are_found_in_little_memory():
+def test_fractional_windows_are_found_in_little_memory(memory_of):
     x = jax.ShapeDtypeStruct((60_000,), jnp.float32)
 
     def run(x):
         key = jax.random.key(0)
         return jaxpool.fractional_max_pool(key, x, 2, output_ratio=0.7, axis=0).sum()
 
-    memory = jax.jit(jax.grad(run)).lower(x).compile().memory_analysis()
+    memory = memory_of(jax.jit(jax.grad(run)).lower(x))
     assert memory.temp_size_in_bytes < 20 * x.size * 4
 
 
@@ -443,6 +451,38 @@ def test_every_platform_has_a_lowering(pool, platform: str):
         assert ('inlineable = "false"' in text) == (platform == "cpu")
     if pool in POOLS[:4]:
         assert value.count("stablehlo.reduce_window") == (platform != "cpu")
+
+
+def test_what_no_platform_compiles_is_not_traced():
+    traced = []
+
+    def way(name: str):
+        def run(x):
+            traced.append(name)
+            return x**3
+
+        return run
+
+    f = jax.jit(lambda x: _linear.by_platform(x, cpu=way("cpu"), other=way("other")))
+    program = f.trace(jnp.float32(2))
+    assert set(traced) == {"cpu"}
+    program.lower()
+    assert set(traced) == {"cpu"}
+    program.lower(lowering_platforms=("tpu",))
+    assert set(traced) == {"cpu", "other"}
+    assert jax.grad(jax.grad(f))(2.0) == 12
+    assert jax.jvp(jax.vmap(f), (jnp.ones(2),), (jnp.ones(2),))[1].tolist() == [3, 3]
+
+
+@each_pool
+def test_one_export_is_for_all_platforms_and_the_same_without_jit(pool):
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 9, 8, 3)), jnp.float32)
+    f = jax.value_and_grad(lambda x: (pool(x, (3, 3), 2) ** 2).sum())
+    exported = export.export(jax.jit(f), platforms=["cpu", "cuda", "tpu"])(x)
+    with jax.disable_jit():
+        alone = f(x)
+    for a, b in zip(jax.tree.leaves(exported.call(x)), jax.tree.leaves(alone), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("pool", POOLS[:4], ids=lambda pool: pool.__name__)
@@ -648,14 +688,14 @@ def test_axes_folded_first_to_last_agree_on_ties_and_nan(pool, window):
 @pytest.mark.optimized
 @pytest.mark.parametrize("name", ["max", "avg"])
 @pytest.mark.parametrize("channels_last", [True, False])
-def test_large_bins_need_no_copy_of_the_map(name, channels_last: bool):
+def test_large_bins_need_no_copy_of_the_map(name, channels_last: bool, memory_of):
     x = jnp.zeros((2, 99, 99, 32) if channels_last else (2, 32, 99, 99))
     axis = (1, 2) if channels_last else (2, 3)
     pool = functools.partial(
         getattr(jaxpool, f"adaptive_{name}_pool"), output_shape=(5, 5), axis=axis
     )
-    back = jax.jit(gradient(pool)).lower(x).compile().memory_analysis().temp_size_in_bytes
-    value = jax.jit(pool).lower(x).compile().memory_analysis().temp_size_in_bytes
+    back = memory_of(jax.jit(gradient(pool)).lower(x)).temp_size_in_bytes
+    value = memory_of(jax.jit(pool).lower(x)).temp_size_in_bytes
     assert value <= 0.25 * x.nbytes
     assert back <= (0.25 if channels_last else 1.5) * x.nbytes
 
