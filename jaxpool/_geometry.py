@@ -5,7 +5,7 @@ What padding, ceil mode, dilation, bins and axes mean is decided here and nowher
 """
 
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from math import prod
 from typing import Any, NoReturn
 
@@ -557,7 +557,8 @@ def _entries(n: int) -> str:
 
 
 def scalar(value: Any) -> bool:
-    """One number (or no sequence at all, to be told so later), not one entry per axis."""
-    if isinstance(value, str | bytes):
+    """One number (or no sequence at all, to be told so later: sets have no order), not one entry
+    per axis."""
+    if isinstance(value, str | bytes | Set | Mapping):
         return True
     return getattr(value, "ndim", None) == 0 or not isinstance(value, Iterable)

@@ -199,8 +199,10 @@ def kernel_shape(module: Any, channels: int | None) -> tuple[int, ...]:
 def channel_axis(module: Any, x: ArrayLike) -> int:
     """Return the axis of x that holds the channels: the last one not pooled, unless told."""
     ndim, told, pooled = np.ndim(x), module.channel_axis, module.axis
+    name = type(module).__name__
+    if not ndim:
+        raise ValueError(f"{name}: x of shape () has no channels. Write an x that has axes.")
     if told is not None:
-        name = type(module).__name__
         told = integer(name, "channel_axis", told, told)
         if not -ndim <= told < ndim:
             raise ValueError(
@@ -209,7 +211,7 @@ def channel_axis(module: Any, x: ArrayLike) -> int:
             )
         return told % ndim
     pooled = pooled if isinstance(pooled, tuple) else (pooled,)
-    pooled = {a % max(ndim, 1) for a in pooled if isinstance(a, int)}
+    pooled = {a % ndim for a in pooled if isinstance(a, int)}
     return max(set(range(ndim)) - pooled, default=0)
 
 

@@ -550,6 +550,16 @@ def test_the_maximum_before_a_blur_needs_a_window():
     refuses(TypeError, jaxpool.max_blur_pool, x, (2, 2), says=["complex64"])
 
 
+@pytest.mark.parametrize("sizes", [{2, 3}, {2: 3, 3: 2}.keys(), {1: 2, 2: 3}], ids=str)
+def test_what_has_no_order_is_not_one_entry_per_axis(sizes):
+    kind = f"of type {type(sizes).__name__}.*Write whole numbers"
+    refuses(TypeError, jaxpool.max_pool, X, sizes, says=["window_shape=", kind])
+    refuses(TypeError, jaxpool.max_pool, X, (2, 2), sizes, says=["strides=", kind])
+    refuses(TypeError, jaxpool.max_pool, X, (2, 2), axis=sizes, says=["axis=", kind])
+    refuses(TypeError, jaxpool.adaptive_max_pool, X, sizes, says=["output_shape=", kind])
+    refuses(TypeError, jaxpool.max_pool, X, (2, 2), padding=sizes, says=["padding=", kind])
+
+
 def test_long_values_are_cut():
     refuses(ValueError, jaxpool.max_pool, X, [2] * 99, says=[r"\[2, 2.* \.\.\. has 99"])
 

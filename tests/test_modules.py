@@ -1060,6 +1060,12 @@ def test_the_channel_axis_must_exist():
     ):
         with pytest.raises(ValueError, match="^LSEPool: channel_axis=4 is not an axis of x"):
             call()
+    for number in (
+        lambda: linen(jpl.LSEPool((2, 2), learn="channel"), 3.0),
+        lambda: jpn.LSEPool((2, 2), learn="channel", features=3)(3.0),
+    ):
+        with pytest.raises(ValueError, match=r"^LSEPool: x of shape \(\) .*Write an x"):
+            number()
 
 
 def test_a_module_raises_the_error_of_its_function():
