@@ -34,6 +34,10 @@ class Pass(NamedTuple):
     def first(self, tap: int) -> int:
         return self.covered + (tap - 1) * self.apart if tap else 0
 
+    def taps(self) -> int:
+        """How many taps of the large window there are after this pass."""
+        return self.first(prod(window.size for window in self.windows))
+
 
 @dataclass(frozen=True)
 class Window:

@@ -245,9 +245,11 @@ def _value_and_winner(x: jax.Array, *rest: jax.Array, group: Group, largest: boo
     that is not real holds the identity, and must not win from a real element that holds it too.
     """
     value, winner, (mask, first) = x, None, rest or (None, None)
-    for p in passes_of(group):
-        how = {"largest": largest, "size": _most(group, bool(rest))}
-        value, winner = _in_lines(_fold, (value, winner, mask), p, **how)
+    most, passes = _most(group, bool(rest)), passes_of(group)
+    narrow = all(none_empty(p.windows) for p in passes[:-1])
+    for p in passes:  # numbers are as narrow as they can be on the way
+        size = p.taps() - 1 if narrow and p is not passes[-1] else most
+        value, winner = _in_lines(_fold, (value, winner, mask), p, largest=largest, size=size)
         mask = None
     if rest:
         winner = instead(winner, first, value, largest)
@@ -416,7 +418,7 @@ def _fold_taps(value, winner, mask, p, largest, size, ordered=True, pair=False, 
 
     def numbered(tap: int, winner: jax.Array | None, full: Callable) -> jax.Array:
         first = jnp.asarray(tap * p.apart, number)
-        return full(first, number) if winner is None else winner + first
+        return full(first, number) if winner is None else winner.astype(number) + first
 
     def result(top: jax.Array, at: Any) -> Any:
         return lax.complex(top, at) if pair else (top, at)
@@ -570,7 +572,7 @@ def _spread_pass(
         return unrows(dx, p.windows).astype(dtype), None
     wide = wider(g.dtype)
     # Loops over bytes alone compile for a second each and run slower than those over floats.
-    winners = winner.dtype
+    winners = min(winner.dtype, index(p.covered - 1), key=lambda dtype: dtype.itemsize)
     number = jnp.float32 if winners.itemsize <= 2 else winners
     fill = None
     if one_region:

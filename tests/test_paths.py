@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -527,16 +528,18 @@ def test_all_passes_agree_on_ties_and_nan(pool):
     rng = np.random.default_rng(0)
     x = rng.integers(0, 3, 300).astype(np.float32)
     x[rng.random(300) < 0.02] = np.nan
-    best = np.argmax if pool is jaxpool.max_pool else np.argmin
-    for window in (7, 17, 40, 256, 257):
-        for strides in (1, 3, window):
-            g = gradient(pool, (window,), strides)(jnp.asarray(x)[:, None])[:, 0]
-            expected = np.zeros_like(x)
-            for start in range(0, 300 - window + 1, strides):
-                seen = x[start : start + window]
-                nan = np.flatnonzero(np.isnan(seen))
-                expected[start + (nan[0] if len(nan) else best(seen))] += 1
-            np.testing.assert_array_equal(g, expected)
+    best, sign = (np.argmax, 1) if pool is jaxpool.max_pool else (np.argmin, -1)
+    # The last tap wins, whatever its number, and that of what a pass before found.
+    last = sign * np.arange(1300, dtype=np.float32)
+    cases = [*itertools.product((x, last[:300]), (7, 17, 40, 256, 257)), (last, 1200)]
+    for (a, window), strides in itertools.product(cases, (1, 3, None)):
+        g = gradient(pool, (window,), strides)(jnp.asarray(a)[:, None])[:, 0]
+        expected = np.zeros_like(a)
+        for start in range(0, len(a) - window + 1, strides or window):
+            seen = a[start : start + window]
+            nan = np.flatnonzero(np.isnan(seen))
+            expected[start + (nan[0] if len(nan) else best(seen))] += 1
+        np.testing.assert_array_equal(g, expected)
 
 
 @extremes
