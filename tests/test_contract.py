@@ -1335,8 +1335,7 @@ def test_loops_keep_second_derivatives(op: Op):
     @jax.jit
     def derivatives(x, g):
         first = [jax.grad(lambda x, f=f: jax.grad(f, 1)(x, 1.0, g))(x) for f in (loop, plain)]
-        zero = jnp.zeros_like(g)
-        along = jnp.cos(x), 0.0, zero
+        along = jnp.cos(x), 0.0, jnp.zeros_like(g)
         second = [jax.jvp(jax.grad(f), (x, 1.0, g), along)[1] for f in (loop, plain)]
         return first, second
 
