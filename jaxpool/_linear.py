@@ -247,8 +247,7 @@ def by_platform(*args: Any, cpu: Callable, other: Callable) -> Any:
         return jax.jit(lambda *leaves: function(*jax.tree.unflatten(tree, leaves)), inline=True)
 
     here, there = of_leaves(cpu), of_leaves(other)
-    shape = jax.tree.structure(here.eval_shape(*leaves))
-    return jax.tree.unflatten(shape, _platform.bind(*alike(leaves), cpu=here, other=there))
+    return _bound(_platform, here, leaves, cpu=here, other=there)
 
 
 def apart(
@@ -269,8 +268,13 @@ def _call(new: Primitive, function: Callable, args: Sequence[Any], **how: Any) -
     """`function` of trees of arrays, as a primitive that holds it."""
     leaves, tree = jax.tree.flatten(tuple(args))
     how |= {"of": function, "tree": tree}
-    shape = _program(**how).eval_shape(*leaves)
-    return jax.tree.unflatten(jax.tree.structure(shape), new.bind(*alike(leaves), **how))
+    return _bound(new, _program(**how), leaves, **how)
+
+
+def _bound(new: Primitive, program: Any, leaves: Sequence[Any], **how: Any) -> Any:
+    """What a primitive gives, in the form that its program has."""
+    form = jax.tree.structure(program.eval_shape(*leaves))
+    return jax.tree.unflatten(form, new.bind(*alike(leaves), **how))
 
 
 @lru_cache(maxsize=4096)

@@ -247,7 +247,7 @@ def _value_and_winner(x: jax.Array, *rest: jax.Array, group: Group, largest: boo
     value, winner, (mask, first) = x, None, rest or (None, None)
     most, passes = _most(group, bool(rest)), passes_of(group)
     narrow = all(none_empty(p.windows) for p in passes[:-1])
-    for p in passes:  # numbers are as narrow as they can be on the way
+    for p in passes:  # numbers are as narrow as they can be, but for that of none at all
         size = p.taps() - 1 if narrow and p is not passes[-1] else most
         value, winner = _in_lines(_fold, (value, winner, mask), p, largest=largest, size=size)
         mask = None
@@ -572,8 +572,7 @@ def _spread_pass(
         return unrows(dx, p.windows).astype(dtype), None
     wide = wider(g.dtype)
     # Loops over bytes alone compile for a second each and run slower than those over floats.
-    winners = min(winner.dtype, index(p.covered - 1), key=lambda dtype: dtype.itemsize)
-    number = jnp.float32 if winners.itemsize <= 2 else winners
+    number = jnp.float32 if winner.dtype.itemsize <= 2 else winner.dtype
     fill = None
     if one_region:
         winner, number, fill = winner.astype(jnp.int32), jnp.int32, (0, -1)
@@ -586,7 +585,7 @@ def _spread_pass(
                 at = at.astype(number)
                 rest = at - jnp.asarray(tap * p.apart, number)
                 before = lax.select(_won(at, p, tap), rest, before)
-        return dx.astype(g.dtype), before.astype(winners) if inner else None
+        return dx.astype(g.dtype), before.astype(index(p.covered - 1)) if inner else None
 
     dx, before = over_inputs(of_region, (g, winner), p.windows, fill)
     if one_region and inner:
