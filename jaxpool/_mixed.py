@@ -14,10 +14,10 @@ from jax.typing import ArrayLike
 from jaxpool import _average, _prepare, _regions, _sums, _winners
 from jaxpool._geometry import Axes, Padding, PerAxis, fail, flag
 from jaxpool._linear import of_alike
+from jaxpool._pairs import reach
 from jaxpool._plan import size_of
 from jaxpool._prepare import Call
 from jaxpool._slices import real
-from jaxpool._smooth import reach
 from jaxpool._window import Window
 
 # A gate of more taps is a convolution: no program grows with the window.

@@ -33,10 +33,7 @@ from jax.custom_derivatives import SymbolicZero
 from jaxpool import _bins
 from jaxpool._exponential import cbrt, exp, log
 from jaxpool._linear import apart, curved, linear_pair
-from jaxpool._plan import BLOCK, Group, none_empty
-from jaxpool._regions import over_outputs
-from jaxpool._slices import as_merged
-from jaxpool._smooth import (
+from jaxpool._pairs import (
     BORDERS,
     alone,
     at_elements,
@@ -48,6 +45,9 @@ from jaxpool._smooth import (
     sum_at_windows,
     taps_of,
 )
+from jaxpool._plan import BLOCK, Group, none_empty
+from jaxpool._regions import over_outputs
+from jaxpool._slices import as_merged
 from jaxpool._turns import beside, in_turns, next_of
 from jaxpool._window import Window
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from jaxpool import _bins, _plan, _smooth, _sums
+from jaxpool import _bins, _pairs, _plan, _smooth, _sums
 from jaxpool._exponential import exp, expm1, log, log1p
 from jaxpool._linear import apart, by_platform, curved, linear_pair
 from jaxpool._parts import in_parts
@@ -51,8 +51,8 @@ def pool(
 
     def run(x: jax.Array, axes: Any, temperature: jax.Array, mask: Any) -> jax.Array:
         if len(axes) > 1 or not next_of(x, axes, rows=True):  # pieces of one axis end at gaps
-            groups = [group for passes in _smooth.folds(x, axes) for group in passes]
-            x = _smooth.of_seen(x, axes, groups)
+            groups = [group for passes in _pairs.folds(x, axes) for group in passes]
+            x = _pairs.of_seen(x, axes, groups)
         of = x, temperature, mask, axes, kind
         return _either(*of) if often else _far(x, temperature, mask, None, axes, kind)[0]
 
@@ -103,7 +103,7 @@ def _choose(near, far, elements, around, windows, kind, back=False):
     # passes hand on, in sizes of x. (The way back is near only if every example was.)
     of_near = _parts_of_near(elements[0].size, windows, kind)
     whole = [w for w in windows if not _plan.takes_turns(w, rows=True)]  # pieces hand on little
-    passes = [(p.out, w.length) for w in whole for (p,) in _smooth.few_taps((w,))]
+    passes = [(p.out, w.length) for w in whole for (p,) in _pairs.few_taps((w,))]
     between = sum(out / max(length, 1) for out, length in passes)
     of_far = 4 if _is_one_loop(elements[0], windows) else 8 if between < 5.5 else 16
 
@@ -224,7 +224,7 @@ def _near_back(x, temperature, mask, span, y, means, g, windows, kind):
     if kind == "softmax":
         around["y"] = y
     cells = {"x": x} if mask is None else {"x": x, "mask": mask}
-    return _smooth.at_elements(_near_back_of, cells, around, temperature, group)
+    return _pairs.at_elements(_near_back_of, cells, around, temperature, group)
 
 
 def _near_back_of(cells, around, temperature, group, one_region=False):
@@ -233,7 +233,7 @@ def _near_back_of(cells, around, temperature, group, one_region=False):
         slope = 1 + (x - around["y"]) * rate if "y" in around else 1
         return exp(x * rate) * around["g"] * slope
 
-    return _smooth.sum_at_elements(term, cells, around, 1 / temperature, group, one_region)
+    return _pairs.sum_at_elements(term, cells, around, 1 / temperature, group, one_region)
 
 
 def _weights(means, mask, span, windows, kind):
@@ -255,7 +255,7 @@ def _far(x, temperature, mask, span, windows, kind, known=None):
         level += jnp.log(jnp.maximum(count, 1))
     y = top + (temperature * level if gap is None else gap)
     nothing = jnp.where(count > 0, -jnp.inf, 0.0 if softmax else -jnp.inf)
-    y = jnp.where(top > _smooth.floor(x.dtype), y, nothing.astype(x.dtype))
+    y = jnp.where(top > _pairs.floor(x.dtype), y, nothing.astype(x.dtype))
     return jnp.where(jnp.isnan(top) | (top == jnp.inf), top, y), found
 
 
@@ -268,7 +268,7 @@ def _far_again(x, temperature, mask, span, y, means, windows, kind):
         else:
             n = _sums.count(mask, windows, x.ndim, False, x.dtype)
             of_near = _level(jnp.where(span < NEAR, means, 1), n, span) - top / temperature
-        return jnp.where(span < NEAR, jnp.where(top > _smooth.floor(x.dtype), of_near, 0), means)
+        return jnp.where(span < NEAR, jnp.where(top > _pairs.floor(x.dtype), of_near, 0), means)
 
     return lambda x: _far(x, temperature, mask, span, windows, kind, known)[0]
 

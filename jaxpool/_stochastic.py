@@ -12,10 +12,10 @@ from jax.typing import ArrayLike
 from jaxpool import _prepare, _sums, _winners
 from jaxpool._geometry import Axes, Padding, PerAxis, flag
 from jaxpool._linear import apart, curved, of_alike
+from jaxpool._pairs import few_taps, of_seen, reach, sum_at_windows
 from jaxpool._plan import Group, is_disjoint, is_few, size_of, together
 from jaxpool._regions import cut_all, over_outputs
 from jaxpool._slices import real, widen
-from jaxpool._smooth import few_taps, of_seen, reach, sum_at_windows
 from jaxpool._window import shape_of
 
 # Up to how many elements are drawn from at once, in windows apart, and in those that overlap, of
