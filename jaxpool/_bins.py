@@ -19,7 +19,7 @@ from jaxpool import _plan, _sums, _winners
 from jaxpool._lay import lay
 from jaxpool._linear import Curved, apart, linear_pair, primitive
 from jaxpool._plan import BLOCK, Group
-from jaxpool._slices import rank, real, replace_axis, unrank, widen, wider
+from jaxpool._slices import as_number, rank, real, replace_axis, unrank, widen, wider
 from jaxpool._window import Bins, Window, shape_of
 
 Geometry = Sequence[Window | Bins]
@@ -89,7 +89,7 @@ def count(mask: jax.Array | None, axes: Geometry, ndim: int, dtype: Any) -> jax.
     if mask is None:
         counted: Any = axes
         return _sums.count(None, counted, ndim, padding=False, dtype=dtype)
-    return total(mask.astype(dtype), axes)
+    return total(as_number(mask, dtype), axes)
 
 
 def sum_over(terms: Callable, seen: Any, beside: Any, bins: Bins) -> list[jax.Array]:

@@ -13,8 +13,9 @@ and is no variable:
     y' = y*s/L * sum sign(x) r^(p-1) x' + y * (sum r^p log(r) / (p*L) - log(L/n) / p^2) * p'
 
 The norm of norms is the norm of all, so axes are folded one after the other, and large windows in
-several passes. Padding is 0, which adds nothing. Elements may be raised to a least size first:
-where no padding is read, by the loops that read them.
+several passes. Padding is 0, which adds nothing, and so is what a mask leaves out. Elements may be
+raised to a least size first. Loops over small windows do both as they read, where they read no
+padding, and little again.
 
 A few whole p are multiplications alone. There derivatives take s = 1/y, so that L = n is known
 without another loop. (Beside a large p the rounding of y is no longer small.)
@@ -35,6 +36,7 @@ from jaxpool._exponential import cbrt, exp, log
 from jaxpool._linear import apart, curved, linear_pair
 from jaxpool._pairs import (
     BORDERS,
+    MANY,
     alone,
     at_elements,
     folds,
@@ -45,9 +47,9 @@ from jaxpool._pairs import (
     sum_at_windows,
     taps_of,
 )
-from jaxpool._plan import BLOCK, Group, none_empty
+from jaxpool._plan import BLOCK, Group, none_empty, reads
 from jaxpool._regions import over_outputs
-from jaxpool._slices import as_merged
+from jaxpool._slices import as_merged, chosen, real
 from jaxpool._turns import beside, in_turns, next_of
 from jaxpool._window import Window
 
@@ -62,20 +64,22 @@ def norm(
     axes: _bins.Geometry,
     p: jax.Array,
     known: Any,
+    mask: jax.Array | None = None,
     least: float | None = None,
     normalize: bool = False,
 ) -> jax.Array:
-    """The norm of every window or bin, or the power mean in which padding and what a bin is shorter
-    than the longest count as zeros. `known` is p where p is one of WHOLE, or infinite; elements are
-    raised to `least`."""
-    if least is not None and (known == inf or not _finds_all(axes)):
-        x, least = raised(x, least), None
+    """The norm of every window or bin, or the power mean in which padding, what a bin is shorter
+    than the longest, and what is not real by `mask` count as zeros. `known` is p where p is one of
+    WHOLE, or infinite; elements are raised to `least`."""
+    in_loops = known in WHOLE or (mask is None and known is None)
+    if not in_loops or (least is not None and not _finds_all(axes)):
+        x, least, mask = real(raised(x, least), mask), None, None
     if known == inf:
         x = jnp.where(x == 0, 0, jnp.where(x < 0, -x, x))  # |x|, of slope 0 at 0 and 1 at NaN
         x = _bins.extremum(x, axes, largest=True)
         return jnp.where(x < 0, 0, x)  # padding alone
     run = partial(_norms, known=known, least=least, normalize=normalize)
-    return as_merged(run, x, axes, p)
+    return as_merged(run, x, axes, p, mask)
 
 
 def raised(x: jax.Array, least: float | None) -> jax.Array:
@@ -87,33 +91,42 @@ def _norms(
     x: jax.Array,
     axes: _bins.Geometry,
     p: jax.Array,
+    mask: jax.Array | None,
     known: Any,
     least: float | None,
     normalize: bool,
 ) -> jax.Array:
     n = room(axes) if normalize else 1
     if next_of(x, axes, rows=True):
-        x, least = raised(x, least), None
+        x, least, mask = real(raised(x, least), mask), None, None
         if len(axes) > 1:  # pieces of one end at gaps
             x = of_seen(x, axes, axes)
 
         def fold(x: jax.Array, axes: Any, _: None) -> jax.Array:
-            return _passes(x, axes, beside(p, x, axes), known, None, 1)
+            return _passes(x, axes, beside(p, x, axes), None, known, None, 1)
 
         x, axes, _ = in_turns(fold, x, axes, rows=True)
-    return _passes(x, axes, p, known, least, n)
+    return _passes(x, axes, p, mask, known, least, n)
 
 
 def _passes(
-    x: jax.Array, axes: _bins.Geometry, p: jax.Array, known: Any, least: float | None, n: float
+    x: jax.Array,
+    axes: _bins.Geometry,
+    p: jax.Array,
+    mask: jax.Array | None,
+    known: Any,
+    least: float | None,
+    n: float,
 ) -> jax.Array:
     """The norms over the root of n: in each pass that of as many elements as are folded in it."""
     steps = folds(x, axes, scalar=known is not None)  # multiplications need no long loops
     groups = [group for passes in steps for group in passes]
+    if mask is not None and (is_laid(groups[0]) or reads(groups[0]) > MANY):
+        x, least, mask = real(raised(x, least), mask), None, None
     x = of_seen(x, axes, groups)
     for group in groups:
         now = n if group is groups[-1] else room(group) if n > 1 else 1
-        x, least, n = _norm(x, p, group, known, least, now), None, n / now
+        x, mask, least, n = _norm(x, p, mask, group, known, least, now), None, None, n / now
         # Else GPUs compute the pass before anew for every read, and on the way back the next one.
         x = x if group is groups[-1] else lax.optimization_barrier(x)
     return x
@@ -170,13 +183,17 @@ def _slope(x: jax.Array, scale: jax.Array, p: jax.Array, whole: int | None) -> j
 
 
 @curved(statics=4)
-def _norm(x, p, group, whole, least, n):
+def _norm(x, p, mask, group, whole, least, n):
     if is_laid(group):
         scale = _scale(x, group, least)
-        level = _sums(_power, x, p, scale, group, whole, least)
+        level = _sums(_power, x, p, None, scale, group, whole, least)
         return _from_level(level, p, scale, whole, n, level == 0)
-    cells, reached = reach({"x": x}, group)
+    cells, reached = reach(_cells(x, mask), group)
     return apart(_norm_of, cells, p, group=reached, whole=whole, least=least, n=n)
+
+
+def _cells(x, mask, **more):
+    return {"x": x, **more} if mask is None else {"x": x, "mask": mask, **more}
 
 
 def _norm_of(cells, p, group, whole, least, n):
@@ -185,7 +202,7 @@ def _norm_of(cells, p, group, whole, least, n):
     def of_region(taps: list, full: Callable, _) -> jax.Array:
         if not taps:
             return full(0, p.dtype)
-        sizes = [jnp.abs(raised(slab["x"], least)) for _, slab in taps]
+        sizes = [chosen(jnp.abs(raised(slab["x"], least)), slab.get("mask")) for _, slab in taps]
         # (A NaN may be missed here: the level has it.)
         size = reduce(lambda a, b: lax.select(b > a, b, a), sizes)
         scale = _inverse(size) if whole is None else _inverse_power(size)
@@ -196,27 +213,27 @@ def _norm_of(cells, p, group, whole, least, n):
 
 
 def _norm_jvp(group, whole, least, n, primals, tangents):
-    (x, p), (d_x, d_p) = primals, tangents
+    (x, p, mask), (d_x, d_p, _) = primals, tangents
     how = {"group": group, "whole": whole, "least": least}
     if whole is None:
         scale = lax.stop_gradient(_scale(x, group, least))
-        level = _level(x, p, scale, None, group, whole, least)
+        level = _level(x, p, mask, scale, None, group, whole, least)
         if is_laid(group):  # GPUs would compute all powers anew for every element
             level = lax.optimization_barrier(level)
         y = unit = _from_level(level, p, scale, whole, n, _of_zeros(scale))
     else:  # in units of the norm, which may overflow, the sum is known
-        y = _norm(x, p, group, whole, least, n)
+        y = _norm(x, p, mask, group, whole, least, n)
         unit = jnp.minimum(y, float(jnp.finfo(y.dtype).max))
         size = lax.stop_gradient(unit)
         scale = _inverse(size)
         known = jnp.where(size == 0, 1, n * _power(size * scale, p, whole))
-        level = _level(x, p, scale, known, group, whole, least)
+        level = _level(x, p, mask, scale, known, group, whole, least)
     dots = []
     if not isinstance(d_x, SymbolicZero):
-        moved = lean({"x": d_x}, (x, scale, p), ("x",), **how)["x"]
+        moved = lean({"x": d_x}, (x, mask, scale, p), ("x",), **how)["x"]
         dots.append(unit * scale / level * moved)
     if not isinstance(d_p, SymbolicZero):
-        moment = _moment(x, p, scale, **how)
+        moment = _moment(x, p, mask, scale, **how)
         dots.append(y * (moment / (p * level) - jnp.log(level / n) / (p * p)) * d_p)
     return y, reduce(lax.add, dots)
 
@@ -258,48 +275,49 @@ def _of_zeros(scale):
 
 
 @curved(statics=3)
-def _level(x, p, scale, known, group, whole, least):
+def _level(x, p, mask, scale, known, group, whole, least):
     """L, and 1 for windows of zeros; or what is known of it."""
     if known is not None:
         return known
-    return _sums(_power, x, p, scale, group, whole, least, zero=1)
+    return _sums(_power, x, p, mask, scale, group, whole, least, zero=1)
 
 
 def _level_jvp(group, whole, least, primals, tangents):
-    (x, p, scale, _), (d_x, d_p, *_) = primals, tangents
+    (x, p, mask, scale, _), (d_x, d_p, *_) = primals, tangents
     how = {"group": group, "whole": whole, "least": least}
     dots = [jnp.zeros_like(scale)]
     if not isinstance(d_x, SymbolicZero):
         slope = p * jnp.where(_of_zeros(scale), 0, scale)  # which may be too large for p times it
-        dots.append(slope * lean({"x": d_x}, (x, scale, p), ("x",), **how)["x"])
+        dots.append(slope * lean({"x": d_x}, (x, mask, scale, p), ("x",), **how)["x"])
     if not isinstance(d_p, SymbolicZero):
-        dots.append(_moment(x, p, scale, **how) * d_p)
+        dots.append(_moment(x, p, mask, scale, **how) * d_p)
     return _level(*primals, group, whole, least), reduce(lax.add, dots)
 
 
 _level.defjvp(_level_jvp)
 
 
-def _moment(x, p, scale, group, whole, least):
+def _moment(x, p, mask, scale, group, whole, least):
     def term(r, p, whole):
         return _power(r, p, whole) * log(jnp.where(r == 0, 1, r))
 
-    return _sums(term, x, p, scale, group, whole, least)
+    return _sums(term, x, p, mask, scale, group, whole, least)
 
 
 # ---- sums over a window, and over the windows of an element ----
 
 
-def _sums(term, x, p, scale, group, whole, least, zero=0):
+def _sums(term, x, p, mask, scale, group, whole, least, zero=0):
     """The sum of term(r, p, whole) over every window, `zero` where it is 0."""
-    cells, reached = reach({"x": x}, group)
+    cells, reached = reach(_cells(x, mask), group)
     how = {"term": term, "group": reached, "whole": whole, "least": least, "zero": zero}
     return apart(_sums_of, cells, {"scale": scale}, p, **how)
 
 
 def _sums_of(cells, around, p, term, group, whole, least, zero):
     def terms(cell, around, p):
-        return (term(jnp.abs(raised(cell["x"], least)) * around["scale"], p, whole),)
+        x = real(raised(cell["x"], least), cell.get("mask"))
+        return (term(jnp.abs(x) * around["scale"], p, whole),)
 
     def of_sums(_, total, *__):
         return jnp.where(total == 0, zero, total) if zero else total
@@ -308,27 +326,29 @@ def _sums_of(cells, around, p, term, group, whole, least, zero):
 
 
 def _lean(tangent, rest, _, group, **how):
-    x, scale, p = rest
-    cells, reached = reach({"x": x, "x'": tangent["x"]}, group)
+    x, mask, scale, p = rest
+    cells, reached = reach(_cells(x, mask, **{"x'": tangent["x"]}), group)
     return {"x": apart(_lean_of, cells, {"scale": scale}, p, group=reached, **how)}
 
 
 def _lean_of(cells, around, p, group, whole, least):
     def terms(cell, around, p):
-        return (_pull(cell["x'"], cell["x"], around["scale"], p, whole, least),)
+        t, x = (real(cell[k], cell.get("mask")) for k in ("x'", "x"))
+        return (_pull(t, x, around["scale"], p, whole, least),)
 
     return sum_at_windows(terms, alone, cells, around, p, group)
 
 
 def _lean_back(cotangent, rest, _, group, **how):
-    x, scale, p = rest
+    x, mask, scale, p = rest
     around = {"scale": scale, "y'": cotangent["x"]}
-    return {"x": at_elements(_lean_back_of, {"x": x}, around, p, group, **how)}
+    return {"x": at_elements(_lean_back_of, _cells(x, mask), around, p, group, **how)}
 
 
 def _lean_back_of(cells, around, p, group, whole, least, one_region=False):
     def term(cell, around, p):
-        return _pull(around["y'"], cell["x"], around["scale"], p, whole, least)
+        x = real(cell["x"], cell.get("mask"))
+        return _pull(around["y'"], x, around["scale"], p, whole, least)
 
     return sum_at_elements(term, cells, around, p, group, one_region)
 
@@ -343,6 +363,6 @@ lean, _ = linear_pair(
     "lean",
     _lean,
     _lean_back,
-    lambda _, rest, **__: rest[1].shape,
+    lambda _, rest, **__: rest[2].shape,
     lambda _, rest, **__: rest[0].shape,
 )

@@ -12,7 +12,6 @@ from jaxpool import _bins, _norm, _prepare
 from jaxpool._geometry import Axes, Padding, PerAxis, fail, flag, show, traced
 from jaxpool._linear import of_alike
 from jaxpool._prepare import Binned, Call
-from jaxpool._slices import real
 
 
 def lp_pool(
@@ -231,10 +230,8 @@ def _known(p: Any) -> int | float | None:
 @of_alike
 def _jitted(x, where, windows, p, *, known, least, normalize, keepdims):
     wide = x.astype(_prepare.wide(x.dtype))
-    if where is not None:
-        wide, least = real(_norm.raised(wide, least), where), None
     p = jnp.minimum(p, _norm.MOST)
-    y = _norm.norm(wide, windows, p, known, least, normalize)
+    y = _norm.norm(wide, windows, p, known, where, least, normalize)
     if normalize and known != np.inf:
         n = _bins.count(where, windows, x.ndim, y.dtype)
         y = y * _norm.root(_norm.room(windows) / jnp.maximum(n, 1), p, known)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxpool._linear import linear_pair
 from jaxpool._window import Window, merged
 
 
@@ -101,11 +102,12 @@ def rows(x: jax.Array, windows: Sequence[Window], fill: Any = 0) -> jax.Array:
     return x
 
 
-def table(a: Any, window: Window) -> Any:
-    """`rows` of what may be None, or have one value for all along the axis."""
-    if a is None:
-        return a
-    return rows(jnp.broadcast_to(a, replace_axis(a.shape, window.axis, window.length)), (window,))
+def table(x: jax.Array, mask: jax.Array | None, window: Window) -> tuple:
+    """`rows` of x and of its mask, one of every element: loops along rows choose by it in whole
+    vectors, and need no bits (`chosen`)."""
+    if mask is not None:
+        mask = rows(jnp.broadcast_to(mask, x.shape), (window,))
+    return rows(x, (window,)), mask
 
 
 def along_rows(x: jax.Array, windows: Sequence[Window]) -> jax.Array:
@@ -125,9 +127,54 @@ def unrows(x: jax.Array, windows: Sequence[Window]) -> jax.Array:
     return x
 
 
+FEW = 8  # channels, as many as XLA's CPU backend computes with at once
+
+
 def real(x: jax.Array, mask: jax.Array | None) -> jax.Array:
-    """x with 0 for what is not real."""
-    return x if mask is None else jnp.where(mask, x, jnp.zeros((), x.dtype))
+    """x with 0 for what is not real: linear in x."""
+    if mask is None:
+        return x
+    if _has_bits(x, mask) and _is_few(x.shape[-1]):
+        return _real({"x": x}, mask, ("x",))["x"]
+    return jnp.where(mask, x, jnp.zeros((), x.dtype))
+
+
+def chosen(x: jax.Array, mask: jax.Array | None, other: Any = 0) -> jax.Array:
+    """x with `other` for what is not real, without derivatives: by bits, where all channels have
+    one mask. XLA's CPU backend takes twice as long to choose for few channels; for many taps of
+    many channels it has few registers to choose by.
+    """
+    if mask is None:
+        return x
+    if not _has_bits(x, mask) or (other and not _is_few(x.shape[-1])):
+        return jnp.where(mask, x, jnp.asarray(other, x.dtype))
+    every = -mask.astype(jnp.int32)  # bit, or none
+    bits = lax.bitcast_convert_type(x, jnp.int32) & every
+    if other:
+        bits |= int(np.float32(other).view(np.int32)) & ~every
+    return lax.bitcast_convert_type(bits, jnp.float32)
+
+
+def as_number(mask: jax.Array, dtype: Any) -> jax.Array:
+    """1 for what is real, 0 for what is not: chosen, since XLA's CPU backend converts truth values
+    one by one where the last axis is 1."""
+    return jnp.where(mask, jnp.ones((), dtype), jnp.zeros((), dtype))
+
+
+def _has_bits(x: jax.Array, mask: jax.Array) -> bool:
+    shared = x.ndim == mask.ndim > 0 and mask.shape[-1] == 1 and x.shape[-1] != 1
+    return shared and x.dtype == jnp.float32
+
+
+def _is_few(channels: Any) -> bool:  # which may be symbolic
+    return isinstance(channels, int) and channels <= FEW
+
+
+def _real_of(t: dict, mask: jax.Array, _: Any) -> dict:
+    return {"x": chosen(t["x"], mask)}
+
+
+_real, _ = linear_pair("real", _real_of, _real_of, *[lambda t, mask: t.shape] * 2)
 
 
 # ---- 16 bits ----

@@ -29,7 +29,7 @@ from jaxpool._pairs import (
 )
 from jaxpool._plan import Group
 from jaxpool._regions import ONE_REGION
-from jaxpool._slices import real, replace_axis
+from jaxpool._slices import as_number, real, replace_axis
 from jaxpool._turns import beside, inside, next_of, over, piecewise
 from jaxpool._window import Window
 
@@ -88,7 +88,7 @@ def smooth(
 
     `known(top)` is the last level, or the last gap, where only its derivative is asked for.
     """
-    state = Smooth(x, count=None if mask is None else mask.astype(x.dtype))
+    state = Smooth(x, count=None if mask is None else as_number(mask, x.dtype))
     outs, last = (("level", "gap"), ("gap",)) if gap else (("level",), ("level",))
 
     def fold(state: Smooth, axes: Any, at_last: Any = outs, known: Any = None) -> Smooth:

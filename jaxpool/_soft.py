@@ -179,7 +179,7 @@ def _near(x, temperature, mask, span, windows, kind):
         e = apart(_exponentials, x, temperature, mask)
         means = _sums.total(e, windows)
         if mask is not None or not _plan.none_empty(windows):
-            means = jnp.where(n > 0, means, 1)
+            means += _none(n)
         return _sums.total(e * x, windows, means), means
     # log(mean exp) by the mean of exp - 1 where all exponents are small: exact at any temperature.
     e, less = _exponentials(x, temperature, mask), expm1(x / temperature)
@@ -187,16 +187,21 @@ def _near(x, temperature, mask, span, windows, kind):
     level = _level(means, n, span)
     if kind == "sum":
         level += jnp.log(jnp.maximum(n, 1))
-    return jnp.where(n > 0, temperature * level, -jnp.inf), means
+    return temperature * level + jnp.where(n > 0, 0, -jnp.inf), means
 
 
 def _exponentials(x, temperature, mask):
     return real(exp(x / temperature), mask)
 
 
+def _none(n):
+    """1 where there is no element, to be added: XLA's CPU backend takes longer to choose."""
+    return (n == 0).astype(n.dtype)
+
+
 def _level(means, n, span):
     small = span < LITTLE
-    little, much = jnp.where(small, means, 0), jnp.where(small | (n == 0), 1, means)
+    little, much = jnp.where(small, means, 0), jnp.where(small, 1, means + _none(n))
     return log1p(little) + log(much)
 
 
@@ -241,7 +246,7 @@ def _weights(means, mask, span, windows, kind):
     if kind == "softmax":
         return means
     n = _sums.count(mask, windows, means.ndim, False, means.dtype)
-    return jnp.where(n > 0, n * jnp.where(span < LITTLE, 1 + means, means), 1)
+    return n * jnp.where(span < LITTLE, 1 + means, means) + _none(n)
 
 
 def _far(x, temperature, mask, span, windows, kind, known=None):

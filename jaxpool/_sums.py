@@ -37,6 +37,8 @@ from jaxpool._slices import (
     along_rows,
     as_line,
     as_merged,
+    as_number,
+    chosen,
     cut,
     interleave,
     join,
@@ -156,7 +158,7 @@ def _add_table(x: jax.Array, mask: Any, window: Window, dtype: Any) -> jax.Array
 
 
 def _add_of_rows(x, mask, sums, window: Window, group: Group, dtype: Any) -> jax.Array:
-    x, mask = (table(a, window) for a in (x, mask))
+    x, mask = table(x, mask, window)
     more = add_slices(x, None, mask, group=group, dtype=dtype)
     return more if sums is None else sums + more
 
@@ -180,7 +182,7 @@ def add_slices(
 
 
 def _sum_of(taps: list, full: Callable, dtype: Any) -> jax.Array:
-    slabs = [real(widen(slab), mask) for _, (slab, mask) in taps]
+    slabs = [chosen(widen(slab), mask) for _, (slab, mask) in taps]
     return reduce(lax.add, slabs) if slabs else full(0, wider(dtype))
 
 
@@ -243,7 +245,7 @@ def add_slices_back(
 ) -> jax.Array:
     def of_region(taps: list, full: Callable, at: tuple) -> jax.Array:
         part = None if mask is None else cut_all(mask, at)
-        return real(_over(_sum_of(taps, full, g.dtype), divisor, dtype), part)
+        return chosen(_over(_sum_of(taps, full, g.dtype), divisor, dtype), part)
 
     return over_inputs(of_region, (g, None), group)
 
@@ -360,5 +362,5 @@ def count(
 
     if mask is None:
         return jnp.asarray(positions(padding))
-    real = total(mask.astype(dtype), windows)
+    real = total(as_number(mask, dtype), windows)
     return real + jnp.asarray(positions(True) - positions(False)) if padding else real

@@ -57,6 +57,7 @@ from jaxpool._slices import (
     along_rows,
     as_line,
     as_merged,
+    chosen,
     cut,
     join,
     rank,
@@ -162,7 +163,7 @@ def _value_of_table(x: jax.Array, mask: Any, window: Window, largest: bool) -> j
 
 
 def _best_of_rows(x, mask, best, window: Window, line: Window, largest: bool) -> jax.Array:
-    x, mask = (table(a, window) for a in (x, mask))
+    x, mask = table(x, mask, window)
     more, _ = _fold_taps(x, None, mask, Pass((line,), 1, 1), largest, None)
     return more if best is None else best_of([best, more], largest)
 
@@ -411,7 +412,7 @@ def _fold_taps(value, winner, mask, p, largest, size, ordered=True, pair=False, 
 
     def ranked(value: jax.Array, real: jax.Array | None) -> jax.Array:
         value, none = (rank(a, largest) for a in (value, jnp.asarray(least, dtype)))
-        return value if real is None else jnp.where(real, value, none)
+        return chosen(value, real, least if none.dtype == dtype else none)
 
     def value_of(ranked: list) -> jax.Array:
         return unrank(best_of(ranked, largest), dtype)

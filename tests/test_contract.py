@@ -586,7 +586,7 @@ SLIDING = Kind(
     geometries,
     CHOSEN,
     [
-        Call((1, 4, 3, 2), ((2, 2), (1, 2), "SAME"), {"where": SOME}),
+        Call((1, 4, 3, 2), ((2, 2), (1, 2), "SAME"), {"where": SOME[..., :1]}),
         Call((7, 1), ((3,), 2, 1), {"window_dilation": 2, "ceil_mode": True}),
         Call((4, 6, 1), ((2, 2),)),
         Call((2, 5), (3, 1, "REFLECT"), {"axis": -1}),
