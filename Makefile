@@ -59,10 +59,10 @@ reference-speed-gpu: $(VENV)/.experiments
 	$(BIN)/python -m experiments.readme
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 test64: $(VENV)/.core
-	JAX_ENABLE_X64=1 JAXPOOL_EXAMPLES=3 $(BIN)/python -m pytest -q -n 2 -m "wide and not optimized and not alike" $(WIDE_TESTS)
+	JAX_ENABLE_X64=1 JAXPOOL_EXAMPLES=3 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "wide and not optimized and not alike" $(WIDE_TESTS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
