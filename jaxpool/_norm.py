@@ -193,7 +193,10 @@ def _norm(x, p, mask, group, whole, least, n):
 
 
 def _cells(x, mask, **more):
-    return {"x": x, **more} if mask is None else {"x": x, "mask": mask, **more}
+    if mask is None:
+        return {"x": x, **more}
+    # Where a constant mask leaves nothing, XLA knows the scale, and makes (0*s)*(0*s) 0*inf of it.
+    return {"x": x, "mask": lax.optimization_barrier(mask), **more}
 
 
 def _norm_of(cells, p, group, whole, least, n):

@@ -170,6 +170,21 @@ def test_zeros_have_no_gradient(p):
     assert_equal(tangent[:, 0], [0, 2, 0], TOLERANCE)
 
 
+@pytest.mark.parametrize("p", POWERS)
+@pytest.mark.parametrize("pool", [lp_pool, jaxpool.gem_pool])
+def test_a_constant_mask_may_leave_nothing(pool, p):
+    # What is constant XLA computes as it compiles, and in another order.
+    nothing = np.zeros((1, 1), bool)
+
+    @jax.jit
+    def both(x):
+        y, back = jax.vjp(lambda x: pool(x, (1,), p=p, where=nothing), x)
+        return y, back(jnp.ones_like(y))[0]
+
+    for found in both(jnp.ones((1, 1), FLOAT)):
+        assert_equal(found, np.zeros((1, 1)), 0)
+
+
 def test_curvature_at_a_zero():
     # sqrt(x^2 + 4) has the second derivative 1/2 at x = 0.
     hessian = jax.hessian(lambda x: lp_pool(x, 2, axis=0)[0])(jnp.asarray([0.0, 2.0], FLOAT))
