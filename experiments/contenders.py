@@ -123,7 +123,7 @@ FORMS = dict(_forms())
 MASKED = {
     f"{name}-masked": replace(case, title=f"{case.title}, masked", masked=True, against=())
     for name, case in CASES.items()
-    if name in ("vgg", "inception", "tokens")
+    if name in ("vgg", "inception", "image", "audio", "tokens")
 }
 
 # Windows of every size, powers of two and others, slide with stride 1.

@@ -127,7 +127,7 @@ def unrows(x: jax.Array, windows: Sequence[Window]) -> jax.Array:
     return x
 
 
-FEW = 8  # channels, as many as XLA's CPU backend computes with at once
+VECTOR = 8  # channels: as many numbers as XLA's CPU backend computes with at once
 
 
 def real(x: jax.Array, mask: jax.Array | None) -> jax.Array:
@@ -167,7 +167,7 @@ def _has_bits(x: jax.Array, mask: jax.Array) -> bool:
 
 
 def _is_few(channels: Any) -> bool:  # which may be symbolic
-    return isinstance(channels, int) and channels <= FEW
+    return isinstance(channels, int) and channels <= VECTOR
 
 
 def _real_of(t: dict, mask: jax.Array, _: Any) -> dict:

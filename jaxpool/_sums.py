@@ -17,6 +17,7 @@ from jaxpool._plan import (
     LINES,
     OF_SUMS,
     SMALL,
+    TAPS,
     TWICE,
     WIDE,
     Group,
@@ -31,6 +32,7 @@ from jaxpool._plan import (
     is_slow,
     lines_of,
     parts_of,
+    size_of,
 )
 from jaxpool._regions import cut_all, on_line, over_inputs, over_outputs, reduce_window
 from jaxpool._slices import (
@@ -174,6 +176,9 @@ def _add_lines(x: jax.Array, divisor: Any, mask: Any, window: Window, dtype: Any
 def add_slices(
     x: jax.Array, divisor: Any, mask: Any = None, *, group: Group, dtype: Any
 ) -> jax.Array:
+    if mask is not None and is_disjoint(group) and size_of(group) > TAPS:
+        mask = jnp.broadcast_to(mask, x.shape)  # as in a `table`
+
     def of_region(taps: list, full: Callable, at: tuple) -> jax.Array:
         part = None if divisor is None else cut_all(divisor, at)
         return _over(_sum_of(taps, full, x.dtype), part, dtype)

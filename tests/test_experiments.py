@@ -884,7 +884,7 @@ def test_the_aims_of_speed_are_judged_by_what_is_stored():
     summed = broken["the gradient of a sum compiles in at most 3 times that"]
     assert summed.startswith("at worst 13.00 (sum, ")
     memory = "log-sum-exp and softmax: at most 4 bytes temporary per input byte"
-    assert broken[memory] == "at worst 4.50 (softmax, audio 400 s160); 1 of 28 are above."
+    assert broken[memory] == "at worst 4.50 (softmax, audio 400 s160); 1 of 32 are above."
     assert broken["with a mask, alone: at most 1.5 times without one"] == (
         "at worst 5.00 (avg, 197 tokens, masked); 1 of 12 are above."
     )
