@@ -411,8 +411,9 @@ def _fold_taps(value, winner, mask, p, largest, size, ordered=True, pair=False, 
         return result(unrank(best, dtype) if pair or one_region else value_of(values), at)
 
     def ranked(value: jax.Array, real: jax.Array | None) -> jax.Array:
-        value, none = (rank(a, largest) for a in (value, jnp.asarray(least, dtype)))
-        return chosen(value, real, least if none.dtype == dtype else none)
+        ranks = rank(value, largest)
+        none = least if ranks.dtype == dtype else rank(jnp.asarray(least, dtype), largest)
+        return chosen(ranks, real, none)
 
     def value_of(ranked: list) -> jax.Array:
         return unrank(best_of(ranked, largest), dtype)
