@@ -42,6 +42,7 @@ from jaxpool._pairs import (
     folds,
     is_laid,
     of_seen,
+    present,
     reach,
     sum_at_elements,
     sum_at_windows,
@@ -71,9 +72,12 @@ def norm(
     """The norm of every window or bin, or the power mean in which padding, what a bin is shorter
     than the longest, and what is not real by `mask` count as zeros. `known` is p where p is one of
     WHOLE, or infinite; elements are raised to `least`."""
-    in_loops = known in WHOLE or (mask is None and known is None)
-    if not in_loops or (least is not None and not _finds_all(axes)):
-        x, least, mask = real(raised(x, least), mask), None, None
+    if mask is not None:
+        # A constant one that leaves nothing tells XLA s, which makes 0*inf of (0*s)*(0*s) then.
+        mask = lax.optimization_barrier(mask)
+    at_first = known == inf or (mask is not None and known is None)
+    if at_first or (least is not None and not _finds_all(axes)):
+        x, mask, least = _copied(x, mask, least)
     if known == inf:
         x = jnp.where(x == 0, 0, jnp.where(x < 0, -x, x))  # |x|, of slope 0 at 0 and 1 at NaN
         x = _bins.extremum(x, axes, largest=True)
@@ -87,6 +91,11 @@ def raised(x: jax.Array, least: float | None) -> jax.Array:
     return x if least is None else jnp.where(x < least, jnp.asarray(least, x.dtype), x)
 
 
+def _copied(x: jax.Array, mask: jax.Array | None, least: float | None) -> tuple:
+    """A copy of x for loops that neither mask nor raise, and with it what they are told instead."""
+    return real(raised(x, least), mask), None, None
+
+
 def _norms(
     x: jax.Array,
     axes: _bins.Geometry,
@@ -98,7 +107,7 @@ def _norms(
 ) -> jax.Array:
     n = room(axes) if normalize else 1
     if next_of(x, axes, rows=True):
-        x, least, mask = real(raised(x, least), mask), None, None
+        x, mask, least = _copied(x, mask, least)
         if len(axes) > 1:  # pieces of one end at gaps
             x = of_seen(x, axes, axes)
 
@@ -122,7 +131,7 @@ def _passes(
     steps = folds(x, axes, scalar=known is not None)  # multiplications need no long loops
     groups = [group for passes in steps for group in passes]
     if mask is not None and (is_laid(groups[0]) or reads(groups[0]) > MANY):
-        x, least, mask = real(raised(x, least), mask), None, None
+        x, mask, least = _copied(x, mask, least)
     x = of_seen(x, axes, groups)
     for group in groups:
         now = n if group is groups[-1] else room(group) if n > 1 else 1
@@ -186,17 +195,10 @@ def _slope(x: jax.Array, scale: jax.Array, p: jax.Array, whole: int | None) -> j
 def _norm(x, p, mask, group, whole, least, n):
     if is_laid(group):
         scale = _scale(x, group, least)
-        level = _sums(_power, x, p, None, scale, group, whole, least)
+        level = _sums(_power, x, p, scale, group, whole, least)
         return _from_level(level, p, scale, whole, n, level == 0)
-    cells, reached = reach(_cells(x, mask), group)
+    cells, reached = reach(present({"x": x, "mask": mask}), group)
     return apart(_norm_of, cells, p, group=reached, whole=whole, least=least, n=n)
-
-
-def _cells(x, mask, **more):
-    if mask is None:
-        return {"x": x, **more}
-    # Where a constant mask leaves nothing, XLA knows the scale, and makes (0*s)*(0*s) 0*inf of it.
-    return {"x": x, "mask": lax.optimization_barrier(mask), **more}
 
 
 def _norm_of(cells, p, group, whole, least, n):
@@ -236,7 +238,7 @@ def _norm_jvp(group, whole, least, n, primals, tangents):
         moved = lean({"x": d_x}, (x, mask, scale, p), ("x",), **how)["x"]
         dots.append(unit * scale / level * moved)
     if not isinstance(d_p, SymbolicZero):
-        moment = _moment(x, p, mask, scale, **how)
+        moment = _moment(x, p, scale, **how)
         dots.append(y * (moment / (p * level) - jnp.log(level / n) / (p * p)) * d_p)
     return y, reduce(lax.add, dots)
 
@@ -282,7 +284,7 @@ def _level(x, p, mask, scale, known, group, whole, least):
     """L, and 1 for windows of zeros; or what is known of it."""
     if known is not None:
         return known
-    return _sums(_power, x, p, mask, scale, group, whole, least, zero=1)
+    return _sums(_power, x, p, scale, group, whole, least, zero=1)
 
 
 def _level_jvp(group, whole, least, primals, tangents):
@@ -293,34 +295,33 @@ def _level_jvp(group, whole, least, primals, tangents):
         slope = p * jnp.where(_of_zeros(scale), 0, scale)  # which may be too large for p times it
         dots.append(slope * lean({"x": d_x}, (x, mask, scale, p), ("x",), **how)["x"])
     if not isinstance(d_p, SymbolicZero):
-        dots.append(_moment(x, p, mask, scale, **how) * d_p)
+        dots.append(_moment(x, p, scale, **how) * d_p)
     return _level(*primals, group, whole, least), reduce(lax.add, dots)
 
 
 _level.defjvp(_level_jvp)
 
 
-def _moment(x, p, mask, scale, group, whole, least):
+def _moment(x, p, scale, group, whole, least):
     def term(r, p, whole):
         return _power(r, p, whole) * log(jnp.where(r == 0, 1, r))
 
-    return _sums(term, x, p, mask, scale, group, whole, least)
+    return _sums(term, x, p, scale, group, whole, least)
 
 
 # ---- sums over a window, and over the windows of an element ----
 
 
-def _sums(term, x, p, mask, scale, group, whole, least, zero=0):
+def _sums(term, x, p, scale, group, whole, least, zero=0):
     """The sum of term(r, p, whole) over every window, `zero` where it is 0."""
-    cells, reached = reach(_cells(x, mask), group)
+    cells, reached = reach({"x": x}, group)
     how = {"term": term, "group": reached, "whole": whole, "least": least, "zero": zero}
     return apart(_sums_of, cells, {"scale": scale}, p, **how)
 
 
 def _sums_of(cells, around, p, term, group, whole, least, zero):
     def terms(cell, around, p):
-        x = real(raised(cell["x"], least), cell.get("mask"))
-        return (term(jnp.abs(x) * around["scale"], p, whole),)
+        return (term(jnp.abs(raised(cell["x"], least)) * around["scale"], p, whole),)
 
     def of_sums(_, total, *__):
         return jnp.where(total == 0, zero, total) if zero else total
@@ -330,7 +331,7 @@ def _sums_of(cells, around, p, term, group, whole, least, zero):
 
 def _lean(tangent, rest, _, group, **how):
     x, mask, scale, p = rest
-    cells, reached = reach(_cells(x, mask, **{"x'": tangent["x"]}), group)
+    cells, reached = reach(present({"x": x, "x'": tangent["x"], "mask": mask}), group)
     return {"x": apart(_lean_of, cells, {"scale": scale}, p, group=reached, **how)}
 
 
@@ -344,8 +345,8 @@ def _lean_of(cells, around, p, group, whole, least):
 
 def _lean_back(cotangent, rest, _, group, **how):
     x, mask, scale, p = rest
-    around = {"scale": scale, "y'": cotangent["x"]}
-    return {"x": at_elements(_lean_back_of, _cells(x, mask), around, p, group, **how)}
+    cells, around = present({"x": x, "mask": mask}), {"scale": scale, "y'": cotangent["x"]}
+    return {"x": at_elements(_lean_back_of, cells, around, p, group, **how)}
 
 
 def _lean_back_of(cells, around, p, group, whole, least, one_region=False):

@@ -39,6 +39,11 @@ def floor(dtype: Any) -> float:
     return float(jnp.finfo(dtype).min)
 
 
+def present(arrays: dict[str, Any]) -> Arrays:
+    """What there is of arrays by name, some of which are None."""
+    return {k: a for k, a in arrays.items() if a is not None}
+
+
 def of_seen(x: jax.Array, axes: _bins.Geometry, groups: Sequence[Any]) -> jax.Array:
     """x, to be folded over these groups, whose elements in no window have gradient 0 and are in
     that of no other element, whatever they are.

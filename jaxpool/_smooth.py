@@ -23,6 +23,7 @@ from jaxpool._pairs import (
     floor,
     folds,
     in_rows,
+    present,
     reach,
     sum_at_elements,
     sum_at_windows,
@@ -140,9 +141,9 @@ def _in_turns(
         if count is None:  # pieces of one kind are alike
             count = jnp.full((1,) * done.top.ndim, windows[0].size, dtype)
         count = _stretched(count, axis - 1, done.top.shape[axis - 1])
-        return _present(done._replace(count=count)._asdict())
+        return present(done._replace(count=count)._asdict())
 
-    arrays = _present(state._asdict())
+    arrays = present(state._asdict())
     return Smooth(**piecewise(of_pieces, arrays, window, fills(arrays)))
 
 
@@ -175,7 +176,7 @@ def _means(temperature, state, shift, n, group, outs) -> Arrays:
     """The level and the gap of every window, given its top (`shift`) and count."""
     mask = state.mask()
     count = state.count if mask is None else None  # else 1 where the mask is
-    cells = _present({**state._asdict(), "count": count, "mask": mask})
+    cells = present({**state._asdict(), "count": count, "mask": mask})
     cells, reached = reach(cells, group, exponentials=True)
     # Few elements, none of them padding, need one sum only, that of exp(z) - 1.
     few = state.level is None and reached == group and not in_rows(group)
@@ -273,7 +274,7 @@ def _means_dots(primals, tangents, found, group, outs) -> Arrays:
             around["log"] = _stretched(around["log"], w.axis, w.out)
     else:
         around |= found if "inverse" in outs else _means(*primals, group, ("inverse",))
-    rest = Sides(_present(cells), _present(around), temperature)
+    rest = Sides(present(cells), present(around), temperature)
     of_inverse = outs == ("inverse",)
     outs = ("level",) if of_inverse else outs
     dots = dict.fromkeys(outs, jnp.zeros_like(shift))
@@ -293,10 +294,6 @@ def _means_dots(primals, tangents, found, group, outs) -> Arrays:
 
 _means.defjvp(_means_jvp)
 _known_means.defjvp(_known_means_jvp)
-
-
-def _present(arrays: dict[str, Any]) -> Arrays:
-    return {k: a for k, a in arrays.items() if a is not None}
 
 
 def _stretched(a: jax.Array, axis: int, n: int) -> jax.Array:

@@ -228,7 +228,7 @@ def _near_back(x, temperature, mask, span, y, means, g, windows, kind):
     around = {"g": g / _weights(means, mask, span, **how)}
     if kind == "softmax":
         around["y"] = y
-    cells = {"x": x} if mask is None else {"x": x, "mask": mask}
+    cells = _pairs.present({"x": x, "mask": mask})
     return _pairs.at_elements(_near_back_of, cells, around, temperature, group)
 
 
