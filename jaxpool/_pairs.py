@@ -8,7 +8,7 @@ what elements hold, and what windows do. Large windows take several passes, each
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import reduce
-from math import prod
+from math import isqrt, prod
 from typing import Any
 
 import jax
@@ -20,7 +20,7 @@ from jaxpool import _bins
 from jaxpool._linear import apart, is_split, linear_pair
 from jaxpool._plan import BLOCK, Group, groups_of, is_disjoint, is_long, reads
 from jaxpool._regions import ONE_REGION, cut_all, over_inputs, over_outputs
-from jaxpool._slices import along_rows, cut, pad_all, real, replace_axis, rows, unrows
+from jaxpool._slices import along_rows, cut, pad_all, real, replace_axis, rows, spread, unrows
 from jaxpool._window import Bins, Window
 
 Arrays = dict[str, jax.Array]
@@ -29,9 +29,9 @@ Arrays = dict[str, jax.Array]
 # together; else the map is padded. Loops take long to compile where each tap is an `exponential` of
 # its own: those over windows have at most EXPONENTIALS then, and beside MANY for every element a
 # copy costs little. Beside more, so does a copy of all that is around elements, if it adds at most
-# 1/THIN along each axis; but not in later passes of a window, when much is kept for others.
+# 1/THIN along each axis. In later passes of a window there are at most LATER.
 # A factor of a window's size up to FACTOR is one pass.
-BORDERS, EXPONENTIALS, MANY, THIN, FACTOR = 49, 25, 4, 6, 64
+BORDERS, EXPONENTIALS, LATER, MANY, THIN, FACTOR = 49, 25, 9, 4, 6, 64
 
 
 def floor(dtype: Any) -> float:
@@ -103,13 +103,15 @@ def folds(x: jax.Array, axes: _bins.Geometry, scalar: bool = False) -> Iterator[
             yield from (list(few_taps(few)) for few in groups_of(x, run, scalar))
 
 
-def few_taps(axes: Group) -> Iterator[Group]:
-    """A large window as passes of few taps, or whole where it neither overlaps nor divides."""
+def few_taps(axes: Group, most: int = BLOCK) -> Iterator[Group]:
+    """A large window as passes of few taps, or whole where it neither overlaps nor divides. The
+    first pass, which reads the map, has up to `most`; the others as few as possible together."""
     if len(axes) > 1 or axes[0].size <= BLOCK:
         yield axes
-    elif parts := axes[0].split(BLOCK):
-        for part in parts:
-            yield from few_taps((part,))
+    elif parts := axes[0].split(most):
+        first, rest = parts
+        yield (first,)
+        yield from few_taps((rest,), min(isqrt(rest.size - 1) + 1, BLOCK))
     else:
         yield from ((window,) for window in axes[0].digits(FACTOR, BLOCK))
 
@@ -204,7 +206,9 @@ def completed(
     spare = tuple(w.spare() for w in group)
     cells = {k: _padded(a, spare, _fill(k, a)) for k, a in cells.items()}
     most = BORDERS
-    if exponentials and reads(group) > MANY:
+    if exponentials and "log" in cells:
+        most = LATER
+    elif exponentials and reads(group) > MANY:
         thin = all(w.dilation == 1 and THIN * (w.size - 1) <= w.out for w in group)
         most = 0 if thin else BORDERS
     sources = [[region for p in range(w.stride) for region in w.sources(p)] for w in group]
@@ -212,8 +216,8 @@ def completed(
     if taps <= most:
         phases = tuple(replace(w, length=w.phase_length * w.stride) for w in group)
         return cells, around, phases
-    edges = tuple((w.axis, *w.beyond()) for w in group)
-    around = {k: _padded(a, edges, _fill(k, a)) for k, a in around.items()}
+    if any(low or high for w in group for _, low, high in w.beyond()):
+        around = {k: apart(spread, a, windows=group, fill=_fill(k, a)) for k, a in around.items()}
     return cells, around, tuple(w.complete() for w in group)
 
 

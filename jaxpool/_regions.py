@@ -6,7 +6,7 @@ slow: XLA does not fuse loops across parts that are put together, and reads x an
 So there arrays are padded (`fill`), and all is one region (`ONE_REGION`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from math import prod
@@ -27,6 +27,7 @@ from jaxpool._slices import (
     replace_axis,
     rows,
     span,
+    spread,
     through_bits,
 )
 from jaxpool._window import shape_back, shape_of
@@ -40,7 +41,8 @@ def over_outputs(of_region: Callable, state: Any, windows: Group, fill: Any = No
     `fill`: what each array holds beyond the map, for one region of all outputs.
     """
     if fill is not None:
-        state = _filled(state, [w.edges() for w in windows], fill)
+        edges = [w.edges() for w in windows]
+        state = jax.tree.map(lambda a, fill: pad_all(a, edges, fill), state, fill)
         windows = tuple(w.within() for w in windows)
     regions = [(w, w.regions(), w.stride, 0, 1) for w in windows]
     return through_bits(partial(_over_regions, axes=regions), of_region, state)
@@ -56,16 +58,11 @@ def over_inputs(
     """
     if fill is None:
         return through_bits(partial(_over_phases, windows=windows), of_region, state)
-    state = _filled(state, [(w.axis, *w.beyond()) for w in windows], fill)
+    state = jax.tree.map(lambda a, fill: spread(a, windows, fill), state, fill)
     over = partial(_over_phases, windows=tuple(w.complete() for w in windows), asked=asked)
     whole = through_bits(over, of_region, state)
     at = tuple((w.axis, 0, w.length, 1) for w in windows)
     return jax.tree.map(lambda a: cut_all(a, at), whole)
-
-
-def _filled(state: Any, edges: Sequence[tuple[int, int, int]], fill: Any) -> Any:
-    """Every array with its `fill` around it."""
-    return jax.tree.map(lambda a, fill: pad_all(a, edges, fill), state, fill)
 
 
 def _over_phases(

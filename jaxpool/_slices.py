@@ -45,6 +45,18 @@ def pad_all(x: jax.Array, edges: Sequence[tuple[int, int, int]], fill: Any) -> j
     return x
 
 
+def spread(x: jax.Array, windows: Sequence[Window], fill: Any) -> jax.Array:
+    """`fill` for the windows that do not exist, before and after each part of those that do."""
+    for w in windows:
+        parts, at = [], 0
+        for n, low, high in w.beyond():
+            part = cut(x, w.axis, at, n) if n < w.out else x
+            parts.append(pad(part, w.axis, low, high, fill))
+            at += n
+        x = join(parts, w.axis)
+    return x
+
+
 def replace_axis(shape: Sequence[Any], axis: int, n: Any) -> tuple[Any, ...]:
     """`shape` with another entry at one axis."""
     new = list(shape)

@@ -22,7 +22,7 @@ from jaxpool._parts import in_parts
 from jaxpool._plan import Group
 from jaxpool._slices import as_merged, real
 from jaxpool._turns import next_of
-from jaxpool._window import Bins, Window, shape_of
+from jaxpool._window import Bins, Window, Woven, shape_of
 
 # In how many windows an element is, at least, for one exponential of it to be worth an array: fewer
 # where windows slide by 1, so that the exponentials of the other way are kept at every element.
@@ -98,14 +98,8 @@ def _value(x, temperature, mask, windows, kind):
 def _choose(near, far, elements, around, windows, kind, back=False):
     """`near(*elements, *around)` or `far(*elements, *around)`, the way that fits the values; sides
     and `back` as for `in_parts`."""
-    # In how many parts, one after the other, since passes need several arrays of the size of x:
-    # those of far keep three each for the backward pass, those of near none. `between` is what
-    # passes hand on, in sizes of x. (The way back is near only if every example was.)
     of_near = _parts_of_near(elements[0].size, windows, kind)
-    whole = [w for w in windows if not _plan.takes_turns(w, rows=True)]  # pieces hand on little
-    passes = [(p.out, w.length) for w in whole for (p,) in _pairs.few_taps((w,))]
-    between = sum(out / max(length, 1) for out, length in passes)
-    of_far = 4 if _is_one_loop(elements[0], windows) else 8 if between < 5.5 else 16
+    of_far = _parts_of_far(elements[0], windows, kind)
 
     def way(f: Callable, elements: tuple, around: tuple, windows: Group) -> Any:
         return f(*elements, *around, windows=windows, kind=kind)
@@ -133,6 +127,18 @@ def _parts_of_near(n: Any, windows: Group, kind: str) -> int:
     softmax, doubles = kind == "softmax", len(large) == 1 and large[0].bit_count() == 1
     many = len(large) * (4 if softmax else 1) * n // PART if isinstance(n, int) else 0
     return max(min(many, PARTS), (2 if softmax else 1) * (1 if doubles else 2))
+
+
+def _parts_of_far(x: jax.Array, windows: Group, kind: str) -> int:
+    """The same of the other way, whose passes keep three arrays each for the backward pass."""
+    if _is_one_loop(x, windows):
+        return 4
+    whole = [w for w in windows if not _plan.takes_turns(w, rows=True)]  # pieces hand on little
+    passes = [(p, w) for w in whole for (p,) in _pairs.few_taps((w,))]
+    if kind == "softmax" and any(isinstance(p, Woven) for p, _ in passes):  # laid on the way back
+        return 32
+    handed_on = sum(p.out / max(w.length, 1) for p, w in passes)  # in sizes of x
+    return 8 if handed_on < 5.5 else 16
 
 
 def _is_one_loop(x: jax.Array, windows: Group) -> bool:

@@ -5,7 +5,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from math import gcd, prod
 from typing import Any, NamedTuple
 
@@ -159,10 +159,12 @@ class Window:
             for a, b, taps in _cut(reach, self.phase_length)
         ]
 
-    def beyond(self) -> tuple[int, int]:
-        """How many windows that do not exist `ahead` names, before the first and after the last."""
+    def beyond(self) -> list[tuple[int, int, int]]:
+        """How many windows that do not exist `ahead` names: (windows, before them, after them), of
+        each part of the windows."""
         ahead = [i for phase in range(self.stride) for i in self.ahead(phase).values()]
-        return max(-min(ahead), 0), max(self.phase_length + max(ahead) - self.out, 0)
+        after = self.phase_length + max(ahead) - self.out
+        return [(self.out, max(-min(ahead), 0), max(after, 0))]
 
     def spare(self) -> tuple[int, int, int]:
         """What is added to the map for every phase to be complete: (axis, before, after)."""
@@ -170,12 +172,12 @@ class Window:
 
     def complete(self) -> "Window":
         """The same window with every phase complete, among all windows that `ahead` names."""
-        low, high = self.beyond()
+        [(n, low, high)] = self.beyond()
         return replace(
             self,
             length=self.phase_length * self.stride,
             low=self.low + low * self.stride,
-            out=low + self.out + high,
+            out=low + n + high,
         )
 
     def pieces(self) -> list["Window"]:
@@ -343,14 +345,21 @@ def _beside(length: int, sections: list[list[tuple[Window, int]]]) -> Window:
         at += section[0][0].out
     size = max(sum(window.size for window, _ in section) for section in sections)
     found = tuple(r for r in reach if r[2] <= r[3])
-    return Woven(window.axis, length, size, window.stride, 1, 0, 0, at, found)
+    ins = {(offset, offset + window.length) for section in sections for window, offset in section}
+    outs = tuple(section[0][0].out for section in sections)
+    return Woven(
+        window.axis, length, size, window.stride, 1, 0, 0, at, found, tuple(sorted(ins)), outs
+    )
 
 
 @dataclass(frozen=True)
 class Woven(Window):
-    """Windows along one axis that need not be alike nor adjacent, as a table of taps."""
+    """Windows along one axis that need not be alike nor adjacent, as a table of taps. Each tap is
+    of one part of the map and of one part of the windows."""
 
     taps: tuple[tuple[int, int, int, int], ...]  # as `reach` gives them
+    ins: tuple[tuple[int, int], ...]  # where the parts of the map begin and end
+    outs: tuple[int, ...]  # how many windows there are in each of their parts
 
     disjoint = padded = whole = False
     overhang = 0
@@ -360,9 +369,6 @@ class Woven(Window):
 
     def within(self) -> "Window":
         return self
-
-    def complete(self) -> "Window":
-        return replace(self, length=self.phase_length * self.stride)
 
     def passes(self, direct: int, most: int) -> list[Pass]:
         return [Pass((self,), 1, 1)]
@@ -381,8 +387,38 @@ class Woven(Window):
             for a, b, taps in _cut(found, self.phase_length)
         ]
 
-    def beyond(self) -> tuple[int, int]:
-        return 0, 0
+    def _ahead(self) -> list[tuple[int, tuple[int, int, int, int]]]:
+        """`taps` for all elements of their part of the map, whatever windows that names; and of
+        which part of the windows each tap is."""
+        starts, s = list(accumulate(self.outs, initial=0)), self.stride
+        found = []
+        for tap, first, i, _ in self.taps:
+            [(a, b)] = ((a, b) for a, b in self.ins if a <= first + i * s < b)
+            reach = (tap, first, -((first - a) // s), (b - 1 - first) // s)
+            found.append((bisect_right(starts, i) - 1, reach))
+        return found
+
+    def beyond(self) -> list[tuple[int, int, int]]:
+        found, start = [], 0
+        for part, n in enumerate(self.outs):
+            ahead = [(i, j) for of, (*_, i, j) in self._ahead() if of == part]
+            before = max([0, *(start - i for i, _ in ahead)])
+            after = max([0, *(j + 1 - start - n for _, j in ahead)])
+            found.append((n, before, after))
+            start += n
+        return found
+
+    def complete(self) -> "Window":
+        parts = self.beyond()
+        added = accumulate(before + after for _, before, after in parts)
+        moved = [total - after for total, (_, _, after) in zip(added, parts, strict=True)]
+        taps = tuple(
+            (tap, first - moved[part] * self.stride, i + moved[part], j + moved[part])
+            for part, (tap, first, i, j) in self._ahead()
+        )
+        outs = tuple(map(sum, parts))
+        length = self.phase_length * self.stride
+        return replace(self, length=length, taps=taps, outs=outs, out=sum(outs))
 
     def count(self, padding: bool) -> np.ndarray:
         found = np.zeros(self.out, int)

@@ -13,7 +13,7 @@ from test_contract import FLOAT, assert_equal, assert_identical, check_derivativ
 
 import jaxpool
 from jaxpool._geometry import adaptive
-from jaxpool._window import Bins, Window
+from jaxpool._window import Bins, Window, Woven
 
 # Large windows
 
@@ -41,16 +41,35 @@ def test_a_window_is_the_chain_of_its_digits(size: int, stride: int, dilation: i
                     now[start:stop] += sums[at]
             sums = now
         np.testing.assert_array_equal(sums, [x[s].sum() for s in seen])
-        times = np.ones(out, int)
-        for part in reversed(chain):
-            now = np.zeros(part.phase_length * part.stride, int)
-            for phase in range(part.stride):
-                for start, stop, taps in part.sources(phase):
-                    for _, first in taps:
-                        at = phase + np.arange(start, stop) * part.stride
-                        now[at] += times[first : first + stop - start]
-            times = now[: part.length]
-        np.testing.assert_array_equal(times, [sum(p in s for s in seen) for p in range(length)])
+        for complete in (False, True):
+            times = np.ones(out, int)
+            for part in reversed(chain):
+                times = how_often(part, times, complete)
+            np.testing.assert_array_equal(times, [sum(p in s for s in seen) for p in range(length)])
+
+
+def how_often(window: Window, times: np.ndarray, complete: bool) -> np.ndarray:
+    """How often elements are seen by windows that are seen so often; `complete`: as if all windows
+    existed that one could look for, which makes one region of each part of the map."""
+    length = window.length
+    if complete:
+        parts = np.split(times, np.cumsum([n for n, _, _ in window.beyond()])[:-1])
+        around = [around for _, *around in window.beyond()]
+        times = np.concatenate([np.pad(*each) for each in zip(parts, around, strict=True)])
+        window = window.complete()
+        assert window.out == len(times)
+        assert {around for _, *around in window.beyond() if any(around)} == set()
+    now = np.zeros(window.phase_length * window.stride, int)
+    for phase in range(window.stride):
+        regions = window.sources(phase)
+        if complete:
+            assert len(regions) <= (len(window.ins) if isinstance(window, Woven) else 1)
+        for start, stop, taps in regions:
+            for _, first in taps:
+                assert first >= 0
+                at = phase + np.arange(start, stop) * window.stride
+                now[at] += times[first : first + stop - start]
+    return now[:length]
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])
