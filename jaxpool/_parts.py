@@ -16,7 +16,7 @@ from jax import lax
 
 from jaxpool._linear import alike, is_split
 from jaxpool._plan import LONG, Group, is_long
-from jaxpool._slices import pad
+from jaxpool._slices import VECTOR, pad
 from jaxpool._window import Window
 
 # Arrays of so many elements are pooled in parts.
@@ -40,8 +40,7 @@ def in_parts(
     small = not isinstance(x.size, int) or x.size < LARGE  # it may be symbolic
     if small or is_split(x, range(x.ndim)):
         return f(elements, around, windows=windows)
-    along = _parts_along(x.shape, windows, parts)
-    strip = _strip(windows, -(-parts // prod(along.values())))
+    along, strip = _cuts(x.shape, windows, parts)
     counts = along | ({strip.axis: strip.parts} if strip else {})
     if prod(counts.values()) == 1:
         return f(elements, around, windows=windows)
@@ -89,7 +88,7 @@ def in_parts(
 
     within = tuple(strip.part if strip and w is strip.window else w for w in windows)
     run = partial(f, windows=within)
-    if is_long(x, windows) and not is_long(jax.eval_shape(part, 0)[0][0], windows):
+    if is_long(x, windows, VECTOR) and not is_long(jax.eval_shape(part, 0)[0][0], windows, VECTOR):
         run = partial(_lines, f, windows=within)
     ys = jax.tree.map(whole, jax.eval_shape(lambda: run(*part(0))))
     ys, *_ = alike((ys, elements, around))
@@ -103,21 +102,34 @@ def _cut(a: jax.Array, at: Place) -> jax.Array:
     return a
 
 
-def _parts_along(shape: tuple[int, ...], windows: Group, parts: int) -> dict[int, int]:
-    """In how many parts to cut which axes, none of them pooled; fewer than `parts` if need be."""
+def _cuts(shape: tuple[int, ...], windows: Group, parts: int) -> tuple[dict[int, int], Any]:
+    """How to cut x into so many parts, or into fewer if need be: in how many along each axis that
+    is not pooled, and the map along one that is.
+
+    What lies behind windows is cut last: to what loops along it need, if parts of the map would
+    share elements; then to a vector. Few channels, which fill none, are cut into single ones. (XLA
+    takes up to five times as long for a few of eight channels than for all of them.)
+    """
     pooled = {w.axis for w in windows}
     free = [axis for axis in range(-len(shape), 0) if axis not in pooled]
-    found: dict[int, int] = {}
-    # What lies behind windows is cut last, and stays long for its loops if that is enough.
-    for least in (LONG, 1):
+    along, strip = dict.fromkeys(free, 1), None
+    # The least that is left behind windows, of how few channels each is a part, and how many times
+    # as many elements of its own as a window a part of the map has.
+    steps = (LONG, VECTOR // 2, 16), (VECTOR, VECTOR // 2, 4), (VECTOR, VECTOR, 1), (1, 1, 1)
+    for least, few, own in steps:
+        left = max(round(parts / (prod(along.values()) * (strip.parts if strip else 1))), 1)
         for axis in sorted(free, key=lambda a: (a > max(pooled), -shape[a])):
-            n = shape[axis] // found.get(axis, 1)
-            most = n // least if axis > max(pooled) and n >= least else n
-            possible = [d for d in range(1, most + 1) if n % d == 0]
-            more = next((d for d in possible if d >= parts), possible[-1])
-            found[axis] = found.get(axis, 1) * more
-            parts = -(-parts // more)
-    return found
+            n, behind = shape[axis] // along[axis], axis > max(pooled)
+            sizes = [size for size in range(n, 0, -1) if n % size == 0]
+            if behind and n < few:
+                sizes = [n, 1]
+            elif behind:
+                sizes = [size for size in sizes if size == n or size >= least]
+            size = next((size for size in sizes if n >= left * size), sizes[-1])
+            along[axis] *= n // size
+            left = -(-left * size // n)
+        strip = _strip(windows, -(-parts // prod(along.values())), own)
+    return along, strip
 
 
 def _lines(f: Callable, elements: tuple, around: tuple, windows: Group) -> Any:
@@ -187,10 +199,11 @@ class Strip(NamedTuple):
         return flags.reshape([-1 if a == self.axis else 1 for a in range(-ndim, 0)])
 
 
-def _strip(windows: Group, parts: int) -> Strip | None:
-    """So many parts of the map, or as many as have most of their elements for themselves."""
+def _strip(windows: Group, parts: int, own: int) -> Strip | None:
+    """So many parts of the map, or as many as have `own` times the elements for themselves that a
+    window has."""
     window = max(windows, key=lambda w: w.out * w.stride / w.extent)
-    parts = min(parts, window.out * window.stride // window.extent)
+    parts = min(parts, window.out * window.stride // (own * window.extent))
     if parts < 2 or type(window) is not Window:
         return None
     n = -(-window.out // parts)

@@ -16,8 +16,8 @@ from jax import export, lax
 from jax.interpreters import mlir
 
 import jaxpool
-from jaxpool import _border, _linear, _parts, _plan, _regions, _soft, _sums, _winners, linen
-from jaxpool._window import Window
+from jaxpool import _border, _linear, _pairs, _parts, _plan, _regions, _soft, _sums, _winners, linen
+from jaxpool._window import Window, all_of
 
 POOLS = [
     jaxpool.max_pool,
@@ -442,12 +442,21 @@ def test_fractional_windows_are_found_in_little_memory(memory_of):
     [(jaxpool.lse_pool, 1024), (jaxpool.softmax_pool, 5), (jaxpool.softmax_pool, 1024)],
 )
 def test_borders_of_many_exponentials_are_short_programs(pool, window: int):
-    x = jax.ShapeDtypeStruct((1, 4096, 8), jnp.float32)
+    x = jax.ShapeDtypeStruct((16, 4096, 8), jnp.float32)
     inside, border = (
         jax.jit(gradient(pool, (window,), 1, padding)).lower(x).as_text().count("\n")
         for padding in ("VALID", "SAME")
     )
     assert border <= 1.1 * inside
+
+
+@pytest.mark.parametrize(
+    ("size", "taps"), [(16, [16]), (220, [11, 5, 4]), (221, [13, 5, 4]), (1024, [16, 8, 8])]
+)
+def test_later_passes_have_few_taps(size: int, taps: list[int]):
+    # Each is an exponential of its own, to be compiled, and later passes read little.
+    passes = _pairs.few_taps((all_of(-1, size),))
+    assert [window.size for (window,) in passes] == taps
 
 
 @pytest.mark.parametrize("pool", POOLS[4:], ids=lambda pool: pool.__name__)
@@ -982,8 +991,12 @@ def test_softmax_has_a_gradient_at_every_scale(temperature):
         # 16 parts of the channels would leave loops of 4.
         ((8, 12, 12, 64), (-3, -2), (1, 1), (1, 12, 12, 32)),
         ((12, 12, 256), (-3, -2), (1, 1), (12, 12, 16)),
-        ((1, 12, 12, 32), (-3, -2), (1, 1), (2, 1, 12, 12)),  # so few that loops go along the map
-        ((3, 12, 12, 8), (-3, -2), (1, 1), (1, 12, 12, 1)),  # short loops anyway
+        ((1, 12, 12, 32), (-3, -2), (1, 1), (1, 5, 12, 8)),  # of a vector, and along the map
+        ((3, 12, 12, 8), (-3, -2), (1, 1), (1, 5, 12, 8)),
+        ((1, 9, 12, 8), (-3, -2), (0, 0), (1, 1, 9, 7)),  # so few that loops go along the map
+        ((1, 60, 12, 8), (-3, -2), (1, 1), (1, 6, 12, 8)),  # along a map that is long
+        ((3, 12, 12, 6), (-3, -2), (1, 1), (1, 12, 12, 1)),  # one by one where they fill no vector
+        ((1, 60, 12, 3), (-3, -2), (1, 1), (1, 12, 12, 1)),
         ((4, 12, 12), (-2, -1), (1, 1), (1, 5, 12)),  # along the map too: 3 windows reach 5
         ((12, 12), (-2, -1), (1, 1), (5, 12)),
         ((12, 12, 1), (-3, -2), (0, 0), (6, 12, 1)),
@@ -995,7 +1008,8 @@ def test_parts_make_the_whole(shape, axes, pads, part, monkeypatch):
     # Sums over windows, and back. Windows at the borders of parts share elements.
     monkeypatch.setattr(_parts, "LARGE", 0)
     low, high = pads
-    windows = tuple(Window(a, 12, 3, 1, 1, low, 0, 10 + low + high) for a in axes)
+    lengths = [(a, shape[a]) for a in axes]
+    windows = tuple(Window(a, n, 3, 1, 1, low, 0, n - 2 + low + high) for a, n in lengths)
     seen = set()
 
     def pool(elements, around, windows):
