@@ -178,11 +178,13 @@ def _means(temperature, state, shift, n, group, outs) -> Arrays:
     count = state.count if mask is None else None  # else 1 where the mask is
     cells = present({**state._asdict(), "count": count, "mask": mask})
     cells, reached = reach(cells, group, exponentials=True)
-    # Few elements, none of them padding, need one sum only, that of exp(z) - 1.
-    few = state.level is None and reached == group and not in_rows(group)
+    # A level that only makes weights need not be exact near 0. One that is, of few elements, none
+    # of them padding, needs one sum only, that of exp(z) - 1.
+    exact = "gap" not in outs
+    few = exact and state.level is None and reached == group and not in_rows(group)
     around = {"shift": shift, "n": n, "share": 1 / jnp.maximum(n, 1)}
-    args = cells, around, temperature
-    found = _one_by_one(_means_of, *args, outs=outs, group=reached, few=few)
+    args, how = (cells, around, temperature), {"few": few, "exact": exact}
+    found = _one_by_one(_means_of, *args, outs=outs, group=reached, **how)
     if few and "level" in found:  # two loops are quicker than one of both
         found["level"] = apart(log1p, found["level"])
     return found
@@ -194,7 +196,7 @@ def _one_by_one(function: Callable, *args: Any, outs: Sequence[str], **how: Any)
     return {out: apart(function, *args, elsewhere=ONE_REGION, out=out, **how) for out in outs}
 
 
-def _means_of(cells, around, temperature, out, group, few, one_region=False):
+def _means_of(cells, around, temperature, out, group, few, exact, one_region=False):
     if one_region and few:  # padding has a term there too, but no count
         cells = {"count": jnp.ones_like(cells["top"]), **cells}
     if one_region and "level" in cells:  # as in `_winners`, the pass before is computed once
@@ -207,7 +209,7 @@ def _means_of(cells, around, temperature, out, group, few, one_region=False):
         if few and out == "level":
             return (counted(cell, expm1(z)),)
         e = exp(z)
-        if out == "inverse":
+        if out == "inverse" or (out == "level" and not exact):
             return (counted(cell, e),)
         if out == "gap":
             return counted(cell, e), counted(cell, e * (_no_less(down, rate) + cell.get("gap", 0)))
@@ -225,9 +227,12 @@ def _means_of(cells, around, temperature, out, group, few, one_region=False):
         n, share = around["n"], around["share"]
         if few:  # -1 of every element: all are -inf, and weigh nothing at any level
             return jnp.where(first <= -n, 0, first) * share
+        mean = jnp.where(first == 0, 1, first) * share
+        if not exact:
+            return log(mean)
         # log(mean), near 1 with the part of mean = 1 + excess that is rounded away: all there is
         # at large temperatures. (Elements of -inf are missing from excess; they are no rounding.)
-        mean, excess = jnp.where(first == 0, 1, first) * share, second[0] * share
+        excess = second[0] * share
         # (Far from 1, what is lost is rounding of the excess itself: nothing to add.)
         lost = excess - (mean - 1)
         rounding = (jnp.abs(lost) * n < 0.5) & (mean > 0.5)
