@@ -102,7 +102,9 @@ def _cut(a: jax.Array, at: Place) -> jax.Array:
     return a
 
 
-def _cuts(shape: tuple[int, ...], windows: Group, parts: int) -> tuple[dict[int, int], Any]:
+def _cuts(
+    shape: tuple[int, ...], windows: Group, parts: int
+) -> tuple[dict[int, int], "Strip | None"]:
     """How to cut x into so many parts, or into fewer if need be: in how many along each axis that
     is not pooled, and the map along one that is.
 

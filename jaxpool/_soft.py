@@ -97,7 +97,7 @@ def _value(x, temperature, mask, windows, kind):
 
 def _choose(near, far, elements, around, windows, kind, back=False):
     """`near(*elements, *around)` or `far(*elements, *around)`, the way that fits the values; sides
-    and `back` as for `in_parts`."""
+    and `back` as for `in_parts`. (The way back is near only if every example was.)"""
     of_near = _parts_of_near(elements[0].size, windows, kind)
     of_far = _parts_of_far(elements[0], windows, kind)
 
@@ -118,9 +118,10 @@ def _choose(near, far, elements, around, windows, kind, back=False):
 
 
 def _parts_of_near(n: Any, windows: Group, kind: str) -> int:
-    """In how many parts large windows over n elements (which may be symbolic) are pooled. Few take
-    least time while the arrays on the way are small; softmax needs more of these, and so do more
-    axes, and sums that do not only double."""
+    """In how many parts large windows over n elements (which may be symbolic) are pooled, one after
+    the other, since passes need several arrays of the size of x. Few parts take least time while
+    these are small; softmax needs more of them, and so do more axes, and sums that do not only
+    double."""
     large = [w.size for w in windows if w.size > _plan.BLOCK]
     if not large:
         return 1
@@ -130,7 +131,7 @@ def _parts_of_near(n: Any, windows: Group, kind: str) -> int:
 
 
 def _parts_of_far(x: jax.Array, windows: Group, kind: str) -> int:
-    """The same of the other way, whose passes keep three arrays each for the backward pass."""
+    """The same of `_far`, whose passes keep three arrays each for the backward pass."""
     if _is_one_loop(x, windows):
         return 4
     whole = [w for w in windows if not _plan.takes_turns(w, rows=True)]  # pieces hand on little
