@@ -399,11 +399,10 @@ class Woven(Window):
         return found
 
     def beyond(self) -> list[tuple[int, int, int]]:
-        found, start = [], 0
+        ahead, found, start = self._ahead(), [], 0
         for part, n in enumerate(self.outs):
-            ahead = [(i, j) for of, (*_, i, j) in self._ahead() if of == part]
-            before = max([0, *(start - i for i, _ in ahead)])
-            after = max([0, *(j + 1 - start - n for _, j in ahead)])
+            before = max([0, *(start - i for of, (*_, i, _) in ahead if of == part)])
+            after = max([0, *(j + 1 - start - n for of, (*_, j) in ahead if of == part)])
             found.append((n, before, after))
             start += n
         return found

@@ -442,6 +442,7 @@ def test_fractional_windows_are_found_in_little_memory(memory_of):
     [(jaxpool.lse_pool, 1024), (jaxpool.softmax_pool, 5), (jaxpool.softmax_pool, 1024)],
 )
 def test_borders_of_many_exponentials_are_short_programs(pool, window: int):
+    # So many examples that parts are some of them: strips of a map have more to do beside padding.
     x = jax.ShapeDtypeStruct((16, 4096, 8), jnp.float32)
     inside, border = (
         jax.jit(gradient(pool, (window,), 1, padding)).lower(x).as_text().count("\n")
