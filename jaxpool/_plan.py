@@ -53,6 +53,9 @@ SHARED = 2**13
 # Large windows that do not divide into smaller ones are pieces that take turns (`_turns`), if their
 # strides are at least CLOSE, or APART for what folds each piece in several loops.
 CLOSE, APART = 4, 16
+# Pieces of two lengths, of which one is more than BLOCK, are made of one, which is one program, if
+# they differ by no more than 1/EVEN of the shorter.
+EVEN = 4
 # GPUs and TPUs get one `reduce_window` over all axes of up to SMALL taps, else one `reduce` of axes
 # that are pooled whole, else, for extremes, a `reduce_window` for every CALL taps along one axis.
 SMALL, CALL = 64, 16
@@ -87,6 +90,11 @@ def takes_turns(window: Any, rows: bool) -> bool:
             return True
         window = parts[1]
     return False
+
+
+def is_even(a: int, b: int) -> bool:
+    """Whether pieces of a and b elements are made of one length."""
+    return max(a, b) > BLOCK and EVEN * abs(a - b) <= min(a, b)
 
 
 def is_few(group: Group) -> bool:

@@ -112,10 +112,11 @@ def smooth(
         if behind:
             state = across(fold(state, behind))
         at_last = () if axes else (last, known)
-        if over(window).idle:
+        pieces = over(window, even=True)
+        if pieces.idle:
             state = _in_turns(fold, state, window, *at_last)
         else:
-            state = fold(_in_turns(fold, state, window), (over(window),), *at_last)
+            state = fold(_in_turns(fold, state, window), (pieces,), *at_last)
         if not axes:
             return state
         state = across(state)

@@ -7,20 +7,22 @@ two elements for every stride. (Where r is s, rows are not cut: windows are m + 
 that do not overlap, m is 0.)
 
 Sums, and extremes alone, read pieces where they lie (`in_place`); for others, winners among them,
-which read pieces in several loops, they are arrays of their own (`pieces`).
+which read pieces in several loops, they are arrays of their own (`pieces`). If these are almost of
+one length, they are made so and are one program: the few elements that the longer ones have more
+are another piece of each row.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from jaxpool._linear import apart, full_like, is_split, linear_pair
-from jaxpool._plan import Group, takes_turns
-from jaxpool._slices import cut, interleave, join, pad, replace_axis
+from jaxpool._plan import Group, is_even, takes_turns
+from jaxpool._slices import cut, join, pad, replace_axis
 from jaxpool._window import Window, all_of
 
 
@@ -65,7 +67,7 @@ def in_turns(
         if some and mask is None and window.padded:
             mask = inside(x, (*before, window))
         x, mask = piecewise(both, (x, mask), window)
-        windows = (*before, over(window))
+        windows = (*before, over(window, even=True))
     return x, windows, mask
 
 
@@ -79,7 +81,17 @@ def piecewise(fold: Callable, state: Any, window: Window, fill: Any = None) -> A
     for kind in kinds:
         windows = (all_of(axis, kind[0].shape[axis]),)
         results.append(fold(jax.tree.unflatten(tree, kind), windows))
-    return jax.tree.map(lambda *a: woven([b.squeeze(axis) for b in a], window), *results)
+    return jax.tree.map(lambda *a: woven([b.squeeze(axis) for b in a], window, even=True), *results)
+
+
+class Kind(NamedTuple):
+    """The `n` pieces of one length: so many `beside` each other in every row, from the element
+    `start` on. (The last row is as long as a window's last part.)"""
+
+    start: int
+    size: int
+    beside: int
+    n: int
 
 
 def _rows(window: Window) -> tuple[int, int]:
@@ -88,27 +100,35 @@ def _rows(window: Window) -> tuple[int, int]:
     return window.out + m, rest + 1
 
 
-def over(window: Window) -> Window:
+def _kinds(window: Window, even: bool) -> list[Kind]:
+    """Which pieces there are in a row; `even`: of one length, if they almost are."""
+    (rows, rest), s = _rows(window), window.stride
+    if rows == window.out or rest == s:
+        return [Kind(0, rest, 1, rows)]
+    others = s - rest
+    if not (even and is_even(rest, others)):
+        return [Kind(0, rest, 1, rows), Kind(rest, others, 1, rows - 1)]
+    size, more = min(rest, others), abs(rest - others)
+    both = Kind(0, size, 2, 2 * rows - 1)
+    if rest > others:
+        return [Kind(0, more, 1, rows), both._replace(start=more)]
+    return [both, Kind(2 * size, more, 1, rows - 1)] if more else [both]
+
+
+def over(window: Window, even: bool = False) -> Window:
     """The window over the pieces."""
-    rows, _ = _rows(window)
-    m, kinds = rows - window.out, len(_kinds(window))
-    length = rows if kinds == 1 else 2 * rows - 1
-    return Window(window.axis, length, kinds * m + 1, kinds, 1, 0, 0, window.out)
-
-
-def _kinds(window: Window) -> tuple[str, ...]:
-    """Which pieces there are in a window."""
-    rows, rest = _rows(window)
-    cut = rows > window.out and rest < window.stride
-    return ("first", "others") if cut else ("first",)
+    kinds = _kinds(window, even)
+    a_row, length = sum(kind.beside for kind in kinds), sum(kind.n for kind in kinds)
+    size = length - (window.out - 1) * a_row
+    return Window(window.axis, length, size, a_row, 1, 0, 0, window.out)
 
 
 def in_place(window: Window) -> list[Window]:
-    """The same pieces as windows over the map itself."""
-    rows, rest = _rows(window)
-    first = replace(window, size=rest, out=rows)
-    others = replace(window, size=window.stride - rest, low=window.low - rest, out=rows - 1)
-    return [first, others][: len(_kinds(window))]
+    """The pieces, not made even, as windows over the map itself."""
+    return [
+        replace(window, size=kind.size, low=window.low - kind.start, out=kind.n)
+        for kind in _kinds(window, even=False)
+    ]
 
 
 def inside(x: jax.Array, windows: Sequence[Window]) -> jax.Array:
@@ -118,19 +138,17 @@ def inside(x: jax.Array, windows: Sequence[Window]) -> jax.Array:
 
 
 def pieces(a: jax.Array, window: Window, fill: Any = 0) -> list[jax.Array]:
-    """The first elements of each row, and those behind them, if any are in a window: every pooled
-    axis as two, the rows and then their elements, and padding as `fill`."""
+    """The pieces of each kind: every pooled axis as two, the pieces and then their elements, and
+    padding as `fill`."""
     a = jnp.broadcast_to(a, replace_axis(a.shape, window.axis, window.length))
-    outs = _kinds(window)
-    found = _cut({"x": a}, (), outs, window=window, fill=fill)
-    sizes = _sizes(window)
-    return [_table(found[k], window.axis, sizes[k][0]) for k in outs]
+    kinds = _named(window)
+    found = _cut({"x": a}, (), tuple(kinds), window=window, fill=fill)
+    return [_table(found[k], window.axis, kind.n) for k, kind in kinds.items()]
 
 
-def _sizes(window: Window) -> dict[str, tuple[int, int]]:
-    """How many pieces of each kind there are, and of how many elements."""
-    rows, rest = _rows(window)
-    return {"first": (rows, rest), "others": (rows - 1, window.stride - rest)}
+def _named(window: Window) -> dict[str, Kind]:
+    """The pieces that are arrays of their own, by name."""
+    return {str(kind.start): kind for kind in _kinds(window, even=True)}
 
 
 def _table(a: jax.Array, axis: int, rows: int) -> jax.Array:
@@ -146,26 +164,27 @@ def _flat(a: jax.Array, axis: int) -> jax.Array:
 
 
 def _cut_of(x: dict, _: Any, outs: Sequence[str], window: Window, fill: Any) -> dict:
-    kinds = {"first": _first, "others": _others}
-    return {k: apart(kinds[k], x["x"], window=window, fill=fill) for k in outs}
+    kinds = _named(window)
+    return {k: apart(_pieces_of, x["x"], kind=kinds[k], window=window, fill=fill) for k in outs}
 
 
-def _first(x: jax.Array, window: Window, fill: Any) -> jax.Array:
-    axis, s, (rows, rest) = window.axis, window.stride, _rows(window)
-    if window.padded or window.length + window.low >= rows * s:
-        x = pad(x, axis, window.low, rows * s - window.low - window.length, fill)
-        return _flat(cut(_table(x, axis, rows), axis, 0, rest), axis)
-    # The last row is not whole, and to pad x would copy it.
-    x = pad(x, axis, window.low, 0)
-    last = cut(x, axis, (rows - 1) * s, rest)
-    head = cut(_table(cut(x, axis, 0, (rows - 1) * s), axis, rows - 1), axis, 0, rest)
-    return join([_flat(head, axis), last], axis)
+def _pieces_of(x: jax.Array, kind: Kind, window: Window, fill: Any) -> jax.Array:
+    axis, s, low, (rows, _) = window.axis, window.stride, window.low, _rows(window)
+    a_row, last = _in_a_row(kind, rows)
+    # To pad x would copy it, if only for the last row to be whole.
+    by_itself = last and not window.padded and window.length + low < rows * s
+    whole = rows if last and not by_itself else rows - 1
+    laid = _table(pad(x, axis, low, whole * s - low - window.length, fill), axis, whole)
+    found = _flat(cut(laid, axis, kind.start, a_row), axis)
+    if by_itself:
+        return join([found, cut(x, axis, whole * s + kind.start - low, last)], axis)
+    return pad(found, axis, 0, kind.n * kind.size - whole * a_row)
 
 
-def _others(x: jax.Array, window: Window, fill: Any) -> jax.Array:
-    axis, s, (rows, rest) = window.axis, window.stride, _rows(window)
-    x = pad(x, axis, window.low, (rows - 1) * s - window.low - window.length, fill)
-    return _flat(cut(_table(x, axis, rows - 1), axis, rest, s - rest), axis)
+def _in_a_row(kind: Kind, rows: int) -> tuple[int, int]:
+    """How many elements of each row there are, and of the last one."""
+    a_row = kind.beside * kind.size
+    return a_row, kind.n * kind.size - (rows - 1) * a_row
 
 
 def _cut_back(g: dict, _: Any, __: Any, window: Window, fill: Any) -> dict:
@@ -176,27 +195,28 @@ def _put(g: dict, window: Window) -> jax.Array:
     """Every element back at its place, and 0 at those that are in no window."""
     axis, s, (rows, rest) = window.axis, window.stride, _rows(window)
     (like, *_) = g.values()
-    sizes = _sizes(window)
-    first, others = (
-        _table(g[k] if k in g else full_like(like, shape, 0, like.dtype), axis, sizes[k][0])
-        for k, shape in _shapes(like, window).items()
-    )
-    head = _flat(join([cut(first, axis - 1, 0, rows - 1), others], axis), axis)
-    last = cut(first, axis - 1, rows - 1, 1).squeeze(axis - 1)
-    dx = join([head, last], axis)
+    tables, lasts = [], []
+    for k, kind in _named(window).items():
+        a_row, last = _in_a_row(kind, rows)
+        shape = replace_axis(like.shape, axis, kind.n * kind.size)
+        a = g[k] if k in g else full_like(like, shape, 0, like.dtype)
+        tables.append(_table(cut(a, axis, 0, (rows - 1) * a_row), axis, rows - 1))
+        if last:
+            lasts.append(cut(a, axis, (rows - 1) * a_row, last))
+    head = join(tables, axis)
+    head = pad(head, axis, 0, s - head.shape[axis])
+    dx = join([_flat(head, axis), *lasts], axis)
     return pad(dx, axis, -window.low, window.length + window.low - (rows - 1) * s - rest)
-
-
-def _shapes(x: Any, window: Window) -> dict[str, tuple]:
-    sizes = _sizes(window)
-    return {k: replace_axis(x.shape, window.axis, n * size) for k, (n, size) in sizes.items()}
 
 
 _cut, _ = linear_pair(
     "cut",
     _cut_of,
     _cut_back,
-    lambda x, _, window, fill: _shapes(x, window),
+    lambda x, _, window, fill: {
+        k: replace_axis(x.shape, window.axis, kind.n * kind.size)
+        for k, kind in _named(window).items()
+    },
     lambda g, _, window, fill: replace_axis(g.shape, window.axis, window.length),
 )
 
@@ -206,15 +226,17 @@ def beside(a: jax.Array, x: jax.Array, windows: Sequence[Window]) -> jax.Array:
     return a if a.ndim == x.ndim else jnp.expand_dims(a, a.ndim + windows[0].axis)
 
 
-def woven(results: list[jax.Array], window: Window) -> jax.Array:
-    """One of the first, one of the others, and so on."""
-    first, *others = results
-    return interleave([first, *(pad(a, window.axis, 0, 1) for a in others)], over(window))
+def woven(results: list[jax.Array], window: Window, even: bool = False) -> jax.Array:
+    """What there is of each kind of pieces, row by row."""
+    axis, (rows, _), tables = window.axis, _rows(window), []
+    for a, kind in zip(results, _kinds(window, even), strict=True):
+        tables.append(_table(pad(a, axis, 0, rows * kind.beside - kind.n), axis, rows))
+    return cut(_flat(join(tables, axis), axis), axis, 0, over(window, even).length)
 
 
 def unwoven(g: jax.Array, window: Window) -> list[jax.Array]:
     """`woven`, undone."""
-    rows, kinds = _rows(window)[0], len(_kinds(window))
+    rows, kinds = _rows(window)[0], len(_kinds(window, even=False))
     return [cut(g, window.axis, i, rows - i, kinds) for i in range(kinds)]
 
 
