@@ -182,6 +182,14 @@ def test_a_sum_keeps_nothing(pool, window: int):
     assert kept(lambda x: pool(x, (window, window), 2, "SAME"), x) <= (4 if window == 3 else 8)
 
 
+@pytest.mark.parametrize("n", [255, 256, 65_535, 65_536])
+def test_no_window_is_too_large_for_its_count(n: int):
+    # Counts are of as few bits as hold them.
+    x = jnp.ones((2 * n, 1))
+    y = jaxpool.avg_pool(x, (n,), 2, where=np.ones(x.shape, bool))
+    np.testing.assert_array_equal(y, 1)
+
+
 @pytest.mark.optimized
 @pytest.mark.parametrize(
     ("shape", "window", "axis"),
