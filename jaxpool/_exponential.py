@@ -56,10 +56,16 @@ def _power_and_rest(z: jax.Array) -> tuple[jax.Array, jax.Array]:
     whole = bits - 0x4B400000
     k = whole.astype(jnp.float32)
     r = z - k * 0.693145752 - k * 1.42860677e-6  # log(2), in two parts
-    series = jnp.full_like(r, SERIES[-1])
-    for coefficient in SERIES[-2::-1]:
-        series = coefficient + r * series
-    return lax.bitcast_convert_type((whole + 127) << 23, jnp.float32), r * series
+    return lax.bitcast_convert_type((whole + 127) << 23, jnp.float32), r * _sum_of(SERIES, r)
+
+
+def _sum_of(series: Sequence[float], x: jax.Array) -> jax.Array:
+    """series[0] + x*(series[1] + x*(...)): of XLA's operations, since there are many, and those of
+    jax.numpy take twice as long to trace."""
+    *others, total = (lax.full_like(x, coefficient) for coefficient in series)
+    for coefficient in reversed(others):
+        total = lax.add(coefficient, lax.mul(x, total))
+    return total
 
 
 @curved()
@@ -97,10 +103,7 @@ def _log(z: jax.Array, above: jax.Array | None = None) -> jax.Array:
     f = lax.bitcast_convert_type(bits - (k << 23), jnp.float32) - 1
     if above is not None:
         f = jnp.where(k == 0, above, f)
-    series = jnp.full_like(f, LOG_SERIES[-1])
-    for coefficient in LOG_SERIES[-2::-1]:
-        series = coefficient + f * series
-    return k.astype(jnp.float32) * 0.69314718 + (f + f * f * series)
+    return k.astype(jnp.float32) * 0.69314718 + (f + f * f * _sum_of(LOG_SERIES, f))
 
 
 @curved()

@@ -210,6 +210,15 @@ def through_bits(over: Callable, of_region: Callable, state: Any) -> Any:
     return jax.tree.map(_from_bits, over(of_bits, jax.tree.map(_to_bits, state)), results[0])
 
 
+def moved(function: Callable, arrays: Any, fill: Any = 0) -> jax.Array:
+    """`function(arrays, fill)`, which moves elements of arrays of one dtype and lays `fill` beside
+    them, of bfloat16 as bits. It has no derivative."""
+    dtype = jax.tree.leaves(arrays)[0].dtype
+    if dtype == jnp.bfloat16:
+        fill = int(np.asarray(fill, dtype).view(np.uint16))
+    return _from_bits(function(jax.tree.map(_to_bits, arrays), fill), dtype)
+
+
 def _to_bits(x: jax.Array) -> jax.Array:
     return lax.bitcast_convert_type(x, jnp.uint16) if x.dtype == jnp.bfloat16 else x
 

@@ -368,7 +368,7 @@ def count(
     if mask is None:
         return jnp.asarray(positions(padding))
     # Of narrow integers less is read, which counts where there are fewer windows than elements.
-    size = size_of(windows)
+    size = size_of(tuple(windows))
     narrow = [d for d in (jnp.uint8, jnp.uint16, jnp.int32) if size <= jnp.iinfo(d).max]
     if narrow and any(window.stride > 1 for window in windows):
         real = total(mask.astype(narrow[0]), windows).astype(dtype)

@@ -60,6 +60,7 @@ from jaxpool._slices import (
     chosen,
     cut,
     join,
+    moved,
     rank,
     replace_axis,
     rows,
@@ -456,7 +457,9 @@ def _fold_rows(value, winner, mask, window, most, largest, size, ordered):
     single = is_single(window)  # XLA copies x for an axis of one more
 
     def lay(a: jax.Array, fill: Any) -> jax.Array:
-        return cut(a, at, -window.low, k) if single else rows(a, (window,), fill)
+        if single:
+            return cut(a, at, -window.low, k)
+        return moved(lambda a, fill: rows(a, (window,), fill), a, fill)
 
     value = lay(value, lowest(value.dtype, largest))
     winner = None if winner is None else lay(winner, 0)
@@ -550,28 +553,38 @@ def _tap_numbers(winner: jax.Array, group: Group) -> jax.Array:
 def _spread(g: dict, winner: jax.Array, _: Any, group: Group) -> dict:
     """The transpose of `_pick`: dx[p] = the sum of g[i] over the windows i that p won."""
     spread, passes = g["t"], passes_of(group)
-    dtype = last = spread.dtype
-    narrow = wider(dtype) != dtype
-    if narrow and any(w.stride > 1 and not _in_rows(p) for p in passes for w in p.windows):
+    dtype = last = laid = spread.dtype
+    if any(w.stride > 1 and not _in_rows(p) for p in passes for w in p.windows):
         # XLA's CPU backend interleaves 16-bit floats one by one, and rounds to bfloat16 so too.
-        spread = apart(widen, spread)
-        last = wider(dtype) if dtype == jnp.bfloat16 else dtype
+        laid = wider(dtype)
+        if dtype == jnp.bfloat16:
+            spread, last = apart(widen, spread), laid
     for i in reversed(range(len(passes))):
-        to = spread.dtype if i else last
-        spread, winner = _in_lines(_spread_pass, (spread, winner), passes[i], inner=i > 0, dtype=to)
+        how = {"inner": i > 0, "laid": laid, "dtype": laid if i else last}
+        spread, winner = _in_lines(_spread_pass, (spread, winner), passes[i], **how)
     if last != dtype:
         spread = apart(lax.convert_element_type, spread, new_dtype=dtype)
     return {"t": spread}
 
 
 def _spread_pass(
-    g: jax.Array, winner: jax.Array, p: Pass, inner: bool, dtype: Any, one_region: bool = False
+    g: jax.Array,
+    winner: jax.Array,
+    p: Pass,
+    inner: bool,
+    dtype: Any,
+    laid: Any = None,
+    one_region: bool = False,
 ) -> tuple[jax.Array, jax.Array | None]:
-    """One pass back: the sums, and if asked for, what won the windows of the pass before."""
+    """One pass back: the sums, and if asked for, what won the windows of the pass before. Regions
+    are `laid` side by side in that dtype, if not in that of g."""
     if _in_rows(p):
         won = along_rows(winner, p.windows) == _tap_numbers(winner, p.windows)
-        dx = jnp.where(won, along_rows(g, p.windows), jnp.zeros((), g.dtype))
-        return unrows(dx, p.windows).astype(dtype), None
+
+        def put(g: jax.Array, nothing: Any) -> jax.Array:
+            return unrows(jnp.where(won, along_rows(g, p.windows), nothing), p.windows)
+
+        return moved(put, g).astype(dtype), None
     wide = wider(g.dtype)
     # Loops over bytes alone compile for a second each and run slower than those over floats.
     number = jnp.float32 if winner.dtype.itemsize <= 2 else winner.dtype
@@ -587,7 +600,7 @@ def _spread_pass(
                 at = at.astype(number)
                 rest = at - jnp.asarray(tap * p.apart, number)
                 before = lax.select(_won(at, p, tap), rest, before)
-        return dx.astype(g.dtype), before.astype(index(p.covered - 1)) if inner else None
+        return dx.astype(laid or g.dtype), before.astype(index(p.covered - 1)) if inner else None
 
     dx, before = over_inputs(of_region, (g, winner), p.windows, fill)
     if one_region and inner:

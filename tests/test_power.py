@@ -277,7 +277,6 @@ def test_derivatives_by_p_at_every_scale():
             np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-6)
 
 
-@pytest.mark.parametrize("p", [3.0, 2.5])
 @pytest.mark.parametrize(
     ("window", "strides", "padding"),
     [
@@ -290,7 +289,7 @@ def test_derivatives_by_p_at_every_scale():
     ],
     ids=str,
 )
-def test_no_padding_is_raised(window, strides, padding, p):
+def test_no_padding_is_raised(window, strides, padding):
     # Loops raise elements to eps themselves where they read no padding, which is 0 and stays so.
     rng = random("raised")
     shape = (2, 40, *(9, 3)[2 - len(window) :])
@@ -307,10 +306,13 @@ def test_no_padding_is_raised(window, strides, padding, p):
         ways = []
         for pool in (gem, by_hand):
             of = functools.partial(pool, where)
-            known = values_and_slopes(functools.partial(of, p=p), x)
-            ways.append(known + values_and_slopes(of, x, jnp.asarray(p, FLOAT)))
-        for ours, theirs in zip(*ways, strict=True):
-            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+            traced = jax.jit(functools.partial(values_and_slopes, of))  # once for both powers
+            for p in (3.0, 2.5):
+                known = values_and_slopes(functools.partial(of, p=p), x)
+                ways.append(known + traced(x, jnp.asarray(p, FLOAT)))
+        for ours, theirs in zip(ways[:2], ways[2:], strict=True):
+            for a, b in zip(ours, theirs, strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
