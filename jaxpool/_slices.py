@@ -1,6 +1,7 @@
 """Arrays as windows see them: slices, rows, borders. Axes count from the end throughout."""
 
 from collections.abc import Callable, Sequence
+from functools import wraps
 from math import prod
 from typing import Any
 
@@ -210,13 +211,18 @@ def through_bits(over: Callable, of_region: Callable, state: Any) -> Any:
     return jax.tree.map(_from_bits, over(of_bits, jax.tree.map(_to_bits, state)), results[0])
 
 
-def moved(function: Callable, arrays: Any, fill: Any = 0) -> jax.Array:
-    """`function(arrays, fill)`, which moves elements of arrays of one dtype and lays `fill` beside
-    them, of bfloat16 as bits. It has no derivative."""
-    dtype = jax.tree.leaves(arrays)[0].dtype
-    if dtype == jnp.bfloat16:
-        fill = int(np.asarray(fill, dtype).view(np.uint16))
-    return _from_bits(function(jax.tree.map(_to_bits, arrays), fill), dtype)
+def moving(function: Callable) -> Callable:
+    """Decorate a function of arrays of one dtype that moves elements, and lays `fill` beside them
+    if it has one, to see bfloat16 as bits: without derivatives."""
+
+    @wraps(function)
+    def run(arrays: Any, **how: Any) -> jax.Array:
+        dtype = jax.tree.leaves(arrays)[0].dtype
+        if dtype == jnp.bfloat16 and "fill" in how:
+            how["fill"] = int(np.asarray(how["fill"], dtype).view(np.uint16))
+        return _from_bits(function(jax.tree.map(_to_bits, arrays), **how), dtype)
+
+    return run
 
 
 def _to_bits(x: jax.Array) -> jax.Array:

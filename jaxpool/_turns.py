@@ -22,7 +22,7 @@ from jax import lax
 
 from jaxpool._linear import apart, full_like, is_split, linear_pair
 from jaxpool._plan import Group, is_even, takes_turns
-from jaxpool._slices import cut, join, moved, pad, replace_axis
+from jaxpool._slices import cut, join, moving, pad, replace_axis
 from jaxpool._window import Window, all_of
 
 
@@ -168,21 +168,18 @@ def _cut_of(x: dict, _: Any, outs: Sequence[str], window: Window, fill: Any) -> 
     return {k: apart(_pieces_of, x["x"], kind=kinds[k], window=window, fill=fill) for k in outs}
 
 
+@moving
 def _pieces_of(x: jax.Array, kind: Kind, window: Window, fill: Any) -> jax.Array:
     axis, s, low, (rows, _) = window.axis, window.stride, window.low, _rows(window)
     a_row, last = _in_a_row(kind, rows)
     # To pad x would copy it, if only for the last row to be whole.
     by_itself = last and not window.padded and window.length + low < rows * s
     whole = rows if last and not by_itself else rows - 1
-
-    def lay(x: jax.Array, fill: Any) -> jax.Array:
-        laid = _table(pad(x, axis, low, whole * s - low - window.length, fill), axis, whole)
-        found = _flat(cut(laid, axis, kind.start, a_row), axis)
-        if by_itself:
-            return join([found, cut(x, axis, whole * s + kind.start - low, last)], axis)
-        return pad(found, axis, 0, kind.n * kind.size - whole * a_row)
-
-    return moved(lay, x, fill)
+    laid = _table(pad(x, axis, low, whole * s - low - window.length, fill), axis, whole)
+    found = _flat(cut(laid, axis, kind.start, a_row), axis)
+    if by_itself:
+        return join([found, cut(x, axis, whole * s + kind.start - low, last)], axis)
+    return pad(found, axis, 0, kind.n * kind.size - whole * a_row)
 
 
 def _in_a_row(kind: Kind, rows: int) -> tuple[int, int]:
@@ -195,26 +192,23 @@ def _cut_back(g: dict, _: Any, __: Any, window: Window, fill: Any) -> dict:
     return {"x": apart(_put, g, window=window)}
 
 
+@moving
 def _put(g: dict, window: Window) -> jax.Array:
     """Every element back at its place, and 0 at those that are in no window."""
     axis, s, (rows, rest) = window.axis, window.stride, _rows(window)
-
-    def put(g: dict, _: Any) -> jax.Array:
-        (like, *_) = g.values()
-        tables, lasts = [], []
-        for k, kind in _named(window).items():
-            a_row, last = _in_a_row(kind, rows)
-            shape = replace_axis(like.shape, axis, kind.n * kind.size)
-            a = g[k] if k in g else full_like(like, shape, 0, like.dtype)
-            tables.append(_table(cut(a, axis, 0, (rows - 1) * a_row), axis, rows - 1))
-            if last:
-                lasts.append(cut(a, axis, (rows - 1) * a_row, last))
-        head = join(tables, axis)
-        head = pad(head, axis, 0, s - head.shape[axis])
-        dx = join([_flat(head, axis), *lasts], axis)
-        return pad(dx, axis, -window.low, window.length + window.low - (rows - 1) * s - rest)
-
-    return moved(put, g)
+    (like, *_) = g.values()
+    tables, lasts = [], []
+    for k, kind in _named(window).items():
+        a_row, last = _in_a_row(kind, rows)
+        shape = replace_axis(like.shape, axis, kind.n * kind.size)
+        a = g[k] if k in g else full_like(like, shape, 0, like.dtype)
+        tables.append(_table(cut(a, axis, 0, (rows - 1) * a_row), axis, rows - 1))
+        if last:
+            lasts.append(cut(a, axis, (rows - 1) * a_row, last))
+    head = join(tables, axis)
+    head = pad(head, axis, 0, s - head.shape[axis])
+    dx = join([_flat(head, axis), *lasts], axis)
+    return pad(dx, axis, -window.low, window.length + window.low - (rows - 1) * s - rest)
 
 
 _cut, _ = linear_pair(

@@ -60,7 +60,7 @@ from jaxpool._slices import (
     chosen,
     cut,
     join,
-    moved,
+    moving,
     rank,
     replace_axis,
     rows,
@@ -459,7 +459,7 @@ def _fold_rows(value, winner, mask, window, most, largest, size, ordered):
     def lay(a: jax.Array, fill: Any) -> jax.Array:
         if single:
             return cut(a, at, -window.low, k)
-        return moved(lambda a, fill: rows(a, (window,), fill), a, fill)
+        return moving(rows)(a, windows=(window,), fill=fill)
 
     value = lay(value, lowest(value.dtype, largest))
     winner = None if winner is None else lay(winner, 0)
@@ -581,10 +581,11 @@ def _spread_pass(
     if _in_rows(p):
         won = along_rows(winner, p.windows) == _tap_numbers(winner, p.windows)
 
-        def put(g: jax.Array, nothing: Any) -> jax.Array:
-            return unrows(jnp.where(won, along_rows(g, p.windows), nothing), p.windows)
+        @moving
+        def put(g: jax.Array) -> jax.Array:
+            return unrows(jnp.where(won, along_rows(g, p.windows), 0), p.windows)
 
-        return moved(put, g).astype(dtype), None
+        return put(g).astype(dtype), None
     wide = wider(g.dtype)
     # Loops over bytes alone compile for a second each and run slower than those over floats.
     number = jnp.float32 if winner.dtype.itemsize <= 2 else winner.dtype
