@@ -11,6 +11,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+WORKERS ?= 2
 WIDE_TESTS := tests/test_contract.py tests/test_textbook.py
 
 .DELETE_ON_ERROR:
@@ -59,10 +60,10 @@ reference-speed-gpu: $(VENV)/.experiments
 	$(BIN)/python -m experiments.readme
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 
 test64: $(VENV)/.core
-	JAX_ENABLE_X64=1 JAXPOOL_EXAMPLES=3 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "wide and not optimized and not alike" $(WIDE_TESTS)
+	JAX_ENABLE_X64=1 JAXPOOL_EXAMPLES=3 $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal -m "wide and not optimized and not alike" $(WIDE_TESTS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -348,7 +348,7 @@ def test_gates_of_many_taps_are_the_same_gates(learn, monkeypatch):
     how: dict = {"axis": (1, -1), "window_dilation": (1, 2), "learn": learn}
     module = jpl.GatedPool((9, 8), (2, 3), "SAME", kernel_init=nn.initializers.normal(), **how)
     few, params = linen(module, x)  # 72 taps
-    slope = jax.grad(lambda p, x: jnp.sum(module.apply({"params": p}, x) ** 2), (0, 1))
+    slope = jax.jit(jax.grad(lambda p, x: jnp.sum(module.apply({"params": p}, x) ** 2), (0, 1)))
     expected = slope(params, x)
     monkeypatch.setattr(_mixed, "MOST", 72)
     jax.clear_caches()

@@ -215,6 +215,25 @@ def test_axes_and_dtypes(kind: str, axis: int, dtype: str):
         )
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize(
+    ("size", "stride", "padding"), [(73, 16, 0), (50, 33, 9), (37, 37, 18), (5, 2, 2)]
+)
+def test_16_bits_have_the_gradient_of_32(size: int, stride: int, padding: int, dtype: str):
+    # Of whole numbers, so nothing is rounded; all less than 0, which padding must not be.
+    rng = np.random.default_rng(0)
+    x = rng.integers(-20, 0, (2, 170, 3))
+
+    def slope(x):
+        y, back = jax.vjp(lambda x: jaxpool.max_pool(x, (size,), stride, padding), x)
+        return y, back((jnp.arange(y.size) % 16).reshape(y.shape).astype(x.dtype))[0]
+
+    narrow, wide = (slope(jnp.asarray(x, d)) for d in (dtype, "float32"))
+    for found, expected in zip(narrow, wide, strict=True):
+        assert found.dtype == dtype
+        np.testing.assert_array_equal(np.asarray(found, np.float32), expected)
+
+
 def test_an_element_is_in_one_piece():
     for size, stride, low, length in itertools.product((17, 40, 51), (16, 17, 60), (0, 9), (150,)):
         out = (length + low - size) // stride + 1
