@@ -7,6 +7,7 @@
 # make clean   remove what make made (the results of experiments stay)
 #
 # All that is needed is Python 3.11 or newer; name another one with: make PYTHON=python3.12 test
+# Tests take two cores; so many with: make WORKERS=4 test
 
 PYTHON ?= python3
 VENV ?= .venv

@@ -56,13 +56,13 @@ def _power_and_rest(z: jax.Array) -> tuple[jax.Array, jax.Array]:
     whole = bits - 0x4B400000
     k = whole.astype(jnp.float32)
     r = z - k * 0.693145752 - k * 1.42860677e-6  # log(2), in two parts
-    return lax.bitcast_convert_type((whole + 127) << 23, jnp.float32), r * _sum_of(SERIES, r)
+    return lax.bitcast_convert_type((whole + 127) << 23, jnp.float32), r * _polynomial(SERIES, r)
 
 
-def _sum_of(series: Sequence[float], x: jax.Array) -> jax.Array:
-    """series[0] + x*(series[1] + x*(...)): of XLA's operations, since there are many, and those of
-    jax.numpy take twice as long to trace."""
-    *others, total = (lax.full_like(x, coefficient) for coefficient in series)
+def _polynomial(coefficients: Sequence[float], x: jax.Array) -> jax.Array:
+    """c[0] + x*(c[1] + x*(...)): of XLA's operations, since there are many, and those of jax.numpy
+    take twice as long to trace."""
+    *others, total = (lax.full_like(x, coefficient) for coefficient in coefficients)
     for coefficient in reversed(others):
         total = lax.add(coefficient, lax.mul(x, total))
     return total
@@ -103,7 +103,7 @@ def _log(z: jax.Array, above: jax.Array | None = None) -> jax.Array:
     f = lax.bitcast_convert_type(bits - (k << 23), jnp.float32) - 1
     if above is not None:
         f = jnp.where(k == 0, above, f)
-    return k.astype(jnp.float32) * 0.69314718 + (f + f * f * _sum_of(LOG_SERIES, f))
+    return k.astype(jnp.float32) * 0.69314718 + (f + f * f * _polynomial(LOG_SERIES, f))
 
 
 @curved()

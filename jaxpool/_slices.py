@@ -168,6 +168,12 @@ def chosen(x: jax.Array, mask: jax.Array | None, other: Any = 0) -> jax.Array:
     return lax.bitcast_convert_type(bits, jnp.float32)
 
 
+def narrowest(most: int) -> Any:
+    """The integers of fewest bits that hold numbers up to `most`; None if 32 bits do not."""
+    dtypes = (jnp.uint8, jnp.uint16, jnp.int32)
+    return next((jnp.dtype(d) for d in dtypes if most <= jnp.iinfo(d).max), None)
+
+
 def as_number(mask: jax.Array, dtype: Any) -> jax.Array:
     """1 for what is real, 0 for what is not: chosen, since XLA's CPU backend converts truth values
     one by one where the last axis is 1."""

@@ -44,6 +44,7 @@ from jaxpool._slices import (
     cut,
     interleave,
     join,
+    narrowest,
     pad,
     pad_all,
     real,
@@ -368,10 +369,9 @@ def count(
     if mask is None:
         return jnp.asarray(positions(padding))
     # Of narrow integers less is read, which counts where there are fewer windows than elements.
-    size = size_of(tuple(windows))
-    narrow = [d for d in (jnp.uint8, jnp.uint16, jnp.int32) if size <= jnp.iinfo(d).max]
-    if narrow and any(window.stride > 1 for window in windows):
-        real = total(mask.astype(narrow[0]), windows).astype(dtype)
+    narrow = narrowest(size_of(tuple(windows)))
+    if narrow is not None and any(window.stride > 1 for window in windows):
+        real = total(mask.astype(narrow), windows).astype(dtype)
     else:
         real = total(as_number(mask, dtype), windows)
     return real + jnp.asarray(positions(True) - positions(False)) if padding else real

@@ -61,6 +61,7 @@ from jaxpool._slices import (
     cut,
     join,
     moving,
+    narrowest,
     rank,
     replace_axis,
     rows,
@@ -314,9 +315,8 @@ def _most(group: Group, masked: bool) -> int:
 
 def index(size: int) -> Any:
     """The narrowest dtype that holds numbers up to `size`."""
-    for dtype in (jnp.uint8, jnp.uint16, jnp.int32):
-        if size <= jnp.iinfo(dtype).max:
-            return jnp.dtype(dtype)
+    if (dtype := narrowest(size)) is not None:
+        return dtype
     raise ValueError(
         f"The winner of a window of more than {jnp.iinfo(jnp.int32).max} elements has no number in"
         " int32, which its gradient needs. Write fewer axes to pool at once."
@@ -502,7 +502,8 @@ def _pick(t: dict, winner: jax.Array, _: Any, group: Group) -> dict:
     inner = [winner]  # the winners of every pass, from those of the last
     for p in passes[:0:-1]:
         zero = jnp.zeros_like(inner[0], jnp.float32)
-        inner.insert(0, apart(_spread_pass, zero, inner[0], p=p, inner=True, dtype=zero.dtype)[1])
+        how = {"inner": True, "laid": zero.dtype, "dtype": zero.dtype}
+        inner.insert(0, apart(_spread_pass, zero, inner[0], p=p, **how)[1])
     picked = t["t"]
     for p, w in zip(passes, inner, strict=True):
         picked = apart(_pick_pass, picked, w, p=p)
@@ -572,12 +573,12 @@ def _spread_pass(
     winner: jax.Array,
     p: Pass,
     inner: bool,
+    laid: Any,
     dtype: Any,
-    laid: Any = None,
     one_region: bool = False,
 ) -> tuple[jax.Array, jax.Array | None]:
     """One pass back: the sums, and if asked for, what won the windows of the pass before. Regions
-    are `laid` side by side in that dtype, if not in that of g."""
+    are `laid` side by side in that dtype."""
     if _in_rows(p):
         won = along_rows(winner, p.windows) == _tap_numbers(winner, p.windows)
 
@@ -601,7 +602,7 @@ def _spread_pass(
                 at = at.astype(number)
                 rest = at - jnp.asarray(tap * p.apart, number)
                 before = lax.select(_won(at, p, tap), rest, before)
-        return dx.astype(laid or g.dtype), before.astype(index(p.covered - 1)) if inner else None
+        return dx.astype(laid), before.astype(index(p.covered - 1)) if inner else None
 
     dx, before = over_inputs(of_region, (g, winner), p.windows, fill)
     if one_region and inner:
