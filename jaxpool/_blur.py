@@ -229,7 +229,7 @@ def _blur_group_back(g: jax.Array, group: Group, dtype: Any) -> jax.Array:
     def of_region(taps: list, full: Callable, _: Any) -> jax.Array:
         return _weighted(taps, weights, full, g.dtype).astype(dtype)
 
-    return _regions.over_inputs(of_region, g, group)
+    return _regions.over_inputs(of_region, g, group, 0)
 
 
 def _totals(windows: Group, ndim: int) -> np.ndarray:

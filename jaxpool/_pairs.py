@@ -269,8 +269,7 @@ def sum_at_elements(
         total = reduce(lax.add, each) if each else full(0, rate.dtype)
         return real(total, here.get("mask"))
 
-    fill = fills(around) if one_region else None
-    return over_inputs(of_region, around, group, fill, asked=one_region)
+    return over_inputs(of_region, around, group, fills(around), one_region, asked=one_region)
 
 
 def _padded(x: jax.Array, edges: tuple[tuple[int, int, int], ...], fill: float) -> jax.Array:

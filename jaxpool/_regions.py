@@ -16,12 +16,13 @@ import jax
 import numpy as np
 from jax import lax
 
-from jaxpool._linear import by_platform, full_like, is_split
-from jaxpool._plan import Group, is_whole, size_of
+from jaxpool._linear import apart, by_platform, full_like, is_split
+from jaxpool._plan import Group, is_ragged, is_whole, size_of
 from jaxpool._slices import (
     as_line,
     interleave,
     join,
+    moving,
     pad,
     pad_all,
     replace_axis,
@@ -33,6 +34,7 @@ from jaxpool._slices import (
 from jaxpool._window import shape_back, shape_of
 
 ONE_REGION = {"one_region": True}
+_lay_windows = moving(spread)
 
 
 def over_outputs(of_region: Callable, state: Any, windows: Group, fill: Any = None) -> Any:
@@ -49,16 +51,25 @@ def over_outputs(of_region: Callable, state: Any, windows: Group, fill: Any = No
 
 
 def over_inputs(
-    of_region: Callable, state: Any, windows: Group, fill: Any = None, asked: bool = False
+    of_region: Callable,
+    state: Any,
+    windows: Group,
+    fill: Any,
+    one_region: bool = False,
+    asked: bool = False,
 ) -> Any:
     """`of_region` of every region of the inputs, each reading the windows that see it.
 
-    `fill`: what each array holds for windows that do not exist, for one region of each phase of the
-    strides; `asked`: as for `interleave`.
+    `fill`: what each array holds for windows that do not exist, where there is to be one region of
+    each phase of the strides; `asked`: as for `interleave`.
     """
-    if fill is None:
+    if one_region:
+        state = jax.tree.map(lambda a, fill: spread(a, windows, fill), state, fill)
+    elif is_ragged(jax.tree.leaves(state)[0], windows):
+        lay = partial(apart, _lay_windows, windows=windows)
+        state = jax.tree.map(lambda a, fill: lay(a, fill=fill), state, fill)
+    else:
         return through_bits(partial(_over_phases, windows=windows), of_region, state)
-    state = jax.tree.map(lambda a, fill: spread(a, windows, fill), state, fill)
     over = partial(_over_phases, windows=tuple(w.complete() for w in windows), asked=asked)
     whole = through_bits(over, of_region, state)
     at = tuple((w.axis, 0, w.length, 1) for w in windows)

@@ -253,7 +253,7 @@ def add_slices_back(
         part = None if mask is None else cut_all(mask, at)
         return chosen(_over(_sum_of(taps, full, g.dtype), divisor, dtype), part)
 
-    return over_inputs(of_region, (g, None), group)
+    return over_inputs(of_region, (g, None), group, (0, None))
 
 
 def _repeat(g: jax.Array, divisor: Any, mask: Any, group: Group, dtype: Any) -> jax.Array:

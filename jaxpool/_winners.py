@@ -590,9 +590,9 @@ def _spread_pass(
     wide = wider(g.dtype)
     # Loops over bytes alone compile for a second each and run slower than those over floats.
     number = jnp.float32 if winner.dtype.itemsize <= 2 else winner.dtype
-    fill = None
     if one_region:
-        winner, number, fill = winner.astype(jnp.int32), jnp.int32, (0, -1)
+        winner, number = winner.astype(jnp.int32), jnp.int32
+    none = jnp.iinfo(winner.dtype).max  # which no tap is
 
     def of_region(taps: list, full: Callable, _) -> tuple[jax.Array, jax.Array | None]:
         dx, before = full(0, wide), full(0, number)
@@ -604,7 +604,7 @@ def _spread_pass(
                 before = lax.select(_won(at, p, tap), rest, before)
         return dx.astype(laid), before.astype(index(p.covered - 1)) if inner else None
 
-    dx, before = over_inputs(of_region, (g, winner), p.windows, fill)
+    dx, before = over_inputs(of_region, (g, winner), p.windows, (0, none), one_region)
     if one_region and inner:
         dx, before = lax.optimization_barrier((dx, before))
     return dx.astype(dtype), before

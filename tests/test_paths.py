@@ -132,6 +132,31 @@ def test_other_platforms_read_large_windows_alike(pool):
         np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "shape", "strides", "masked"),
+    [("float32", (2, 9, 8), 2, False), ("bfloat16", (2, 8, 9), (1, 2), True)],
+)
+@each_pool
+def test_borders_at_both_ends_are_laid(pool, dtype: str, shape: tuple, strides, masked: bool):
+    # Loops over 16 channels with a branch for each border would not be vectorised; few are.
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.integers(-9, 9, (*shape, 16)), dtype).at[0, 4, 4].set(jnp.nan)
+    where = jnp.asarray(rng.random(x.shape) < 0.8) if masked else None
+    y = jax.eval_shape(lambda x: pool(x, (3, 3), strides), x)
+    g = jnp.asarray(rng.integers(-9, 9, y.shape), dtype)
+
+    @jax.jit
+    def slope(g, x, where):
+        return jax.vjp(lambda x: pool(x, (3, 3), strides, where=where), x)[1](g)[0]
+
+    few = [jax.tree.map(lambda a, i=i: a[..., i : i + 8], (g, x, where)) for i in (0, 8)]
+    expected = jnp.concatenate([slope(*part) for part in few], -1)
+    close = {"rtol": 0, "atol": 0} if pool in POOLS[:3] else {"rtol": 1e-5, "atol": 1e-6}
+    np.testing.assert_allclose(slope(g, x, where), expected, **close)
+    pads = [slope.lower(*a).as_text().count("stablehlo.pad") for a in (few[0], (g, x, where))]
+    assert pads[0] < pads[1]
+
+
 SMOOTH = [jaxpool.lse_pool, jaxpool.softmax_pool, jaxpool.lp_pool, jaxpool.gem_pool]
 
 
