@@ -19,7 +19,7 @@ from jaxpool import _plan, _sums, _winners
 from jaxpool._lay import lay
 from jaxpool._linear import Curved, apart, linear_pair, primitive
 from jaxpool._plan import BLOCK, Group
-from jaxpool._slices import as_number, rank, real, replace_axis, unrank, widen, wider
+from jaxpool._slices import as_number, rank, real, replace_axis, rounded, unrank, widen, wider
 from jaxpool._window import Bins, Window, shape_of
 
 Geometry = Sequence[Window | Bins]
@@ -209,7 +209,7 @@ def _pick_won(t: jax.Array, winner: jax.Array, bins: Bins) -> jax.Array:
 
 def _spread_won(g: jax.Array, winner: jax.Array, bins: Bins) -> jax.Array:
     position, won = _positions(winner, bins)
-    return sum_over(_where_equal, (g, won), position, bins.transposed())[0].astype(g.dtype)
+    return rounded(sum_over(_where_equal, (g, won), position, bins.transposed())[0], g.dtype)
 
 
 def _where_equal(seen: tuple[jax.Array, jax.Array], other: jax.Array) -> list[jax.Array]:
@@ -251,14 +251,14 @@ _value_and_winner = primitive(
 def _sum(x: dict, divisor: Any, _: Any, group: tuple[Bins, ...]) -> dict:
     dtype = x["x"].dtype
     y = _sum_bins(x["x"], group)
-    return {"x": (y if divisor is None else y / divisor).astype(dtype)}
+    return {"x": rounded(y if divisor is None else y / divisor, dtype)}
 
 
 def _sum_back(g: dict, divisor: Any, _: Any, group: tuple[Bins, ...]) -> dict:
     dtype = g["x"].dtype
     y = widen(g["x"])
     y = y if divisor is None else y / divisor
-    return {"x": _sum_bins(y, tuple(bins.transposed() for bins in group)).astype(dtype)}
+    return {"x": rounded(_sum_bins(y, tuple(bins.transposed() for bins in group)), dtype)}
 
 
 def _sum_bins(x: jax.Array, group: tuple[Bins, ...]) -> jax.Array:

@@ -20,7 +20,7 @@ from jaxpool._geometry import Axes, Padding, PerAxis
 from jaxpool._linear import apart, linear_pair, of_alike
 from jaxpool._plan import Group
 from jaxpool._prepare import wide
-from jaxpool._slices import replace_axis, widen
+from jaxpool._slices import replace_axis, rounded, widen
 from jaxpool._window import Window, shape_of
 
 
@@ -187,7 +187,7 @@ def _blur_group(x: jax.Array, group: Group, normalized: bool, dtype: Any) -> jax
     def of_region(taps: list, full: Callable, _: Any) -> jax.Array:
         total = sum(weights[tap] for tap, _ in taps) if normalized else 1.0
         y = _weighted(taps, weights, full, x.dtype)
-        return (y if total == 1.0 else y / total).astype(dtype)
+        return rounded(y if total == 1.0 else y / total, dtype)
 
     return _regions.over_outputs(of_region, x, group)
 
@@ -227,7 +227,7 @@ def _blur_group_back(g: jax.Array, group: Group, dtype: Any) -> jax.Array:
     weights = _weights(group)
 
     def of_region(taps: list, full: Callable, _: Any) -> jax.Array:
-        return _weighted(taps, weights, full, g.dtype).astype(dtype)
+        return rounded(_weighted(taps, weights, full, g.dtype), dtype)
 
     return _regions.over_inputs(of_region, g, group, 0)
 

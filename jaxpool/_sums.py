@@ -49,6 +49,7 @@ from jaxpool._slices import (
     pad_all,
     real,
     replace_axis,
+    rounded,
     rows,
     table,
     unrows,
@@ -78,7 +79,7 @@ def total(
 
 
 def _over(y: jax.Array, divisor: jax.Array | None, dtype: Any) -> jax.Array:
-    return (y if divisor is None else y / divisor).astype(dtype)
+    return rounded(y if divisor is None else y / divisor, dtype)
 
 
 def _add_of(x: dict, rest: tuple, _: Any, windows: Group) -> dict:

@@ -64,6 +64,7 @@ from jaxpool._slices import (
     narrowest,
     rank,
     replace_axis,
+    rounded,
     rows,
     table,
     unrank,
@@ -556,9 +557,8 @@ def _spread(g: dict, winner: jax.Array, _: Any, group: Group) -> dict:
     spread, passes = g["t"], passes_of(group)
     dtype = last = laid = spread.dtype
     if any(w.stride > 1 and not _in_rows(p) for p in passes for w in p.windows):
-        # XLA's CPU backend interleaves 16-bit floats one by one, and rounds to bfloat16 so too.
-        laid = wider(dtype)
-        if dtype == jnp.bfloat16:
+        laid = wider(dtype)  # XLA's CPU backend interleaves 16-bit floats one by one
+        if not is_long(spread, group, OF_WINNERS):  # ... and unrolls loops over few
             spread, last = apart(widen, spread), laid
     for i in reversed(range(len(passes))):
         how = {"inner": i > 0, "laid": laid, "dtype": laid if i else last}
@@ -602,12 +602,12 @@ def _spread_pass(
                 at = at.astype(number)
                 rest = at - jnp.asarray(tap * p.apart, number)
                 before = lax.select(_won(at, p, tap), rest, before)
-        return dx.astype(laid), before.astype(index(p.covered - 1)) if inner else None
+        return rounded(dx, laid), before.astype(index(p.covered - 1)) if inner else None
 
     dx, before = over_inputs(of_region, (g, winner), p.windows, (0, none), one_region)
     if one_region and inner:
         dx, before = lax.optimization_barrier((dx, before))
-    return dx.astype(dtype), before
+    return rounded(dx, dtype), before
 
 
 def _winner_shapes(x: Any, *rest: Any, group: Group, largest: bool) -> list[tuple]:

@@ -16,7 +16,19 @@ from jax import export, lax
 from jax.interpreters import mlir
 
 import jaxpool
-from jaxpool import _border, _linear, _pairs, _parts, _plan, _regions, _soft, _sums, _winners, linen
+from jaxpool import (
+    _border,
+    _linear,
+    _pairs,
+    _parts,
+    _plan,
+    _regions,
+    _slices,
+    _soft,
+    _sums,
+    _winners,
+    linen,
+)
 from jaxpool._window import Window, all_of
 
 POOLS = [
@@ -205,6 +217,17 @@ def test_a_sum_keeps_nothing(pool, window: int):
     # (But the counts of an average, which are the same for all examples and channels, and one
     # number of a large window's result, for which the backward pass waits.)
     assert kept(lambda x: pool(x, (window, window), 2, "SAME"), x) <= (4 if window == 3 else 8)
+
+
+def test_bfloat16_is_rounded_to_nearest():
+    # Every upper half, with lower ones that are 0, around a tie, and nearly the next; by NumPy's.
+    lower = np.array([0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF], np.uint32)
+    x = ((np.arange(2**16, dtype=np.uint32) << 16)[:, None] | lower).view(np.float32)
+    found = np.asarray(jax.jit(_slices.rounded, static_argnums=1)(x, jnp.dtype(jnp.bfloat16)))
+    with np.errstate(invalid="ignore"):
+        expected = x.astype(jnp.bfloat16)
+    np.testing.assert_array_equal(found.astype(np.float32), expected.astype(np.float32))
+    np.testing.assert_array_equal(np.signbit(found[found == 0]), np.signbit(expected[found == 0]))
 
 
 @pytest.mark.parametrize("n", [255, 256, 65_535, 65_536])
