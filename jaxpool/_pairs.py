@@ -7,7 +7,7 @@ what elements hold, and what windows do. Large windows take several passes, each
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import reduce
+from functools import partial, reduce
 from math import isqrt, prod
 from typing import Any
 
@@ -17,10 +17,10 @@ import numpy as np
 from jax import lax
 
 from jaxpool import _bins
-from jaxpool._linear import apart, is_split, linear_pair
+from jaxpool._linear import apart, by_platform, is_split, linear_pair
 from jaxpool._plan import BLOCK, Group, groups_of, is_disjoint, is_long, reads
 from jaxpool._regions import ONE_REGION, cut_all, over_inputs, over_outputs
-from jaxpool._slices import along_rows, cut, pad_all, real, replace_axis, rows, spread, unrows
+from jaxpool._slices import along_rows, cut, join, pad_all, real, replace_axis, rows, spread, unrows
 from jaxpool._window import Bins, Window
 
 Arrays = dict[str, jax.Array]
@@ -230,7 +230,49 @@ def at_elements(
     exponentials: bool = False,
     **how: Any,
 ) -> jax.Array:
-    """`function`, made of `sum_at_elements`, in a loop of its own."""
+    """`function`, made of `sum_at_elements`, in a loop of its own: where strides do not divide the
+    map on CPU, in one for as much as they do, and in others for the rest. So no copy of all there
+    is at elements is made, to complete the phases of strides, and none without what that added."""
+    run = partial(_at_elements, function, exponentials=exponentials, **how)
+    x = next(iter(cells.values()))
+    odd = next((i for i, w in enumerate(group) if _is_odd(w) and not is_split(x, [w.axis])), None)
+    if odd is None or is_disjoint(group):
+        return run(cells, around, rate, group)
+
+    def here(cells: Arrays, around: Arrays, rate: Any) -> jax.Array:
+        window, axis = group[odd], group[odd].axis
+        whole = window.length - window.length % window.stride
+        most = (*group[:odd], replace(window, length=whole), *group[odd + 1 :])
+        rest, first = window.behind(whole)
+        each = [
+            at_elements(function, cells, around, rate, most, exponentials, **how),
+            run(
+                {k: cut(a, axis, whole, rest.length) for k, a in cells.items()},
+                {k: cut(a, axis, first, rest.out) for k, a in around.items()},
+                rate,
+                (*group[:odd], rest, *group[odd + 1 :]),
+            ),
+        ]
+        return join(each, axis)
+
+    other = partial(run, group=group)
+    return by_platform(cells, around, rate, cpu=here, other=other)
+
+
+def _is_odd(window: Window | Bins) -> bool:
+    """Whether strides do not divide the map."""
+    return type(window) is Window and window.length % window.stride not in (0, window.length)
+
+
+def _at_elements(
+    function: Callable,
+    cells: Arrays,
+    around: Arrays,
+    rate: Any,
+    group: Group,
+    exponentials: bool,
+    **how: Any,
+) -> jax.Array:
     cells, around, complete = completed(cells, around, group, exponentials)
     dot = apart(function, cells, around, rate, elsewhere=ONE_REGION, group=complete, **how)
     for w in group:

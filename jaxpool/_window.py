@@ -159,6 +159,13 @@ class Window:
             for a, b, taps in _cut(reach, self.phase_length)
         ]
 
+    def behind(self, start: int) -> tuple["Window", int]:
+        """The windows that see elements from `start` on, over these alone; which the first is."""
+        unseen = -(-(start + self.low - self.extent + 1) // self.stride)
+        first = min(max(unseen, 0), self.out)
+        low = self.low + start - first * self.stride
+        return replace(self, length=self.length - start, low=low, out=self.out - first), first
+
     def beyond(self) -> list[tuple[int, int, int]]:
         """How many windows that do not exist `ahead` names: (windows, before them, after them), of
         each part of the windows."""
