@@ -89,7 +89,7 @@ class Case:
         return max(self.window) <= 3
 
 
-# The six cases for which there are aims against other libraries, then signals, tokens and volumes.
+# The six cases for which there are aims against other libraries, and what else networks pool.
 SIX = {
     "stem": Case("stem 3x3 s2", (8, 112, 112, 64), (3, 3), (2, 2), 1),
     "vgg": Case("VGG 2x2 s2", (8, 56, 56, 192), (2, 2), (2, 2)),
@@ -102,6 +102,8 @@ CASES = SIX | {
     # 25 ms of every 10 at 16,000 Hz, and at 44,100.
     "audio": Case("audio 400 s160", (16, 160_000, 8), (400,), (160,)),
     "music": Case("audio 1102 s441", (16, 160_000, 8), (1102,), (441,)),
+    # Without padding, of a map that strides do not divide.
+    "alexnet": Case("AlexNet 3x3 s2", (8, 55, 55, 96), (3, 3), (2, 2)),
     "tokens": Case("197 tokens", (64, 197, 384), (197,), (197,)),
     "volume2": Case("volume 2x2x2 s2", (2, 64, 64, 64, 16), (2, 2, 2), (2, 2, 2)),
     "volume3": Case("volume 3x3x3 s2", (2, 64, 64, 64, 16), (3, 3, 3), (2, 2, 2), 1),
