@@ -230,9 +230,11 @@ def at_elements(
     exponentials: bool = False,
     **how: Any,
 ) -> jax.Array:
-    """`function`, made of `sum_at_elements`, in a loop of its own: where strides do not divide the
-    map on CPU, in one for as much as they do, and in others for the rest. So no copy of all there
-    is at elements is made, to complete the phases of strides, and none without what that added."""
+    """`function`, made of `sum_at_elements`, in a loop of its own.
+
+    Where strides do not divide the map, what is left over has another loop on CPU: to complete the
+    phases of the strides takes a copy of all that elements hold.
+    """
     run = partial(_at_elements, function, exponentials=exponentials, **how)
     x = next(iter(cells.values()))
     odd = next((i for i, w in enumerate(group) if _is_odd(w) and not is_split(x, [w.axis])), None)
@@ -244,19 +246,16 @@ def at_elements(
         whole = window.length - window.length % window.stride
         most = (*group[:odd], replace(window, length=whole), *group[odd + 1 :])
         rest, first = window.behind(whole)
+        left = (*group[:odd], rest, *group[odd + 1 :])
+        beside = {k: cut(a, axis, whole, rest.length) for k, a in cells.items()}
+        seeing = {k: cut(a, axis, first, rest.out) for k, a in around.items()}
         each = [
             at_elements(function, cells, around, rate, most, exponentials, **how),
-            run(
-                {k: cut(a, axis, whole, rest.length) for k, a in cells.items()},
-                {k: cut(a, axis, first, rest.out) for k, a in around.items()},
-                rate,
-                (*group[:odd], rest, *group[odd + 1 :]),
-            ),
+            run(beside, seeing, rate, left),
         ]
         return join(each, axis)
 
-    other = partial(run, group=group)
-    return by_platform(cells, around, rate, cpu=here, other=other)
+    return by_platform(cells, around, rate, cpu=here, other=partial(run, group=group))
 
 
 def _is_odd(window: Window | Bins) -> bool:

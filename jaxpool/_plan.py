@@ -112,6 +112,13 @@ def is_worth(group: Group, times: float) -> bool:
     return size_of(group) <= min(MOST, times * read)
 
 
+def times_of_values(windows: Group) -> float:
+    """How many times `is_worth` allows for values alone: none where the last two axes are padded
+    behind the map alone and one more is, as SAME pads even sizes. LLVM does not vectorise that."""
+    behind = all(window.low <= 0 < window.overhang for window in windows[-2:])
+    return 0 if behind and len(windows) > 2 and windows[-3].padded else OF_VALUES
+
+
 def is_one_call(windows: Group) -> bool:
     """Whether GPUs and TPUs take all axes at once."""
     if any(isinstance(window, Woven) for window in windows):

@@ -250,7 +250,7 @@ def _read(shape: tuple[int, ...], windows: Sequence[Window]) -> int:
     windows, groups = _window.merged(_plan.active(windows), len(shape))
     shape = tuple(prod(shape[i] for i in group) for group in groups)
     x: Any = jax.ShapeDtypeStruct(shape, np.float32)
-    for group in _plan.groups_of(x, windows, times=_plan.OF_VALUES):
+    for group in _plan.groups_of(x, windows, times=_plan.times_of_values(windows)):
         after = _window.shape_of(group, shape)
         if len(group) > 1:
             read = prod(int(window.count(padding=False).sum()) for window in group)

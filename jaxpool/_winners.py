@@ -24,7 +24,6 @@ from jaxpool._plan import (
     BLOCK,
     CALL,
     FAR,
-    OF_VALUES,
     OF_WINNERS,
     SMALL,
     Group,
@@ -43,6 +42,7 @@ from jaxpool._plan import (
     none_empty,
     passes_of,
     size_of,
+    times_of_values,
 )
 from jaxpool._regions import (
     ONE_REGION,
@@ -108,7 +108,7 @@ def extremum(
 
 def _value(x: jax.Array, mask: Any, windows: Group, largest: bool) -> jax.Array:
     def passes(x: jax.Array, mask: Any) -> jax.Array:
-        for group in groups_of(x, windows, times=OF_VALUES):
+        for group in groups_of(x, windows, times=times_of_values(windows)):
             x, mask = _value_pass(x, mask, group, largest), None
         return x
 
@@ -558,7 +558,7 @@ def _spread(g: dict, winner: jax.Array, _: Any, group: Group) -> dict:
     dtype = last = laid = spread.dtype
     if any(w.stride > 1 and not _in_rows(p) for p in passes for w in p.windows):
         laid = wider(dtype)  # XLA's CPU backend interleaves 16-bit floats one by one
-        if not is_long(spread, group, OF_WINNERS):  # ... and unrolls loops over few
+        if laid != dtype and not is_long(spread, group, OF_WINNERS):  # ... and unrolls loops of few
             spread, last = apart(widen, spread), laid
     for i in reversed(range(len(passes))):
         how = {"inner": i > 0, "laid": laid, "dtype": laid if i else last}

@@ -169,6 +169,18 @@ def test_borders_at_both_ends_are_laid(pool, dtype: str, shape: tuple, strides, 
     assert pads[0] < pads[1]
 
 
+@extremes
+def test_values_of_volumes_padded_behind_take_two_loops(pool):
+    # A loop over all 27 taps would not be vectorised then.
+    x = jax.random.normal(jax.random.key(0), (1, 8, 8, 8, 16))
+    loops = {}
+    for padding in ("SAME", 1):
+        f = jax.jit(functools.partial(pool, window_shape=(3, 3, 3), strides=2, padding=padding))
+        loops[padding] = len(re.findall("call @_fold", f.lower(x).as_text()))
+        np.testing.assert_array_equal(f(x), jax.vjp(f, x)[0])
+    assert loops == {"SAME": 2, 1: 1}
+
+
 SMOOTH = [jaxpool.lse_pool, jaxpool.softmax_pool, jaxpool.lp_pool, jaxpool.gem_pool]
 
 
