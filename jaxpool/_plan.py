@@ -166,13 +166,13 @@ def is_shared(x: jax.Array, group: Group) -> bool:
 
 def is_ragged(x: jax.Array, group: Group) -> bool:
     """Whether borders of the way back are laid around what is read: with borders at both ends of
-    several axes of three taps, elements there are seen like those between, and LLVM joins the
-    branches for both into loops that it does not vectorise (but for few channels)."""
-    if all(window.stride == 1 for window in group) or not is_long(x, group):
-        return False
+    two axes of three taps (of three axes, where all strides are 1), elements there are seen like
+    those between, and LLVM joins the branches for both into loops that it does not vectorise (but
+    for few channels)."""
     three = [w for w in group if not isinstance(w, Woven) and w.size == 3]
     borders = [sum(len(w.sources(p)) - 1 for p in range(w.stride)) for w in three]
-    return sum(n > 2 for n in borders) > 1
+    least = 3 if all(window.stride == 1 for window in group) else 2
+    return is_long(x, group) and sum(n > 2 for n in borders) >= least
 
 
 def is_disjoint(group: Group) -> bool:
