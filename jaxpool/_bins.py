@@ -249,9 +249,7 @@ _value_and_winner = primitive(
 
 
 def _sum(x: dict, divisor: Any, _: Any, group: tuple[Bins, ...]) -> dict:
-    dtype = x["x"].dtype
-    y = _sum_bins(x["x"], group)
-    return {"x": rounded(y if divisor is None else y / divisor, dtype)}
+    return {"x": _sums.divided(_sum_bins(x["x"], group), divisor, x["x"].dtype)}
 
 
 def _sum_back(g: dict, divisor: Any, _: Any, group: tuple[Bins, ...]) -> dict:

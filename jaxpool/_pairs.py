@@ -19,8 +19,8 @@ from jax import lax
 from jaxpool import _bins
 from jaxpool._linear import apart, by_platform, is_split, linear_pair
 from jaxpool._plan import BLOCK, Group, groups_of, is_disjoint, is_long, reads
-from jaxpool._regions import ONE_REGION, cut_all, over_inputs, over_outputs
-from jaxpool._slices import along_rows, cut, join, pad_all, real, replace_axis, rows, spread, unrows
+from jaxpool._regions import ONE_REGION, cut_all, over_inputs, over_outputs, spread_apart
+from jaxpool._slices import along_rows, cut, join, pad_all, real, replace_axis, rows, unrows
 from jaxpool._window import Bins, Window
 
 Arrays = dict[str, jax.Array]
@@ -217,7 +217,7 @@ def completed(
         phases = tuple(replace(w, length=w.phase_length * w.stride) for w in group)
         return cells, around, phases
     if any(low or high for w in group for _, low, high in w.beyond()):
-        around = {k: apart(spread, a, windows=group, fill=_fill(k, a)) for k, a in around.items()}
+        around = spread_apart(around, group, fills(around))
     return cells, around, tuple(w.complete() for w in group)
 
 

@@ -34,7 +34,7 @@ from jaxpool._slices import (
 from jaxpool._window import shape_back, shape_of
 
 ONE_REGION = {"one_region": True}
-_lay_windows = moving(spread)
+_spread_bits = moving(spread)
 
 
 def over_outputs(of_region: Callable, state: Any, windows: Group, fill: Any = None) -> Any:
@@ -66,14 +66,19 @@ def over_inputs(
     if one_region:
         state = jax.tree.map(lambda a, fill: spread(a, windows, fill), state, fill)
     elif is_ragged(jax.tree.leaves(state)[0], windows):
-        lay = partial(apart, _lay_windows, windows=windows)
-        state = jax.tree.map(lambda a, fill: lay(a, fill=fill), state, fill)
+        state = spread_apart(state, windows, fill)
     else:
         return through_bits(partial(_over_phases, windows=windows), of_region, state)
     over = partial(_over_phases, windows=tuple(w.complete() for w in windows), asked=asked)
     whole = through_bits(over, of_region, state)
     at = tuple((w.axis, 0, w.length, 1) for w in windows)
     return jax.tree.map(lambda a: cut_all(a, at), whole)
+
+
+def spread_apart(state: Any, windows: Group, fill: Any) -> Any:
+    """`spread` of each array, in a loop of its own: padding inside a loop slows it down."""
+    lay = partial(apart, _spread_bits, windows=windows)
+    return jax.tree.map(lambda a, fill: lay(a, fill=fill), state, fill)
 
 
 def _over_phases(

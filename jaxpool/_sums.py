@@ -78,7 +78,8 @@ def total(
     return as_merged(run, x, active(windows), divisor, mask)
 
 
-def _over(y: jax.Array, divisor: jax.Array | None, dtype: Any) -> jax.Array:
+def divided(y: jax.Array, divisor: jax.Array | None, dtype: Any) -> jax.Array:
+    """A sum over its divisor, if there is one, in that dtype."""
     return rounded(y if divisor is None else y / divisor, dtype)
 
 
@@ -93,7 +94,7 @@ def _add_of(x: dict, rest: tuple, _: Any, windows: Group) -> dict:
 
     def one_call(x: jax.Array, divisor: Any, mask: Any) -> jax.Array:
         wide = real(x.astype(wider(dtype)), mask)
-        return _over(reduce_window(wide, windows, least=SMALL), divisor, dtype)
+        return divided(reduce_window(wide, windows, least=SMALL), divisor, dtype)
 
     if not is_one_call(windows):
         return {"x": passes(x["x"], divisor, mask)}
@@ -136,7 +137,7 @@ def _in_one_loop(
 def _add_rows(x: jax.Array, divisor: Any, mask: Any, window: Window, dtype: Any) -> jax.Array:
     taps = rows(real(x.astype(wider(x.dtype)), mask), (window,))
     at = taps.ndim + window.axis
-    return _over(lax.reduce(taps, np.zeros((), taps.dtype), lax.add, [at]), divisor, dtype)
+    return divided(lax.reduce(taps, np.zeros((), taps.dtype), lax.add, [at]), divisor, dtype)
 
 
 def _add_tables(x: jax.Array, divisor: Any, mask: Any, window: Window, dtype: Any) -> jax.Array:
@@ -144,7 +145,7 @@ def _add_tables(x: jax.Array, divisor: Any, mask: Any, window: Window, dtype: An
 
     def here(x: jax.Array, divisor: Any, mask: Any) -> jax.Array:
         sums = [_add_table(x, mask, part, wider(dtype)) for part in window.tables()]
-        return _over(join(sums, window.axis), divisor, dtype)
+        return divided(join(sums, window.axis), divisor, dtype)
 
     other = partial(_add_rows, window=window, dtype=dtype)
     return by_platform(x, divisor, mask, cpu=here, other=other)
@@ -183,7 +184,7 @@ def add_slices(
 
     def of_region(taps: list, full: Callable, at: tuple) -> jax.Array:
         part = None if divisor is None else cut_all(divisor, at)
-        return _over(_sum_of(taps, full, x.dtype), part, dtype)
+        return divided(_sum_of(taps, full, x.dtype), part, dtype)
 
     return over_outputs(of_region, (x, mask), group)
 
@@ -244,7 +245,7 @@ def _add_pass_back(
             step = ahead[1] - ahead[0] if len(ahead) > 1 else 1
             of = Window(window.axis, window.out, len(ahead), 1, step, -ahead[0], 0, n)
             phases.append(_slide(g, None, of, g.dtype, after))
-    return real(_over(interleave(phases, window), divisor, dtype), mask)
+    return real(divided(interleave(phases, window), divisor, dtype), mask)
 
 
 def add_slices_back(
@@ -252,14 +253,14 @@ def add_slices_back(
 ) -> jax.Array:
     def of_region(taps: list, full: Callable, at: tuple) -> jax.Array:
         part = None if mask is None else cut_all(mask, at)
-        return chosen(_over(_sum_of(taps, full, g.dtype), divisor, dtype), part)
+        return chosen(divided(_sum_of(taps, full, g.dtype), divisor, dtype), part)
 
     return over_inputs(of_region, (g, None), group, (0, None))
 
 
 def _repeat(g: jax.Array, divisor: Any, mask: Any, group: Group, dtype: Any) -> jax.Array:
     """Disjoint windows: every window's value at each of its elements."""
-    g = along_rows(_over(g.astype(wider(g.dtype)), divisor, dtype), group)
+    g = along_rows(divided(g.astype(wider(g.dtype)), divisor, dtype), group)
     shape = g.shape
     for i, window in enumerate(reversed(group)):
         shape = replace_axis(shape, window.axis - i, window.size)
@@ -268,7 +269,7 @@ def _repeat(g: jax.Array, divisor: Any, mask: Any, group: Group, dtype: Any) -> 
 
 def _put_pieces(g, divisor, mask, window: Window, dtype: Any) -> jax.Array:
     """The value of every piece at each of its elements."""
-    return real(_over(spread(g, window), divisor, dtype), mask)
+    return real(divided(spread(g, window), divisor, dtype), mask)
 
 
 def _slide(
@@ -278,7 +279,7 @@ def _slide(
     once `after` is known."""
     if window.size <= BLOCK:
         x = lax.optimization_barrier(x)  # XLA adds up what is constant as it compiles: for seconds
-        return _over(reduce_window(x, (window,)), divisor, dtype)
+        return divided(reduce_window(x, (window,)), divisor, dtype)
     axis, size, d, sums = window.axis, window.size, window.dilation, x
     if window.low or window.overhang or after is not None:
         sums = apart(_pad_after, x, after, axis=axis, low=window.low, high=window.overhang)
@@ -308,7 +309,7 @@ def _slide(
             return apart(_steps, sums, None, divisor, axis=axis, steps=now, low=low, dtype=dtype)
         more = None if even else single
         sums = apart(_steps, sums, more, None, axis=axis, steps=now, low=low, dtype=x.dtype)
-    return _over(sums, divisor, dtype)
+    return divided(sums, divisor, dtype)
 
 
 def _pad_after(x: jax.Array, _: Any, axis: int, low: int, high: int) -> jax.Array:
@@ -318,7 +319,7 @@ def _pad_after(x: jax.Array, _: Any, axis: int, low: int, high: int) -> jax.Arra
 def _steps(sums, x, divisor, axis: int, steps: tuple, low: int, dtype: Any) -> jax.Array:
     for odd, distance, n, stride in steps:
         sums = _twice(sums, x if odd else None, axis, distance, n, stride, low)
-    return _over(sums, divisor, dtype)
+    return divided(sums, divisor, dtype)
 
 
 def _twice(

@@ -557,8 +557,10 @@ def _spread(g: dict, winner: jax.Array, _: Any, group: Group) -> dict:
     spread, passes = g["t"], passes_of(group)
     dtype = last = laid = spread.dtype
     if any(w.stride > 1 and not _in_rows(p) for p in passes for w in p.windows):
-        laid = wider(dtype)  # XLA's CPU backend interleaves 16-bit floats one by one
-        if laid != dtype and not is_long(spread, group, OF_WINNERS):  # ... and unrolls loops of few
+        # XLA's CPU backend interleaves 16-bit floats one by one. Loops over few channels, which it
+        # unrolls, are faster without what widens and rounds; its own rounding is no slower there.
+        laid = wider(dtype)
+        if laid != dtype and not is_long(spread, group, OF_WINNERS):
             spread, last = apart(widen, spread), laid
     for i in reversed(range(len(passes))):
         how = {"inner": i > 0, "laid": laid, "dtype": laid if i else last}
@@ -592,7 +594,7 @@ def _spread_pass(
     number = jnp.float32 if winner.dtype.itemsize <= 2 else winner.dtype
     if one_region:
         winner, number = winner.astype(jnp.int32), jnp.int32
-    none = jnp.iinfo(winner.dtype).max  # which no tap is
+    none = jnp.iinfo(winner.dtype).max  # no tap, or of 8 bits one with a cotangent of 0
 
     def of_region(taps: list, full: Callable, _) -> tuple[jax.Array, jax.Array | None]:
         dx, before = full(0, wide), full(0, number)
