@@ -49,7 +49,7 @@ from jaxpool._pairs import (
     taps_of,
 )
 from jaxpool._plan import BLOCK, Group, none_empty, reads
-from jaxpool._regions import over_outputs
+from jaxpool._regions import over_outputs, pairwise
 from jaxpool._slices import as_merged, chosen, real
 from jaxpool._turns import beside, in_turns, next_of
 from jaxpool._window import Window
@@ -209,9 +209,9 @@ def _norm_of(cells, p, group, whole, least, n):
             return full(0, p.dtype)
         sizes = [chosen(jnp.abs(raised(slab["x"], least)), slab.get("mask")) for _, slab in taps]
         # (A NaN may be missed here: the level has it.)
-        size = reduce(lambda a, b: lax.select(b > a, b, a), sizes)
+        size = pairwise(lambda a, b: lax.select(b > a, b, a), sizes)
         scale = _inverse(size) if whole is None else _inverse_power(size)
-        level = reduce(lax.add, [_power(size * scale, p, whole) for size in sizes])
+        level = pairwise(lax.add, [_power(size * scale, p, whole) for size in sizes])
         return _from_level(level, p, scale, whole, n, level == 0)
 
     return over_outputs(of_region, cells, group)

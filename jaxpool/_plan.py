@@ -34,8 +34,9 @@ BLOCK, ROWS = 16, 32
 # may be a power of two apart, and then a cache has room for few of them.
 LINES = 12
 # One loop finds value and winner together, as one complex number, where windows are so far apart
-# (all their strides, multiplied) that there are few of these numbers.
-FAR = 9
+# (all their strides, multiplied) that there are few of these numbers. Windows that overlap need be
+# half as far apart where x has more than LARGE elements, which no cache keeps for a second loop.
+FAR, LARGE = 9, 2**22
 # So many times sums are doubled in one loop.
 TWICE = 4
 # A loop can be vectorised if there are LONG elements side by side. Sums that overlap run over fewer
@@ -45,6 +46,10 @@ LONG, WIDE = 16, 64
 # extremes, and than LONG for several axes at once. On maps of LINE elements and more, one line of
 # them and the axis before is faster.
 FEW, OF_WINNERS, LINE = 32, 24, 1024
+# LLVM unrolls short loops over few elements. There it vectorises no truth values of A_FEW, if their
+# taps are UNROLLED together, and no choice by the number of the winner of CHOSEN elements. To
+# compute with numbers instead makes these loops too long to be unrolled.
+A_FEW, UNROLLED, CHOSEN = range(12, 21), range(60, 70), range(30, 38)
 # In one example of SHARED elements, with fewer than LONG channels, threads share out the very axis
 # along which borders are joined: in a loop over few channels XLA then vectorises nothing, and in
 # one over none it reads, in lanes that it masks, so far beyond the array that a processor may take
@@ -173,6 +178,30 @@ def is_ragged(x: jax.Array, group: Group) -> bool:
     borders = [sum(len(w.sources(p)) - 1 for p in range(w.stride)) for w in three]
     least = 3 if all(window.stride == 1 for window in group) else 2
     return is_long(x, group) and sum(n > 2 for n in borders) >= least
+
+
+def is_far(x: jax.Array, group: Group) -> bool:
+    """Whether one loop finds value and winner together."""
+    apart = prod(window.stride for window in group)
+    large = isinstance(x.size, int) and x.size > LARGE
+    return apart >= (FAR // 2 if large and not is_disjoint(group) else FAR)
+
+
+def is_by_pairs(x: jax.Array, taps: int) -> bool:
+    """Whether winners are those of pairs, of pairs of these, and so on: to compare floats takes
+    long, and in a chain each comparison waits for the one before it."""
+    return jnp.issubdtype(x.dtype, jnp.floating) and (taps > TAPS or is_many(x.shape[-1]))
+
+
+def is_unrolled(taps: int, n: Any) -> bool:
+    """Whether a loop of so many taps over n elements that looks for NaN is faster without truth
+    values."""
+    return isinstance(n, int) and n in A_FEW and n * taps in UNROLLED
+
+
+def is_unrolled_choice(n: Any) -> bool:
+    """Whether a loop over n elements that chooses by the number of a winner is faster without."""
+    return isinstance(n, int) and n in CHOSEN
 
 
 def is_disjoint(group: Group) -> bool:

@@ -6,7 +6,7 @@ slow: XLA does not fuse loops across parts that are put together, and reads x an
 So there arrays are padded (`fill`), and all is one region (`ONE_REGION`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from math import prod
@@ -124,6 +124,15 @@ def _over_regions(of_region: Callable, state: Any, axes: list) -> Any:
 
     leaves = jax.tree.leaves(state)  # of which some may have one value for all
     return go(axes, [(0, ())], lax.broadcast_shapes(*(a.shape for a in leaves)), ())
+
+
+def pairwise(function: Callable, items: Sequence[Any]) -> Any:
+    """`function` of neighbours, of what that gives, and so on: of all, in their order, without the
+    long chain in which each waits for the one before it."""
+    while len(items) > 1:
+        pairs = [items[i : i + 2] for i in range(0, len(items), 2)]
+        items = [function(*pair) if len(pair) > 1 else pair[0] for pair in pairs]
+    return items[0]
 
 
 def on_line(run: Callable, elsewhere: Callable, arrays: tuple, windows: Group) -> Any:

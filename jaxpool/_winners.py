@@ -11,7 +11,6 @@ summing over the windows that see an element: no scatter, so the same result eve
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial, reduce
-from math import prod
 from typing import Any
 
 import jax
@@ -23,7 +22,6 @@ from jaxpool._linear import Curved, apart, by_platform, full_like, is_split, lin
 from jaxpool._plan import (
     BLOCK,
     CALL,
-    FAR,
     OF_WINNERS,
     SMALL,
     Group,
@@ -31,13 +29,18 @@ from jaxpool._plan import (
     at_once,
     equal_parts,
     groups_of,
+    is_by_pairs,
     is_disjoint,
+    is_far,
     is_long,
+    is_many,
     is_one_call,
     is_shared,
     is_single,
     is_slow,
     is_table,
+    is_unrolled,
+    is_unrolled_choice,
     lines_of,
     none_empty,
     passes_of,
@@ -51,6 +54,7 @@ from jaxpool._regions import (
     on_line,
     over_inputs,
     over_outputs,
+    pairwise,
     reduce_window,
 )
 from jaxpool._slices import (
@@ -360,8 +364,7 @@ def _fold(
 
 def _fold_few(value, winner, mask, p, largest, size, ordered=True, one_region=False):
     """As `_fold`, in one loop for each result or, as complex numbers, for both together."""
-    pair = not one_region and _is_pair(value, winner, size)
-    if pair and prod(w.stride for w in p.windows) >= FAR:
+    if not one_region and _is_pair(value, winner, size) and is_far(value, p.windows):
         how = {"largest": largest, "size": size, "pair": True}
         return apart(_fold_taps, value, None, mask, p=p, **how), None
     value, winner = _unpaired(value, winner, size)
@@ -400,21 +403,27 @@ def _fold_taps(value, winner, mask, p, largest, size, ordered=True, pair=False, 
         if size is None:
             return value_of(values), None
         numbers = [numbered(tap, w, full) for tap, (_, w, _) in taps]
-        (best, at), *others = zip(values, numbers, strict=True)
-        for v, w in others:
-            better = _beats(v, best, largest)
-            if not ordered:
-                better |= (w < at) & ~_beats(best, v, largest)
-            elif padded:
-                better |= (w < size) & (at >= size)
-            best, at = lax.select(better, v, best), lax.select(better, w, at)
+        if dtype == jnp.bfloat16 and not one_region and not is_many(value.shape[-1]):
+            seen = [chosen(widen(v), real, least) for _, (v, _, real) in taps]  # as in `_put`
+        else:
+            seen = values
+        best, at = _folded(first_of, [*zip(seen, numbers, strict=True)])
         if padded:
             at = lax.min(at, full(size, number)).astype(index(size))
         return result(unrank(best, dtype) if pair or one_region else value_of(values), at)
 
+    def first_of(one: tuple, other: tuple) -> tuple:
+        (best, at), (v, w) = one, other
+        better = _beats(v, best, largest)
+        if not ordered:
+            better |= (w < at) & ~_beats(best, v, largest)
+        elif padded:
+            better |= (w < size) & (at >= size)
+        return lax.select(better, v, best), lax.select(better, w, at)
+
     def ranked(value: jax.Array, real: jax.Array | None) -> jax.Array:
         ranks = rank(value, largest)
-        none = least if ranks.dtype == dtype else rank(jnp.asarray(least, dtype), largest)
+        none = least if _is_float(ranks) else rank(jnp.asarray(least, dtype), largest)
         return chosen(ranks, real, none)
 
     def value_of(ranked: list) -> jax.Array:
@@ -436,18 +445,32 @@ def best_of(taps: Sequence[jax.Array], largest: bool) -> jax.Array:
     Elementwise `lax.max` looks for NaN at every step, which takes three times the instructions;
     whether one of two is NaN is a single one.
     """
-    if not jnp.issubdtype(taps[0].dtype, jnp.floating):
+    if not _is_float(taps[0]):
         return reduce(lax.max if largest else lax.min, taps)
     beats = lax.gt if largest else lax.lt
-    best = reduce(lambda a, b: lax.select(beats(b, a), b, a), taps)
-    nan = reduce(lax.bitwise_or, [tap != tap for tap in taps])
+    best = _folded(lambda a, b: lax.select(beats(b, a), b, a), taps)
+    if is_unrolled(len(taps), best.shape[-1]):
+        some = pairwise(lambda a, b: lax.select(a != a, a, b), taps)
+        nan = some != some
+    else:
+        nan = pairwise(lax.bitwise_or, [tap != tap for tap in taps])
     return lax.select(nan, lax.full_like(best, jnp.nan), best)
+
+
+def _folded(function: Callable, taps: Sequence[Any]) -> Any:
+    """`function` of all taps, of arrays or tuples of them, the first of which is compared."""
+    like = jax.tree.leaves(taps[0])[0]
+    return (pairwise if is_by_pairs(like, len(taps)) else reduce)(function, taps)
+
+
+def _is_float(x: jax.Array) -> bool:
+    return jnp.issubdtype(x.dtype, jnp.floating)
 
 
 def _beats(a: jax.Array, b: jax.Array, largest: bool) -> jax.Array:
     """True where a, coming after b, takes the window from it; NaN beats every number, ties stay."""
     worse = lax.le if largest else lax.ge
-    if jnp.issubdtype(a.dtype, jnp.floating):
+    if _is_float(a):
         return ~worse(a, b) & (b == b)
     return ~worse(a, b)
 
@@ -582,13 +605,7 @@ def _spread_pass(
     """One pass back: the sums, and if asked for, what won the windows of the pass before. Regions
     are `laid` side by side in that dtype."""
     if _in_rows(p):
-        won = along_rows(winner, p.windows) == _tap_numbers(winner, p.windows)
-
-        @moving
-        def put(g: jax.Array) -> jax.Array:
-            return unrows(jnp.where(won, along_rows(g, p.windows), 0), p.windows)
-
-        return put(g).astype(dtype), None
+        return _put(g, winner, p.windows).astype(dtype), None
     wide = wider(g.dtype)
     # Loops over bytes alone compile for a second each and run slower than those over floats.
     number = jnp.float32 if winner.dtype.itemsize <= 2 else winner.dtype
@@ -610,6 +627,19 @@ def _spread_pass(
     if one_region and inner:
         dx, before = lax.optimization_barrier((dx, before))
     return rounded(dx, dtype), before
+
+
+def _put(g: jax.Array, winner: jax.Array, group: Group) -> jax.Array:
+    """Every number where the winner of its window is, 0 elsewhere: chosen by arithmetic where LLVM
+    does not vectorise choices, which are among 16-bit integers, and in loops that it unrolls."""
+    numbers, few = _tap_numbers(winner, group), is_unrolled_choice(g.shape[-1])
+    winner, each = along_rows(winner, group), along_rows(g, group)
+    if g.dtype != jnp.bfloat16 and not (few and g.dtype in (jnp.float16, jnp.float32)):
+        return unrows(jnp.where(winner == numbers, each, 0), group)
+    other = winner.astype(jnp.int32) ^ numbers.astype(jnp.int32)  # 0 for the winner
+    bits = jnp.int32 if g.dtype == jnp.float32 else jnp.int16
+    kept = lax.bitcast_convert_type(each, bits).astype(jnp.int32) & (other - 1 >> 31)
+    return lax.bitcast_convert_type(unrows(kept.astype(bits), group), g.dtype)
 
 
 def _winner_shapes(x: Any, *rest: Any, group: Group, largest: bool) -> list[tuple]:

@@ -771,24 +771,83 @@ def test_a_whole_axis_agrees_on_ties_and_nan(pool, axis: int, length: int):
 
 @extremes
 @pytest.mark.parametrize(
-    ("window", "strides"), [((3, 3), (3, 3)), ((3, 2), (4, 4)), ((16, 16), 16)]
+    ("window", "strides"), [((3, 3), (3, 3)), ((3, 2), (4, 4)), ((16, 16), 16), ((3, 3), 2)]
 )
-def test_windows_far_apart_find_value_and_winner_in_one_loop(pool, window, strides):
+def test_windows_far_apart_find_value_and_winner_in_one_loop(pool, window, strides, monkeypatch):
     # As complex numbers; 16 bits in two loops, with the same results. Some windows are empty.
     x = np.random.default_rng(0).integers(0, 5, (2, 24, 25, 16)).astype(np.float16)
     x[0, ::7, ::5, :4] = np.nan
     x[1, :8, :8] = x[1, 8:] = -np.inf if pool is jaxpool.max_pool else np.inf
     f = functools.partial(pool, window_shape=window, strides=strides, padding=((0, 9), (9, 0)))
 
+    def both(x):
+        y, back = jax.vjp(f, x)
+        return y, back(jnp.ones_like(y))[0]
+
+    def is_one(x) -> bool:
+        return "stablehlo.complex" in jax.jit(both).lower(x).as_text()
+
+    narrow, wide = jnp.asarray(x), jnp.asarray(x, jnp.float32)
+    if strides == 2:  # of a map that no cache keeps
+        assert not is_one(wide)
+        assert is_one(jax.ShapeDtypeStruct((8, 112, 112, 64), jnp.float32))
+        monkeypatch.setattr(_plan, "LARGE", 0)
+        jax.clear_caches()
+    assert is_one(wide)
+    assert not is_one(narrow)
+    jax.tree.map(np.testing.assert_array_equal, jax.jit(both)(wide), jax.jit(both)(narrow))
+
+
+@extremes
+@pytest.mark.parametrize(
+    ("dtype", "channels", "by_numbers"),
+    [
+        *(("bfloat16", 3, True), ("bfloat16", 64, True)),
+        *(("float16", 16, False), ("float16", 32, True)),
+        *(("float32", 32, True), ("float32", 64, False)),
+    ],
+)
+def test_a_cotangent_goes_to_its_winner_bit_by_bit(pool, dtype, channels: int, by_numbers: bool):
+    # By the definition, NaN, infinities and zeros with a sign, too. Five of six taps are read.
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 3, (2, 6, 11, channels)).astype(np.float32)
+    f = functools.partial(pool, window_shape=(2, 5), strides=(2, 6))
+    y, back = jax.vjp(f, jnp.asarray(x, dtype))
+    g = rng.choice([np.nan, np.inf, -np.inf, -0.0, 1.5, -3.0], y.shape).astype(np.float32)
+    expected, best = np.zeros_like(x), np.argmax if pool is jaxpool.max_pool else np.argmin
+    for n, i, j, c in np.ndindex(g.shape):
+        row, column = divmod(best(x[n, 2 * i : 2 * i + 2, 6 * j : 6 * j + 5, c]), 5)
+        expected[n, 2 * i + row, 6 * j + column, c] = g[n, i, j, c]
+    g, place = jnp.asarray(g, dtype), jax.jit(lambda g: back(g)[0])
+    found = np.asarray(place(g), np.float32)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(np.signbit(found), np.signbit(expected))
+    assert ("stablehlo.xor" in place.lower(g).as_text()) == by_numbers
+
+
+@extremes
+@pytest.mark.parametrize(("dtype", "few", "sign"), [
+    ("float32", 8, "stablehlo.or"),  # whether one of two is NaN
+    ("bfloat16", 16, "xi16>"),  # ranks
+], ids=["float32", "bfloat16"])  # fmt: skip
+def test_few_channels_are_compared_in_other_ways(pool, dtype, few: int, sign: str):
+    # Sixteen channels of four taps, and bfloat16 of fewer; with the same results.
+    rng = np.random.default_rng(0)
+    x = rng.choice([-np.inf, -1.0, -0.0, 0.0, 2.0, np.inf], (3, 8, 8, 16)).astype(dtype)
+    x[rng.random(x.shape) < 0.03] = np.nan
+    f = functools.partial(pool, window_shape=(2, 2))
+
     @jax.jit
     def both(x):
         y, back = jax.vjp(f, x)
         return y, back(jnp.ones_like(y))[0]
 
-    narrow, wide = jnp.asarray(x), jnp.asarray(x, jnp.float32)
-    assert "stablehlo.complex" in both.lower(wide).as_text()
-    assert "stablehlo.complex" not in both.lower(narrow).as_text()
-    jax.tree.map(np.testing.assert_array_equal, both(wide), both(narrow))
+    halves = [both(x[..., :8]), both(x[..., 8:])]
+    for found, *each in zip(both(x), *halves, strict=True):
+        expected = np.concatenate(each, -1).astype(np.float32)
+        np.testing.assert_array_equal(found.astype(np.float32), expected)
+    texts = {n: both.lower(x[..., :n]).as_text() for n in (8, 16)}
+    assert texts[8].count(sign) != texts[16].count(sign)
 
 
 @extremes
