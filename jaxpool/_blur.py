@@ -15,13 +15,13 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxpool import _geometry, _plan, _prepare, _regions, _window, _winners
+from jaxpool import _border, _geometry, _plan, _prepare, _regions, _window, _winners
 from jaxpool._geometry import Axes, Padding, PerAxis
-from jaxpool._linear import apart, linear_pair, of_alike
+from jaxpool._linear import apart, by_platform, linear_pair, of_alike
 from jaxpool._plan import Group
 from jaxpool._prepare import wide
 from jaxpool._slices import replace_axis, rounded, widen
-from jaxpool._window import Window, shape_of
+from jaxpool._window import Bordered, Window, shape_of
 
 
 def blur_pool(
@@ -219,8 +219,24 @@ def _blur_back(cotangent: dict, _: Any, __: Any, windows: Group, normalized: boo
         g = g.astype(wide(dtype)) / _totals(windows, g.ndim).astype(wide(dtype))
     last, *others = _groups(windows)
     for group in reversed(others):
-        g = apart(_blur_group_back, g, group=group, dtype=wide(dtype))
-    return {"x": apart(_blur_group_back, g, group=last, dtype=dtype)}
+        g = _pass_back(g, group, wide(dtype))
+    return {"x": _pass_back(g, last, dtype)}
+
+
+def _pass_back(g: jax.Array, group: Group, dtype: Any) -> jax.Array:
+    """The transpose of `_blur_group`, with what came of copies added up in a loop of its own if
+    there are some at both ends of several axes: in one loop they keep LLVM from vectorising it."""
+    here = partial(apart, _blur_group_back, group=group, dtype=dtype)
+    ends = [w for w in group if isinstance(w, Bordered) and w.stride > 1 and w.low and w.overhang]
+    if len(ends) < 2 or not _plan.is_long(g, group):
+        return here(g)
+
+    def in_two(g: jax.Array) -> jax.Array:
+        filled = tuple(window.filled() for window in group)
+        around = apart(_blur_group_back, g, group=filled, dtype=wide(dtype))
+        return rounded(_border.gathered(around, group, ends[0].border), dtype)
+
+    return by_platform(g, cpu=in_two, other=here)
 
 
 def _blur_group_back(g: jax.Array, group: Group, dtype: Any) -> jax.Array:

@@ -34,6 +34,15 @@ def surround(x: jax.Array, windows: tuple[Window, ...], border: str) -> jax.Arra
     return x
 
 
+def gathered(g: jax.Array, windows: tuple[Window, ...], border: str) -> jax.Array:
+    """The transpose of `surround`: what came of each element and of its copies, added up."""
+    lengths = {window.axis: window.length for window in windows}
+    shape = [lengths.get(i - g.ndim, n) for i, n in enumerate(g.shape)]
+    x, g = alike((full_like(g, shape, 0, g.dtype), g))
+    lay = partial(surround, windows=windows, border=border)
+    return jax.vjp(lay, x)[1](g)[0]
+
+
 def _copies(window: Window, border: str) -> Bordered:
     """A window of one element over each position of the map and of its border."""
     out = window.low + window.length + window.high

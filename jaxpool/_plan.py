@@ -174,7 +174,7 @@ def is_ragged(x: jax.Array, group: Group) -> bool:
     two axes of three taps (of three axes, where all strides are 1), elements there are seen like
     those between, and LLVM joins the branches for both into loops that it does not vectorise (but
     for few channels)."""
-    three = [w for w in group if not isinstance(w, Woven) and w.size == 3]
+    three = [w for w in group if type(w) is Window and w.size == 3]
     borders = [sum(len(w.sources(p)) - 1 for p in range(w.stride)) for w in three]
     least = 3 if all(window.stride == 1 for window in group) else 2
     return is_long(x, group) and sum(n > 2 for n in borders) >= least

@@ -3,7 +3,7 @@ window as a chain of small ones. No JAX, and nothing that a user writes."""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import lru_cache
 from itertools import accumulate, pairwise
 from math import gcd, prod
@@ -439,6 +439,9 @@ class Bordered(Window):
     them there: what `filled` windows see of a padded map, without the padded map."""
 
     border: str
+
+    def filled(self) -> Window:
+        return Window(*astuple(self)[:-1]).filled()
 
     def source(self, position: int) -> int:
         """The element that lies, or is copied, at a position."""

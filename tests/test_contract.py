@@ -748,6 +748,22 @@ def test_chosen_geometries_equal_the_definition(op: Op, call: Call, masked: bool
     check_definition(op, call, coarse(call.shape), where)
 
 
+@each(lambda op: not op.id.startswith(("pyramid", "unpool", "polyphase")))  # channels together
+@pytest.mark.parametrize("padding", ["VALID", "CIRCULAR"])
+def test_many_channels_are_few_and_few(op: Op, padding: str):
+    # Many go other ways: borders are laid, and what strides do not divide is a loop of its own.
+    call, few = (op.call((2, 9, 9, n), (3, 3), (2, 2), padding) for n in (16, 4))
+    x = jnp.asarray(distinct(call.shape, "channels"), FLOAT)
+    g = jax.eval_shape(functools.partial(op, call=call), x)
+    g = jnp.asarray(random("channels").normal(size=g.shape), FLOAT)
+    each = [slice(c, c + 4) for c in range(0, 16, 4)]
+    pool = functools.partial(op, call=few)
+    parts = [pullback(pool, x[..., some], g[..., some]) for some in each]
+    whole = pullback(functools.partial(op, call=call), x, g)
+    for found, *expected in zip(whole, *parts, strict=True):
+        assert_equal(found, np.concatenate(expected, -1), TOLERANCE)
+
+
 @each(lambda op: windowed(op) and (op.soft or op.power or op.id == "stochastic"))
 @pytest.mark.parametrize(("window", "strides"), [(48, 1), (67, 1), (193, 7)])
 def test_a_large_window_is_many_passes(op: Op, window: int, strides: int):
