@@ -20,7 +20,16 @@ from jaxpool import _bins
 from jaxpool._linear import apart, by_platform, is_split, linear_pair
 from jaxpool._plan import BLOCK, Group, groups_of, is_disjoint, is_long, reads
 from jaxpool._regions import ONE_REGION, cut_all, over_inputs, over_outputs, spread_apart
-from jaxpool._slices import along_rows, cut, join, pad_all, real, replace_axis, rows, unrows
+from jaxpool._slices import (
+    along_rows,
+    cut,
+    join,
+    pad_all,
+    real,
+    replace_axis,
+    rows,
+    unrows,
+)
 from jaxpool._window import Bins, Window
 
 Arrays = dict[str, jax.Array]
@@ -138,10 +147,12 @@ def is_laid(group: Group) -> bool:
 
 def reach(cells: Arrays, group: Group, exponentials: bool = False) -> tuple[Arrays, Group]:
     """All that the windows reach, for `sum_at_windows`; axes are padded, first ones first, until
-    there are at most so many taps."""
+    there are at most so many taps: all of them where LLVM would not vectorise a loop over several
+    with borders, over few channels."""
     if is_laid(group):
         return cells, group
-    most = BORDERS
+    few = not is_long(next(iter(cells.values())), group, 4)
+    most = 0 if few and len(group) > 1 and all(w.stride == 1 for w in group) else BORDERS
     if exponentials:
         most = EXPONENTIALS if reads(group) < MANY else 0
     n = next((n for n in range(len(group)) if taps_of(_within(group, n)) <= most), len(group))

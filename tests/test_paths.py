@@ -267,6 +267,15 @@ def test_bfloat16_is_rounded_to_nearest():
     np.testing.assert_array_equal(np.signbit(found[found == 0]), np.signbit(expected[found == 0]))
 
 
+@pytest.mark.parametrize(("channels", "length"), [(3, 8), (4, 6)])
+def test_few_channels_are_padded_for_loops_over_several_axes(channels: int, length: int):
+    windows = tuple(Window(axis, 6, 3, 1, 1, 1, 1, 6) for axis in (-3, -2))
+    cells, group = _pairs.reach({"x": jnp.ones((1, 6, 6, channels))}, windows)
+    assert cells["x"].shape == (1, length, length, channels)
+    assert cells["x"].sum() == 36 * channels
+    assert [w.length for w in group] == [length, length]
+
+
 @pytest.mark.parametrize("n", [255, 256, 65_535, 65_536])
 def test_no_window_is_too_large_for_its_count(n: int):
     # Counts are of as few bits as hold them.
