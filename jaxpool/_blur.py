@@ -227,8 +227,8 @@ def _pass_back(g: jax.Array, group: Group, dtype: Any) -> jax.Array:
     """The transpose of `_blur_group`, with what came of copies added up in a loop of its own if
     there are some at both ends of several axes: in one loop they keep LLVM from vectorising it."""
     here = partial(apart, _blur_group_back, group=group, dtype=dtype)
-    ends = [w for w in group if isinstance(w, Bordered) and w.stride > 1 and w.low and w.overhang]
-    if len(ends) < 2 or not _plan.is_long(g, group):
+    ends = [w for w in group if isinstance(w, Bordered) and w.low > 0 < w.overhang]
+    if len(ends) < 2 or _plan.is_dense(group) or not _plan.is_long(g, group):
         return here(g)
 
     def in_two(g: jax.Array) -> jax.Array:

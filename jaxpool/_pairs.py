@@ -18,7 +18,7 @@ from jax import lax
 
 from jaxpool import _bins
 from jaxpool._linear import apart, by_platform, is_split, linear_pair
-from jaxpool._plan import BLOCK, Group, groups_of, is_disjoint, is_long, reads
+from jaxpool._plan import BLOCK, Group, groups_of, is_dense, is_disjoint, is_long, reads
 from jaxpool._regions import ONE_REGION, cut_all, over_inputs, over_outputs, spread_apart
 from jaxpool._slices import (
     along_rows,
@@ -152,7 +152,7 @@ def reach(cells: Arrays, group: Group, exponentials: bool = False) -> tuple[Arra
     if is_laid(group):
         return cells, group
     few = not is_long(next(iter(cells.values())), group, 4)
-    most = 0 if few and len(group) > 1 and all(w.stride == 1 for w in group) else BORDERS
+    most = 0 if few and len(group) > 1 and is_dense(group) else BORDERS
     if exponentials:
         most = EXPONENTIALS if reads(group) < MANY else 0
     n = next((n for n in range(len(group)) if taps_of(_within(group, n)) <= most), len(group))

@@ -176,7 +176,7 @@ def is_ragged(x: jax.Array, group: Group) -> bool:
     for few channels)."""
     three = [w for w in group if type(w) is Window and w.size == 3]
     borders = [sum(len(w.sources(p)) - 1 for p in range(w.stride)) for w in three]
-    least = 3 if all(window.stride == 1 for window in group) else 2
+    least = 3 if is_dense(group) else 2
     return is_long(x, group) and sum(n > 2 for n in borders) >= least
 
 
@@ -202,6 +202,11 @@ def is_unrolled(taps: int, n: Any) -> bool:
 def is_unrolled_choice(n: Any) -> bool:
     """Whether a loop over n elements that chooses by the number of a winner is faster without."""
     return isinstance(n, int) and n in CHOSEN
+
+
+def is_dense(windows: Sequence[Window]) -> bool:
+    """Whether a window starts at every position."""
+    return all(window.stride == 1 for window in windows)
 
 
 def is_disjoint(group: Group) -> bool:

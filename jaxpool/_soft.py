@@ -46,7 +46,7 @@ def pool(
 ) -> jax.Array:
     """Pool every window or bin. kind: "mean" or "sum" in the logarithm, or "softmax"."""
     windows = [a for a in axes if isinstance(a, Window)]
-    least = SLIDING if all(w.stride == 1 for w in windows) else OFTEN
+    least = SLIDING if _plan.is_dense(windows) else OFTEN
     often = _plan.reads(windows) >= least and x.size > 0
 
     def run(x: jax.Array, axes: Any, temperature: jax.Array, mask: Any) -> jax.Array:

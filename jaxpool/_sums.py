@@ -24,6 +24,7 @@ from jaxpool._plan import (
     active,
     equal_parts,
     groups_of,
+    is_dense,
     is_disjoint,
     is_in_place,
     is_long,
@@ -200,8 +201,8 @@ def _add_back(cotangent: dict, rest: tuple, _: Any, windows: Group) -> dict:
     dtype, wide = g.dtype, wider(g.dtype)
     if divisor is not None and divisor.shape != (1,) * divisor.ndim:
         g, divisor = g.astype(wide) / divisor, None  # ... else in the loop of the last pass
-    dense = all(window.stride == 1 for window in windows)  # else the way back is several loops
-    last, *others = groups_of(g, windows, times=OF_SUMS if dense else 0)
+    # Of other windows the way back is several loops.
+    last, *others = groups_of(g, windows, times=OF_SUMS if is_dense(windows) else 0)
     for group in reversed(others):
         g = _add_pass_back(g, None, None, group, wide, after)
     return {"x": _add_pass_back(g, divisor, mask, last, dtype, after)}
