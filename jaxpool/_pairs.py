@@ -20,16 +20,7 @@ from jaxpool import _bins
 from jaxpool._linear import apart, by_platform, is_split, linear_pair
 from jaxpool._plan import BLOCK, Group, groups_of, is_dense, is_disjoint, is_long, reads
 from jaxpool._regions import ONE_REGION, cut_all, over_inputs, over_outputs, spread_apart
-from jaxpool._slices import (
-    along_rows,
-    cut,
-    join,
-    pad_all,
-    real,
-    replace_axis,
-    rows,
-    unrows,
-)
+from jaxpool._slices import along_rows, cut, join, pad_all, real, replace_axis, rows, unrows
 from jaxpool._window import Bins, Window
 
 Arrays = dict[str, jax.Array]
@@ -39,8 +30,9 @@ Arrays = dict[str, jax.Array]
 # its own: those over windows have at most EXPONENTIALS then, and beside MANY for every element a
 # copy costs little. Beside more, so does a copy of all that is around elements, if it adds at most
 # 1/THIN along each axis. In later passes of a window there are at most LATER.
-# A factor of a window's size up to FACTOR is one pass.
-BORDERS, EXPONENTIALS, LATER, MANY, THIN, FACTOR = 49, 25, 9, 4, 6, 64
+# A factor of a window's size up to FACTOR is one pass. Over fewer channels than NARROW, LLVM
+# vectorises no loop over several axes with borders.
+BORDERS, EXPONENTIALS, LATER, MANY, THIN, FACTOR, NARROW = 49, 25, 9, 4, 6, 64, 4
 
 
 def floor(dtype: Any) -> float:
@@ -147,11 +139,10 @@ def is_laid(group: Group) -> bool:
 
 def reach(cells: Arrays, group: Group, exponentials: bool = False) -> tuple[Arrays, Group]:
     """All that the windows reach, for `sum_at_windows`; axes are padded, first ones first, until
-    there are at most so many taps: all of them where LLVM would not vectorise a loop over several
-    with borders, over few channels."""
+    there are at most so many taps, or all of them where windows of few channels are dense."""
     if is_laid(group):
         return cells, group
-    few = not is_long(next(iter(cells.values())), group, 4)
+    few = not is_long(next(iter(cells.values())), group, NARROW)
     most = 0 if few and len(group) > 1 and is_dense(group) else BORDERS
     if exponentials:
         most = EXPONENTIALS if reads(group) < MANY else 0

@@ -404,7 +404,8 @@ def _fold_taps(value, winner, mask, p, largest, size, ordered=True, pair=False, 
             return value_of(values), None
         numbers = [numbered(tap, w, full) for tap, (_, w, _) in taps]
         if dtype == jnp.bfloat16 and not one_region and not is_many(value.shape[-1]):
-            seen = [chosen(widen(v), real, least) for _, (v, _, real) in taps]  # as in `_put`
+            # LLVM does not vectorise few choices by integers, nor the widening of float16.
+            seen = [chosen(widen(v), real, least) for _, (v, _, real) in taps]
         else:
             seen = values
         best, at = _folded(first_of, [*zip(seen, numbers, strict=True)])
