@@ -4,7 +4,7 @@ JAX's own pad is a copy of the map for every axis, and its transpose several. He
 the map and its border, element by border element, and one adds up what came of an element's copies.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from math import prod
 from typing import Any
@@ -36,10 +36,12 @@ def surround(x: jax.Array, windows: tuple[Window, ...], border: str) -> jax.Arra
 
 def gathered(g: jax.Array, windows: tuple[Window, ...], border: str) -> jax.Array:
     """The transpose of `surround`: what came of each element and of its copies, added up."""
-    lengths = {window.axis: window.length for window in windows}
-    shape = [lengths.get(i - g.ndim, n) for i, n in enumerate(g.shape)]
-    x, g = alike((full_like(g, shape, 0, g.dtype), g))
-    lay = partial(surround, windows=windows, border=border)
+    return _transposed(g, partial(surround, windows=windows, border=border), windows)
+
+
+def _transposed(g: jax.Array, lay: Callable, windows: Group) -> jax.Array:
+    """The transpose of `lay`, which lays what these windows reach around a map."""
+    x, g = alike((full_like(g, shape_back(windows, g.shape), 0, g.dtype), g))
     return jax.vjp(lay, x)[1](g)[0]
 
 
@@ -67,12 +69,9 @@ def _there(x: dict, *_, group: Group) -> dict:
 
 
 def _back(g: dict, *_, group: Group) -> dict:
-    def transposed(g: jax.Array) -> jax.Array:
-        x, g = alike((full_like(g, shape_back(group, g.shape), 0, g.dtype), g))
-        return jax.vjp(partial(_pad, group=group), x)[1](g)[0]
-
     here = partial(apart, add_slices_back, divisor=None, group=group, dtype=g["x"].dtype)
-    return {"x": by_platform(g["x"], cpu=here, other=transposed)}
+    other = partial(_transposed, lay=partial(_pad, group=group), windows=group)
+    return {"x": by_platform(g["x"], cpu=here, other=other)}
 
 
 _surround, _ = linear_pair("surround", _there, _back, *group_shapes)

@@ -173,7 +173,8 @@ def is_ragged(x: jax.Array, group: Group) -> bool:
     """Whether borders of the way back are laid around what is read: with borders at both ends of
     two axes of three taps (of three axes, where all strides are 1), elements there are seen like
     those between, and LLVM joins the branches for both into loops that it does not vectorise (but
-    for few channels)."""
+    for few channels). Not where windows see copies of elements (`Bordered`), which would be lost:
+    nothing is laid where these are."""
     three = [w for w in group if type(w) is Window and w.size == 3]
     borders = [sum(len(w.sources(p)) - 1 for p in range(w.stride)) for w in three]
     least = 3 if is_dense(group) else 2

@@ -102,7 +102,7 @@ def extremum(
     x: jax.Array, windows: Sequence[Window], largest: bool, mask: jax.Array | None = None
 ) -> jax.Array:
     """The largest (or smallest) element of every window; `mask` says which elements are real."""
-    of = _extremum if jnp.issubdtype(x.dtype, jnp.floating) else _value
+    of = _extremum if _is_float(x) else _value
 
     def run(x: jax.Array, windows: Group, mask: Any) -> jax.Array:
         return of(x, mask, windows, largest)
