@@ -5,7 +5,7 @@ Optional libraries are left out where they are not installed.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-Run = Callable[[], Any]  # returns when the result is there
+Run = Callable[[], Any]  # returns when the result is there; one that is `Placed` can be moved
 Runs = dict[str, Run]
 
 SMOOTH = ("lse", "softmax")  # which no other library has
@@ -241,24 +241,45 @@ def floor(name: str, size: int, case: Case) -> Runs:
     counts = pieces(size) if case.together == 1 else [-(-size // 4)]
     arrays = [jnp.ones(floats, jnp.float32) for floats in counts]
     step = jax.jit(lambda a: a + 1).lower(arrays[0]).compile()
-    each = [waited(partial(step, array), jax.block_until_ready, case) for array in arrays]
 
-    def run() -> None:
-        for once in each:
-            once()
+    def one_by_one(*arrays: jax.Array) -> None:
+        for array in arrays:
+            jax.block_until_ready(step(array))
 
-    return {f"floor/{name}": run}
+    return {f"floor/{name}": placed(one_by_one if case.together == 1 else step, arrays, case)}
 
 
-def waited(call: Run, wait: Callable[[Any], Any], case: Case) -> Run:
-    """All calls that the case makes together."""
+@dataclass
+class Placed:
+    """A call whose arguments can be laid elsewhere in memory: what the caches keep of them depends
+    on where they lie, which decides about up to half of the time.
 
-    def run() -> None:
-        for _ in range(case.together - 1):
-            call()
-        wait(call())
+    It is made `together` times, and waited for once.
+    """
 
-    return run
+    call: Callable[..., Any]
+    arguments: Sequence[Any]
+    copy: Callable[[Any], Any]
+    wait: Callable[[Any], Any]
+    together: int = 1
+
+    def __call__(self) -> None:
+        for _ in range(self.together - 1):
+            self.call(*self.arguments)
+        self.wait(self.call(*self.arguments))
+
+    def move(self) -> None:
+        """Lay the arguments where there is room now."""
+        self.arguments = [self.copy(a) for a in self.arguments]
+
+
+def placed(call: Callable[..., Any], arguments: Sequence[Any], case: Case) -> Placed:
+    """A call of JAX, as often as the case makes it."""
+    import jax
+    import jax.numpy as jnp
+
+    copy = partial(jax.tree.map, jnp.array)
+    return Placed(call, arguments, copy, jax.block_until_ready, case.together)
 
 
 def pieces(size: int) -> list[int]:
@@ -303,8 +324,6 @@ def _pooling(op: str, case: Case, x: Any) -> tuple[Callable, dict[str, Any]]:
 
 def _jitted(name: str, f: Callable, x: Any, case: Case, **data: Any) -> tuple[Runs, dict[str, Any]]:
     """A JAX function, alone and with its gradient by x, compiled for x and for `data` beside it."""
-    import jax
-
     value, _ = _compiled(f, x, **data)
     g = value(x, **data)
     gradient, seconds = _compiled(_with_gradient(f), x, g, **data)
@@ -314,10 +333,9 @@ def _jitted(name: str, f: Callable, x: Any, case: Case, **data: Any) -> tuple[Ru
         "temporary_bytes": memory.temp_size_in_bytes,
         "output_bytes": g.nbytes,
     }
-    wait = jax.block_until_ready
     return {
-        f"{name}/value": waited(lambda: value(x, **data), wait, case),
-        f"{name}/gradient": waited(lambda: gradient(x, g, **data), wait, case),
+        f"{name}/value": placed(lambda x, data: value(x, **data), (x, data), case),
+        f"{name}/gradient": placed(lambda x, g, data: gradient(x, g, **data), (x, g, data), case),
     }, facts
 
 
@@ -381,11 +399,17 @@ def _torch(op: str, case: Case, x: np.ndarray) -> Runs:
         return {}
     device = _torch_device()
     last = torch.from_numpy(x).to(device, getattr(torch, case.dtype)).movedim(-1, 1)
-    runs = {}
+    runs: Runs = {}
     for layout, a in {"first": last.contiguous(), "last": last}.items():
-        calls = _torch_calls(f"torch, channels {layout}", pool, arguments, a.requires_grad_())
-        runs |= {name: waited(call, _torch_wait, case) for name, call in calls.items()}
+        calls = _torch_calls(pool, arguments, a.requires_grad_())
+        for kind, (call, given) in calls.items():
+            run = Placed(call, given, _torch_copy, _torch_wait, case.together)
+            runs[f"torch, channels {layout}/{kind}"] = run
     return runs
+
+
+def _torch_copy(a: Any) -> Any:
+    return a.detach().clone().requires_grad_(a.requires_grad)
 
 
 def _torch_device() -> str:
@@ -400,20 +424,19 @@ def _torch_wait(_: Any) -> None:
         import_module("torch").cuda.synchronize()
 
 
-def _torch_calls(name: str, pool: Callable, arguments: tuple[Any, ...], a: Any) -> Runs:
+def _torch_calls(pool: Callable, arguments: tuple[Any, ...], a: Any) -> dict[str, tuple]:
+    """Value, and value with gradient: each a function and what it is called with."""
     torch = import_module("torch")
 
-    def value() -> Any:
+    def value(a: Any) -> Any:
         with torch.no_grad():
             return pool(a, *arguments)
 
-    g = torch.ones_like(value())
-
-    def gradient() -> Any:
+    def gradient(a: Any, g: Any) -> Any:
         y = pool(a, *arguments)
         return y, torch.autograd.grad(y, a, g)
 
-    return {f"{name}/value": value, f"{name}/gradient": gradient}
+    return {"value": (value, (a,)), "gradient": (gradient, (a, torch.ones_like(value(a))))}
 
 
 def optional(name: str) -> Any:

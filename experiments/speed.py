@@ -10,9 +10,10 @@ All contenders of a case run in one process, by turns, in blocks: a warm call, t
 three, or of as many as take 20 ms, since short ones need some calls until their buffers are where
 they stay; the median over the blocks counts. So each runs with its own buffers warm, and a slow
 moment of the machine meets them all. One that has had its share of seconds sits out the blocks that
-are left; of one that needs them all for a single call, this call counts. PyTorch runs in both
-layouts, and the better one counts. A block waits for the machine to be quiet, which a fixed
-computation tells (`quiet`); what this took is written beside each time.
+are left; of one that needs them all for a single call, this call counts. Before a block, what is
+pooled is laid elsewhere in memory, since what the caches keep of it depends on where it lies.
+PyTorch runs in both layouts, and the better one counts. A block waits for the machine to be quiet,
+which a fixed computation tells (`quiet`); what this took is written beside each time.
 
 The *floor* is an elementwise operation that reads and writes the same bytes once: x and y for the
 value; x, y and their gradients for the gradient. It runs in pieces, so a result of more than 32 MB,
@@ -56,6 +57,7 @@ from experiments.contenders import (
     SWEEP,
     ZOO,
     Case,
+    Placed,
     Runs,
 )
 from experiments.quiet import Pulse
@@ -217,6 +219,8 @@ def _times(
         for name, once in runs.items():
             if spent[name] > seconds:
                 continue
+            if isinstance(once, Placed):
+                once.move()
             warm = _clock(once)
             short = warm < seconds / 8
             took = [_clock(once)]

@@ -15,6 +15,7 @@ from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -948,7 +949,9 @@ def test_large_arrays_are_timed_in_calls_that_do_not_wait():
     assert case.together == contenders.TOGETHER and case.shape[1:] == (128, 128, 3)
     assert contenders.FILL <= 4 * np.prod(case.shape) < contenders.FILL + 4 * 32 * 128 * 128 * 3
     said = []
-    contenders.waited(lambda: said.append("call"), lambda _: said.append("wait"), case)()
+    contenders.Placed(
+        lambda: said.append("call"), (), lambda a: a, lambda _: said.append("wait"), case.together
+    )()
     assert said == ["call"] * case.together + ["wait"]
 
     arrays, facts = speed.run(
@@ -998,6 +1001,24 @@ def test_a_slow_contender_sits_out():
     times = speed._times(runs, config, 0.1, lambda: None, lambda *_: None)
     assert {name: len(ms) for name, ms in times.items()} == {"endless": 1, "slow": 1, "fast": 3}
     assert calls == {"endless": 1, "slow": 3, "fast": 13} and min(times["slow"]) >= 50
+
+
+def test_every_block_finds_its_arguments_elsewhere():
+    case = replace(speed.EVERY["image-masked"], shape=(1, 8, 8, 3))
+    runs, _ = contenders.contenders("max", case, np.ones(case.shape, np.float32))
+    assert all(isinstance(run, contenders.Placed) for run in runs.values())
+    for run in runs.values():
+        before, given = run.call(*run.arguments), run.arguments
+        run.move()
+        for old, new in zip(jax.tree.leaves(given), jax.tree.leaves(run.arguments), strict=True):
+            assert old.unsafe_buffer_pointer() != new.unsafe_buffer_pointer()
+        chex.assert_trees_all_equal(run.call(*run.arguments), before)
+
+    seen = []
+    run = contenders.Placed(seen.append, [0], lambda number: number + 1, lambda _: None)
+    config = replace(speed.cells("quick")[0], blocks=3, least=0.0)
+    speed._times({"moved": run}, config, 100, lambda: None, lambda *_: None)
+    assert seen == [0] + [1] * 4 + [2] * 4 + [3] * 4
 
 
 def test_a_short_call_is_made_until_it_is_at_its_best(monkeypatch):
