@@ -82,7 +82,8 @@ def norm(
         x = jnp.where(x == 0, 0, jnp.where(x < 0, -x, x))  # |x|, of slope 0 at 0 and 1 at NaN
         x = _bins.extremum(x, axes, largest=True)
         return jnp.where(x < 0, 0, x)  # padding alone
-    run = partial(_norms, known=known, least=least, normalize=normalize)
+    n = room(axes) if normalize else 1  # of these axes: those merged into one have room for less
+    run = partial(_norms, known=known, least=least, n=n)
     return as_merged(run, x, axes, p, mask)
 
 
@@ -103,9 +104,8 @@ def _norms(
     mask: jax.Array | None,
     known: Any,
     least: float | None,
-    normalize: bool,
+    n: int,
 ) -> jax.Array:
-    n = room(axes) if normalize else 1
     if next_of(x, axes, rows=True):
         x, mask, least = _copied(x, mask, least)
         if len(axes) > 1:  # pieces of one end at gaps

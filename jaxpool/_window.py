@@ -252,10 +252,10 @@ class Window:
         which an element may be folded in twice (max and min): log(k) passes of up to `most`.
 
         Where the stride shares a factor with k, the first of them need not overlap at all. Windows
-        that do not overlap stay whole, whatever their size. Padding is dealt out so that no
-        intermediate window lies on padding alone.
+        that do not overlap stay whole, whatever their size, and so do those that see nothing.
+        Padding is dealt out so that no intermediate window lies before the map or behind it.
         """
-        if self.size <= direct or self.disjoint:
+        if self.size <= direct or self.disjoint or self.empty:
             return [Pass((self,), 1, 1)]
         if parts := self.split():
             blocks, rest = parts

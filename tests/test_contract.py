@@ -540,6 +540,7 @@ CHOSEN = [
     (Call((1, 70, 3), (31, 3, 30), {"axis": 1}), False),
     (Call((1, 70, 3), (17, 3), {"axis": 1}), True),
     (Call((1, 70, 3), (300, 20, 299), {"axis": 1}), True),  # more than a byte can count
+    (Call((2, 2, 3, 2), ((4, 5), 3, "SAME")), True),  # one window that reaches beyond the map
 ]
 BINNED = [
     (Call((2, 7, 5, 2), ((5, 3),)), True),
@@ -775,10 +776,11 @@ def test_a_large_window_is_many_passes(op: Op, window: int, strides: int):
     check_definition(op, call, 40 * coarse(shape), where)
 
 
-@each(lambda op: op.id in ("max", "sum", "avg"))
-def test_every_window_ends_before_the_map_begins(op: Op):
+@each(windowed)
+@pytest.mark.parametrize(("window", "strides", "low"), [(1, 5, 3), (8, 7, 8), (40, 39, 40)])
+def test_every_window_ends_before_the_map_begins(op: Op, window: int, strides: int, low: int):
     # By more than the map is long: nothing is left of it where the rest is cut off.
-    call = Call((2, 1, 1), ((1,), 5, ((3, 1),)), {"axis": 1})
+    call = Call((2, 1, 1), ((window,), strides, ((low, 1 if window == 1 else 0),)), {"axis": 1})
     check_definition(op, call, np.ones((2, 1, 1)), None)
 
 
