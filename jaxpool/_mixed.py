@@ -140,7 +140,7 @@ def _jitted(x, where, windows, alpha, padding, gated=False):
     dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.dtype(jnp.float32)
     x = x.astype(_prepare.wide(dtype))
     if gated:
-        alpha = jax.nn.sigmoid(_gate(real(x, where), alpha, windows))
+        alpha = jax.nn.sigmoid(_gate(_finite(real(x, where)), alpha, windows))
     some = _sums.count(where, windows, x.ndim, padding=False) > 0
     top = jnp.where(some, _winners.extremum(x, windows, largest=True, mask=where), 0)
     mean = _average.mean(x, where, windows, padding)
@@ -150,6 +150,12 @@ def _jitted(x, where, windows, alpha, padding, gated=False):
 def _part(share: jax.Array, y: jax.Array) -> jax.Array:
     """share*y; infinity, too, has no part where its share is 0."""
     return share * jnp.where((share == 0) & ~jnp.isfinite(y), 0, y)
+
+
+def _finite(x: jax.Array) -> jax.Array:
+    """The largest numbers in place of infinities, of which a weight of 0 would make NaN."""
+    numbers = jnp.finfo(x.dtype)
+    return jnp.clip(x, numbers.min, numbers.max)
 
 
 def _gate(x: jax.Array, kernel: jax.Array, windows: tuple[Window, ...]) -> jax.Array:

@@ -32,7 +32,7 @@ class Scalar(NamedTuple):
     parameter: str
     read: Callable[[jax.Array], jax.Array]  # the number, from the parameter
     write: Callable[[jax.Array], jax.Array]  # the parameter, from the number
-    low: float  # the number's range, ends excluded
+    low: float  # where learning may start, ends excluded
     high: float
     limits: tuple[float, float] = (-LIMIT, LIMIT)  # the parameter's
 
@@ -57,7 +57,7 @@ ALPHA = Scalar(
     "logit_alpha",
     jax.nn.sigmoid,
     lambda alpha: jnp.log(alpha) - jnp.log1p(-alpha),
-    low=0.0,
+    low=float(np.exp(-LIMIT)),
     high=1.0,
 )
 SCALARS = (TEMPERATURE, POWER, ALPHA)
@@ -113,10 +113,11 @@ def check_learn(module: Any, scalar: Scalar) -> None:
         )
     if isinstance(start, jax.core.Tracer):
         return
-    if not np.all((scalar.low < np.asarray(start)) & (np.asarray(start) < scalar.high)):
+    rounded = np.asarray(start, np.float32)  # as `initial` does
+    if not np.all((scalar.low < rounded) & (rounded < scalar.high)):
         raise ValueError(
-            f"{name}: {of}={start!r} cannot be learned from: a learned {of} starts, and stays, "
-            f"strictly between {scalar.low:.1g} and {scalar.high:.1g}. Write a number in between."
+            f"{name}: {of}={start!r} cannot be learned from: a learned {of} starts strictly "
+            f"between {scalar.low:.1g} and {scalar.high:.1g}. Write a number in between."
         )
 
 
@@ -143,7 +144,7 @@ def initial(module: Any, scalar: Scalar, channels: int | None) -> jax.Array:
 
 
 def learned(scalar: Scalar, parameter: jax.Array) -> jax.Array:
-    """Return the number, which is in its range wherever the parameter is.
+    """Return the number, in its range (in float32 up to its ends) wherever the parameter is.
 
     >>> learned(TEMPERATURE, jnp.array([0.0, -1e6, 1e6])) > 0
     Array([ True,  True,  True], dtype=bool)

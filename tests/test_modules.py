@@ -363,6 +363,15 @@ def test_a_gate_of_no_channels():
         assert y.size == 0
 
 
+@pytest.mark.parametrize("module", [jpl, jpn])
+@pytest.mark.parametrize("window", [(2, 2), (9, 9)])
+def test_a_new_gate_halves_windows_with_infinities(module, window):
+    x = jnp.ones((4, *window, 1)).at[:, 0, 1, 0].set(jnp.array([1, jnp.inf, -jnp.inf, jnp.nan]))
+    y = module.GatedPool(window)
+    y = linen(y, x)[0] if module is jpl else y(x)
+    np.testing.assert_array_equal(y.ravel(), [1, np.inf, -np.inf, np.nan])
+
+
 def test_mixtures_refuse():
     for module in (jpl, jpn):
         with pytest.raises(ValueError, match="^MixedPool: alpha='some' is not known.*'random'"):
@@ -752,6 +761,17 @@ def test_a_power_can_be_fitted():
     for _ in range(500):
         step(pool)
     np.testing.assert_allclose(learned(POWER, pool.raw_p[...]), teacher, rtol=0.05)
+
+
+@pytest.mark.parametrize("module", [jpl, jpn])
+@pytest.mark.parametrize(("name", "start"), [
+    ("LpPool", {"p": 1 + 1e-9}),
+    ("MixedPool", {"alpha": 1 - 1e-9}),
+    ("MixedPool", {"alpha": 1e-12}),
+])  # fmt: skip
+def test_no_start_is_rounded_to_where_nothing_is_learned(module, name, start):
+    with pytest.raises(ValueError, match=f"^{name}: .*cannot be learned from"):
+        getattr(module, name)((2, 2), learn="layer", **start)
 
 
 @pytest.mark.parametrize("module", [jpl, jpn])
