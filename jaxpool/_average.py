@@ -195,7 +195,7 @@ def _jitted_sum(x, where, windows, *, keepdims):
 @partial(jax.jit, static_argnames=("windows", "padding", "divisor", "keepdims"))
 @of_alike
 def _jitted_mean(x, where, windows, *, padding, divisor, keepdims):
-    if jnp.issubdtype(x.dtype, jnp.integer) or x.dtype == jnp.bool_:
+    if not jnp.issubdtype(x.dtype, jnp.inexact):
         x = x.astype(jnp.float32)
     return _prepare.squeeze(mean(x, where, windows, padding, divisor), windows, keepdims)
 

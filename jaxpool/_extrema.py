@@ -48,7 +48,7 @@ def max_pool(
     Returns:
       The pooled array, with the dtype of x and the shape that `jaxpool.output_shape` gives. A
       window with a NaN is NaN. A window without elements is -inf, or an integer dtype's lowest
-      value.
+      value. (0.0 and -0.0 are equal; in 16 bits either comes out as 0.0.)
 
     Raises:
       ValueError, TypeError: for arguments that do not fit together, before anything is traced.

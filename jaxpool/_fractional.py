@@ -33,7 +33,8 @@ def fractional_max_pool(
         out[i] = max over j < k of x[start[i] + j]
 
     along each pooled axis of L elements, window k and o windows, from start[0] = 0 to
-    start[o-1] = L - k. With a = (L - k)/(o - 1) and one u in [0, 1) per axis, the starts are
+    start[o-1] = L - k. (A single window, o = 1, is the last one, as in PyTorch.) With
+    a = (L - k)/(o - 1) and one u in [0, 1) per axis, the starts are
 
         floor(a*(i + u)) - floor(a*u)                  sequence="pseudorandom", near to equal steps
         sums of steps floor(a) and ceil(a), shuffled   sequence="random"

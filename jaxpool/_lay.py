@@ -17,7 +17,7 @@ from jax import lax
 
 from jaxpool._linear import is_split, linear_pair
 from jaxpool._plan import BLOCK, is_many
-from jaxpool._slices import replace_axis
+from jaxpool._slices import replace_axis, wider
 from jaxpool._window import Bins
 
 
@@ -118,7 +118,7 @@ def _lay_back(cotangent: dict, found: Any, _: Any, axis: int, bins: Bins | None)
     """dx[p] = the sum of g at the places of p."""
 
     def one(g: jax.Array, table: Tables) -> jax.Array:
-        wide = g.dtype if g.dtype.itemsize >= 4 else jnp.dtype(jnp.float32)
+        wide = wider(g.dtype)
         most, length = table.readers.shape
         if most <= BLOCK:
             each = [_where(at >= 0, _gather(g, at, axis), axis) for at in table.readers]

@@ -2,8 +2,8 @@
 
 A window of few taps is one loop over all its axes, a larger one is one pass per axis, and a large
 side is several passes of few taps (`Window.passes`). Windows that do not overlap are rows of a
-reshaped array where they are large; those that overlap, and share no factor with their strides, are
-pieces of the map that are (`_turns`).
+reshaped array where they are large; those that overlap, of a size that shares no factor with their
+stride, are made of pieces of the map that do not overlap (`_turns`).
 
 On GPUs and TPUs what needs no winner is XLA's own `reduce_window`, and all else is one loop over
 padded arrays (`_regions`).

@@ -42,8 +42,9 @@ def lp_pool(
         one; here it is the norm of what is there.)
       p: from 1 to inf: one number, traced or not, or one per channel (shape [channels]; for other
         layouts any shape that broadcasts against x outside the pooled axes). Default 2, the
-        Euclidean norm. Python's numbers 1, 2, 3, 4 and inf take the fastest way. Any other p above
-        1e6 counts as 1e6, and so does inf in an array.
+        Euclidean norm. Numbers 1, 2, 3, 4 and inf of Python or NumPy take the fastest way. Any
+        other p above 1e6 counts as 1e6, and so does inf as data: traced, in a `jax.Array`, or one
+        per channel.
       normalize: sum (the default, as in PyTorch, whose LPPool lacks the |.|) or mean.
 
     Returns:
@@ -57,7 +58,8 @@ def lp_pool(
 
     Differentiates in both modes and to every order, in x and in p. The gradient of windows of zeros
     and of windows without elements is 0, and so is that of an element 0, for p = 1 too. p = inf has
-    the gradient of `jaxpool.max_pool`.
+    the gradient of `jaxpool.max_pool`. (An element so small beside the largest of its window that
+    their quotient is no normal number counts as 0 in the gradient, but not for the number p = 1.)
 
     Sermanet, Chintala, LeCun: Convolutional Neural Networks Applied to House Numbers Digit
     Classification, 2012. With p learned: Gulcehre, Cho, Pascanu, Bengio: Learned-Norm Pooling for

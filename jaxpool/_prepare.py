@@ -164,8 +164,8 @@ def wide(dtype: Any) -> Any:
 
 
 def temperature(name: str, value: Any, call: Call | Binned) -> jax.Array:
-    """The temperature, a number above 0, as far as it and its inverse are float32s."""
-    least = float(np.float32(1e-37))  # a little less
+    """The temperature: above 0, and such that it and its inverse are normal float32s."""
+    least = float(np.float32(1e-37))  # which is a little less: a float32 of 1e-37 may be given, too
     return number(
         name,
         "temperature",

@@ -32,7 +32,8 @@ def spatial_pyramid_pool(
       levels: bins per axis, one entry per level: an int, or one int per pooled axis. Default
         (1, 2, 4): 21 bins for images.
       pool: what becomes of a bin: "max" (the default, the paper's), "min", "avg", "sum", "lp",
-        "lse" or "softmax", as by `jaxpool.adaptive_max_pool` and its sisters.
+        "lse" or "softmax", as by `jaxpool.adaptive_max_pool` and its sisters, with the numbers
+        that these have by default.
       axis: the axes to pool. Default: all but the first and the last.
       where: boolean mask that broadcasts to x; elements where it is False do not exist.
 

@@ -60,8 +60,9 @@ def over_inputs(
 ) -> Any:
     """`of_region` of every region of the inputs, each reading the windows that see it.
 
-    `fill`: what each array holds for windows that do not exist, where there is to be one region of
-    each phase of the strides; `asked`: as for `interleave`.
+    `fill`: what each array holds for windows that do not exist, where these are laid around it: for
+    one region of each phase of the strides, or on CPUs where borders are ragged (`is_ragged`);
+    `asked`: as for `interleave`.
     """
     if one_region:
         state = jax.tree.map(lambda a, fill: spread(a, windows, fill), state, fill)

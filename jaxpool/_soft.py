@@ -166,10 +166,10 @@ _move, _ = linear_pair(
 
 
 def _span(x, temperature, mask):
-    """The largest |x/T|, or of the smallest T; infinite where any x or T is no number.
+    """A bound of |x/T|: the largest |x| over the smallest T; infinite where any x or T is NaN.
 
-    Of x itself there are three reductions, since XLA's CPU backend runs one of |x| a number at a
-    time, and forgets in that of a maximum what it saw before a NaN: the sum is one then.
+    Three reductions of x itself: XLA's CPU backend runs one of |x| a number at a time, and its
+    maximum forgets a NaN, which the sum keeps.
     """
     x, temperature = lax.stop_gradient((real(x, mask), temperature))
     largest = lax.max(jnp.max(x), -jnp.min(x))

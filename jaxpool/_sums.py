@@ -290,8 +290,8 @@ def _slide(
     if little and window.stride == 1 and short:
         behind = x.shape[x.ndim + axis + 1 :]
         along = replace(window, length=length, low=0, high=0).along(prod(behind))
-        over = None if divisor is None else as_line(divisor, (window.out, *behind))
-        y = _slide(as_line(sums, (length, *behind)), over, along, dtype)
+        each = None if divisor is None else as_line(divisor, (window.out, *behind))
+        y = _slide(as_line(sums, (length, *behind)), each, along, dtype)
         return y.reshape(*y.shape[:-1], window.out, *behind)
     # `sums` are of windows of as many taps as the first binary digits of k say.
     # To add one tap is fastest from padded x, but then three arrays of its size are alive.

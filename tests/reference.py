@@ -485,7 +485,7 @@ def _pool(
         here = {name: n[corner].item() if n.size else 1.0 for name, n in numbers.items()}
         options = {**options, **here}
         values[out], slope = reduction([x[into].item() for into in inputs], padded, **options)
-        slopes += [(out, into, s) for into, s in zip(inputs, slope, strict=False)]
+        slopes += [(out, into, s) for into, s in zip(inputs, slope, strict=True)]
     return Pooled(values, slopes, x.shape)
 
 

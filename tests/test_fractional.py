@@ -141,7 +141,7 @@ def test_ratios_give_pytorchs_sizes():
 # The pyramid
 
 
-@pytest.mark.parametrize("pool", ["max", "min", "avg", "sum", "lse", "softmax"])
+@pytest.mark.parametrize("pool", ["max", "min", "avg", "sum", "lse", "softmax", "lp"])
 def test_a_pyramid_is_adaptive_pools_in_a_row(pool: str):
     x = jnp.asarray(distinct((2, 5, 6, 3)), FLOAT)
     where = random("pyramid").random(x.shape) < 0.7

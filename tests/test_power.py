@@ -153,6 +153,14 @@ def test_a_sum_has_the_gradient_of_each_sign_however_small(window: int):
     np.testing.assert_array_equal(slope, np.sign(x))
 
 
+@pytest.mark.parametrize("p", [3, 2.5])
+def test_an_eps_of_0_leaves_zeros(p):
+    x = jnp.asarray([0.0, 0.0, -1.0, 2.0], FLOAT)
+    y, slope = values_and_slopes(lambda x: jaxpool.gem_pool(x, 2, axis=0, p=p, eps=0), x)
+    assert_equal(y, [0, 2 / 2 ** (1 / p)], TOLERANCE)
+    assert_equal(slope, [0, 0, 0, 2 ** (-1 / p)], TOLERANCE)
+
+
 @pytest.mark.parametrize("p", [*POWERS, np.inf])
 def test_zeros_have_no_gradient(p):
     # A window of zeros, one with a zero, and one that the mask empties.
