@@ -87,8 +87,8 @@ def fractional_max_pool(
     _prepare.on_one_device(name, x, axes)
     call = _prepare.Binned(x, _prepare.mask(name, x, where, axes), axes)
     _prepare.real_numbers(name, call)
-    if sequence not in ("pseudorandom", "random"):
-        fail(name, f"sequence={sequence!r} is not known", '"pseudorandom" or "random"')
+    if not isinstance(sequence, str) or sequence not in ("pseudorandom", "random"):
+        fail(name, f"sequence={show(sequence)} is not known", '"pseudorandom" or "random"')
     if samples is None:
         key = _prepare.key(name, key)
     elif sequence == "random":

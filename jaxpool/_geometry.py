@@ -6,6 +6,7 @@ What padding, ceil mode, dilation, bins and axes mean is decided here and nowher
 
 import operator
 from collections.abc import Iterable, Mapping, Sequence, Set
+from contextlib import suppress
 from math import prod
 from typing import Any, NoReturn
 
@@ -43,7 +44,7 @@ def windows(
     rounded_up = flag(name, "ceil_mode", ceil_mode)
     found = []
     for a, k, s, d, pad in zip(axes, size, stride, dilation, pads, strict=True):
-        length = _length(name, shape, a)
+        length = _some(name, shape, a)
         extent = d * (k - 1) + 1
         if word is not None and word != "VALID":
             pad = _same(length, extent, s, lower=word == "SAME_LOWER")
@@ -53,7 +54,7 @@ def windows(
         if rounded_up and word in (None, "VALID"):
             out = -(-spare // s) + 1
             out -= (out - 1) * s >= length + low
-        if out < 1 or not length:
+        if out < 1:
             fail(
                 name,
                 f"window_shape={show(window_shape)} with window_dilation={show(window_dilation)}"
@@ -90,10 +91,10 @@ def blurs(
     word, pads = _padding(name, padding, n, BLUR_WORDS)
     found = []
     for a, k, s, (low, high) in zip(axes, size, stride, pads, strict=True):
-        length = _length(name, shape, a)
+        length = _some(name, shape, a)
         if word is not None and word != "VALID":
             low, high = _same(length, k, 1, lower=word == "SAME_LOWER")
-        if k > length + low + high or not length:
+        if k > length + low + high:
             fail(
                 name,
                 f"filter_size={show(filter_size)} spans {k} elements, more than the"
@@ -176,10 +177,7 @@ def _sampled(name: str, shape: tuple, strides: Any, axis: Any) -> list[tuple[int
     """Each axis to subsample, in the order of the arguments, its stride and its length."""
     axes = sampled_axes(name, shape, strides, axis)
     stride = _each(name, "strides", strides, len(axes), least=1)
-    lengths = [_length(name, shape, a) for a in axes]
-    for a, length in zip(axes, lengths, strict=True):
-        if not length:
-            fail(name, f"axis {a} of x of shape {shape} has no elements", "a larger map")
+    lengths = [_some(name, shape, a) for a in axes]
     return list(zip(axes, stride, lengths, strict=True))
 
 
@@ -355,7 +353,7 @@ def _size_and_axes(
         if window_shape is None:
             remedy = "whole numbers, one for each axis to pool"
             fail(name, f"{argument}=None gives no size", remedy, TypeError)
-        integer(name, argument, window_shape, window_shape, least=1)
+        size = integer(name, argument, window_shape, window_shape, least=1)
         inner = _inner(ndim)
         several = (
             "has several axes it could slide over"
@@ -366,7 +364,7 @@ def _size_and_axes(
         fail(
             name,
             f"{argument}={show(window_shape)} is one number, but x of shape {shape} {several}",
-            f"{argument}={(window_shape,) * len(inner)} for {what},"
+            f"{argument}={(size,) * len(inner)} for {what},"
             f" or name the axes: axis={inner if len(inner) > 1 else inner[0]}",
         )
     size = list(window_shape)
@@ -490,6 +488,13 @@ def _length(name: str, shape: tuple, axis: int) -> int:
         ) from error
 
 
+def _some(name: str, shape: tuple, axis: int) -> int:
+    """The length of an axis that has elements."""
+    if not (length := _length(name, shape, axis)):
+        fail(name, f"axis {axis} of x of shape {shape} has no elements", "a larger map")
+    return length
+
+
 # ---- messages ----
 
 LONGEST, FEW = 120, 12  # characters of a value, elements of an array
@@ -505,7 +510,7 @@ def show(value: Any) -> str:
     array = hasattr(value, "tolist") and hasattr(value, "shape") and not traced(value)
     if array and prod(value.shape) > FEW:
         return f"<array of shape {value.shape}, {value.dtype}>"
-    text = repr(value.tolist() if array else value)
+    text = repr(value.tolist() if array else value).replace("\n", " ")
     return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
 
 
@@ -537,19 +542,20 @@ def integer(name: str, argument: str, written: Any, entry: Any, least: int | Non
         fail(
             name, f"{argument}={show(written)} holds {number}", f"whole numbers of at least {least}"
         )
+    if number >= 2**31:
+        fail(name, f"{argument}={show(written)} holds {number}", "whole numbers below 2**31")
     return number
 
 
 def flag(name: str, argument: str, value: Any) -> bool:
     """`value` as True or False, or the sentence that says why it is neither."""
-    try:
-        if isinstance(value, str):
-            raise TypeError
-        return bool(value)
-    except Exception:
-        what = "a traced value" if traced(value) else f"of type {type(value).__name__}"
-        remedy = "True or False" + (", known before tracing" if traced(value) else "")
-        fail(name, f"{argument}={show(value)} is {what}", remedy, TypeError)
+    with suppress(Exception):
+        number = value.item() if getattr(value, "ndim", None) == 0 else value
+        if isinstance(number, int) and number in (0, 1):
+            return bool(number)
+    what = "a traced value" if traced(value) else f"of type {type(value).__name__}"
+    remedy = "True or False" + (", known before tracing" if traced(value) else "")
+    fail(name, f"{argument}={show(value)} is {what}", remedy, TypeError)
 
 
 def _entries(n: int) -> str:

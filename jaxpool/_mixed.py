@@ -47,7 +47,7 @@ def mixed_pool(
         `jaxpool.max_pool`; strides default to the window.
       count_include_pad: whether the average counts padding, as for `jaxpool.avg_pool`. Default
         False, unlike there: padding never wins the maximum, and so avg <= out <= max holds at the
-        border too.
+        border too (up to rounding, and while the sum of a window does not overflow).
       alpha: the share of the maximum, from 0 to 1: one number, traced or not, or one per channel
         (shape [channels]; for other layouts any shape that broadcasts against x outside the pooled
         axes). Default 0.5.

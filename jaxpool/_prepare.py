@@ -81,7 +81,7 @@ def array(name: str, x: Any, argument: str = "x") -> jax.Array:
         if jnp.issubdtype(found.dtype, jax.dtypes.extended):  # random keys
             raise TypeError
         return found
-    except (TypeError, ValueError, OverflowError) as error:
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         what = argument if argument == "x" else f"{argument}={show(x)}"
         if isinstance(error, OverflowError):
             raise ValueError(
@@ -89,7 +89,7 @@ def array(name: str, x: Any, argument: str = "x") -> jax.Array:
                 " Write smaller ones, or floats."
             ) from error
         kind = f"type {type(x).__name__}"
-        if hasattr(x, "dtype") and not jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended):
+        if isinstance(getattr(x, "dtype", None), np.dtype):
             kind += f" and dtype {x.dtype}"
         raise TypeError(
             f"{name}: {what} of {kind} is not an array of numbers. Write a JAX or NumPy array."

@@ -5,6 +5,7 @@ from math import prod
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxpool import _geometry, _plan, _turns, _window
@@ -160,6 +161,18 @@ def pyramid_output_shape(
     axes, bins = _geometry.pyramid("pyramid_output_shape", shape, levels, axis)
     *others, channels = [n for a, n in enumerate(shape) if a not in axes] or [1]
     return (*others, sum(map(prod, bins)) * channels)
+
+
+def _itemsize(name: str, dtype: Any) -> int:
+    """Bytes of an element of that dtype, one of numbers or truth values."""
+    try:
+        found = None if dtype is None else jnp.dtype(dtype)  # NumPy takes None for float64
+        if found is not None and (jnp.issubdtype(found, jnp.number) or found == jnp.bool_):
+            return found.itemsize
+    except Exception:
+        found = None
+    kind = "not a dtype" if found is None else "no dtype of numbers"
+    raise TypeError(f'{name}: dtype={show(dtype)} is {kind}. Write dtype="float32".')
 
 
 def _given(name: str, x_shape: Any) -> tuple[int, ...]:
@@ -338,12 +351,7 @@ def pooling_cost(
     if border is not None:
         windows = tuple(window.filled() for window in windows)
         laid = _window.shape_back(windows, shape)
-    try:
-        itemsize = np.dtype(dtype).itemsize
-    except TypeError as error:
-        raise TypeError(
-            f'{name}: dtype={show(dtype)} is not a dtype. Write dtype="float32".'
-        ) from error
+    itemsize = _itemsize(name, dtype)
     return PoolingCost(
         prod(out) * prod(window.size for window in windows),
         _read(laid, windows),

@@ -53,7 +53,8 @@ def stochastic_pool(
 
     Returns:
       The pooled array, with the dtype of x (16-bit floats are computed in float32). A window with a
-      NaN is NaN, else one with +inf is +inf; one without an element above 0 is 0.
+      NaN is NaN, else one with +inf is +inf, and so is an expectation where the sum of the elements
+      above 0 overflows; one without an element above 0 is 0.
 
     Raises:
       ValueError, TypeError: for arguments that do not fit together, integer x among them, before
@@ -66,7 +67,7 @@ def stochastic_pool(
 
     Differentiates in both modes and to every order. Drawn, the whole gradient of a window goes to
     its element, if that is above 0. The expectation is smooth where x is not 0; its gradient is 0
-    for windows without an element above 0, and NaN for those with +inf.
+    for windows without an element above 0, and NaN for those that are +inf.
 
     Zeiler, Fergus: Stochastic Pooling for Regularization of Deep Convolutional Neural Networks,
     2013.

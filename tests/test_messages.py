@@ -676,10 +676,10 @@ FLAGS = [
 
 @pytest.mark.parametrize(("function", "args", "flag"), FLAGS)
 def test_a_flag_is_true_or_false(function: Callable, args: tuple, flag: str):
-    for value in ("False", np.ones(2)):
+    for value in ("False", np.ones(2), [False], None, 2, float("nan"), jax.random.key(0)):
         refuses(TypeError, function, X, *args, **{flag: value}, says=[f"{flag}=.*True or False"])
     same = function(X, *args, **{flag: True})
-    for value in (np.True_, 1):
+    for value in (np.True_, 1, jnp.array(True)):
         assert np.array_equal(function(X, *args, **{flag: value}), same)
 
 
@@ -696,8 +696,27 @@ def test_costs_refuse_the_same_geometry(bad: str):
     refuses(error, jaxpool.pooling_cost, IMAGE, *args, says=says, **options)
 
 
-def test_costs_need_a_dtype():
-    refuses(TypeError, jaxpool.pooling_cost, IMAGE, (2, 2), dtype="floaty", says=["dtype='floaty'"])
+@pytest.mark.parametrize("dtype", ["floaty", None, {}, "object", "S3"])
+def test_costs_need_a_dtype(dtype):
+    says = [f"dtype={re.escape(repr(dtype))}"]
+    refuses(TypeError, jaxpool.pooling_cost, IMAGE, (2, 2), dtype=dtype, says=says)
+
+
+@pytest.mark.parametrize("pool", [jaxpool.max_pool, jaxpool.blur_pool, jaxpool.polyphase_pool])
+@pytest.mark.parametrize("padding", ["SAME", "REFLECT"])
+def test_an_empty_axis_is_called_empty(pool: Callable, padding: str):
+    how = {} if pool is jaxpool.polyphase_pool else {"padding": padding}
+    refuses(ValueError, pool, X[:, :0], (2, 2), says=["axis 1.*no elements", "larger map"], **how)
+
+
+@pytest.mark.parametrize("two", [2, np.int64(2), np.array(2)])
+def test_a_window_of_one_number_is_shown_plainly(two):
+    refuses(ValueError, jaxpool.max_pool, X, two, says=[r"Write window_shape=\(2, 2\) for images"])
+
+
+def test_sizes_beyond_all_arrays_are_refused():
+    refuses(ValueError, jaxpool.max_pool, X, (2, 2), 2, (2**70, 2), says=["holds 11805.*below 2"])
+    refuses(ValueError, jaxpool.adaptive_max_pool, X, (2**31, 2), says=["holds 2147483648.*below"])
 
 
 SHAPES = {
