@@ -47,9 +47,10 @@ LONG, WIDE = 16, 64
 # them and the axis before is faster.
 FEW, OF_WINNERS, LINE = 32, 24, 1024
 # LLVM unrolls short loops over few elements. There it vectorises no truth values of A_FEW, if their
-# taps are UNROLLED together, and no choice by the number of the winner of CHOSEN elements. To
-# compute with numbers instead makes these loops too long to be unrolled.
-A_FEW, UNROLLED, CHOSEN = range(12, 21), range(60, 70), range(30, 38)
+# taps are UNROLLED together, and no choice by the number of the winner. To compute with numbers
+# instead makes these loops too long to be unrolled: for fewer elements, with COPIES of the number.
+A_FEW, UNROLLED = range(12, 21), range(60, 70)
+COPIES = {4: range(16, 22), 1: range(22, 30), 0: range(30, 38)}
 # In one example of SHARED elements, with fewer than LONG channels, threads share out the very axis
 # along which borders are joined: in a loop over few channels XLA then vectorises nothing, and in
 # one over none it reads, in lanes that it masks, so far beyond the array that a processor may take
@@ -200,9 +201,10 @@ def is_unrolled(taps: int, n: Any) -> bool:
     return isinstance(n, int) and n in A_FEW and n * taps in UNROLLED
 
 
-def is_unrolled_choice(n: Any) -> bool:
-    """Whether a loop over n elements that chooses by the number of a winner is faster without."""
-    return isinstance(n, int) and n in CHOSEN
+def copies_of(n: Any) -> int | None:
+    """How many copies of the number of a winner a loop over n elements computes with; None where it
+    is as fast with truth values."""
+    return next((copies for copies, few in COPIES.items() if isinstance(n, int) and n in few), None)
 
 
 def is_dense(windows: Sequence[Window]) -> bool:

@@ -27,6 +27,7 @@ from jaxpool._plan import (
     Group,
     active,
     at_once,
+    copies_of,
     equal_parts,
     groups_of,
     is_by_pairs,
@@ -40,7 +41,6 @@ from jaxpool._plan import (
     is_slow,
     is_table,
     is_unrolled,
-    is_unrolled_choice,
     lines_of,
     none_empty,
     passes_of,
@@ -633,14 +633,32 @@ def _spread_pass(
 def _put(g: jax.Array, winner: jax.Array, group: Group) -> jax.Array:
     """Every number where the winner of its window is, 0 elsewhere: chosen by arithmetic where LLVM
     does not vectorise choices, which are among 16-bit integers, and in loops that it unrolls."""
-    numbers, few = _tap_numbers(winner, group), is_unrolled_choice(g.shape[-1])
+    numbers, copies = _tap_numbers(winner, group), None
+    if winner.dtype.itemsize == 1 and g.dtype in (jnp.bfloat16, jnp.float16, jnp.float32):
+        copies = copies_of(g.shape[-1])
+    if g.dtype == jnp.bfloat16:
+        copies = copies or 0
     winner, each = along_rows(winner, group), along_rows(g, group)
-    if g.dtype != jnp.bfloat16 and not (few and g.dtype in (jnp.float16, jnp.float32)):
+    if copies is None:
         return unrows(jnp.where(winner == numbers, each, 0), group)
-    other = winner.astype(jnp.int32) ^ numbers.astype(jnp.int32)  # 0 for the winner
+    here = _of_zero(winner.astype(jnp.int32) ^ numbers.astype(jnp.int32), copies)
     bits = jnp.int32 if g.dtype == jnp.float32 else jnp.int16
-    kept = lax.bitcast_convert_type(each, bits).astype(jnp.int32) & (other - 1 >> 31)
+    kept = lax.bitcast_convert_type(each, bits).astype(jnp.int32) & here
     return lax.bitcast_convert_type(unrows(kept.astype(bits), group), g.dtype)
+
+
+def _of_zero(number: jax.Array, copies: int) -> jax.Array:
+    """-1 where a number is 0, and 0 elsewhere. Of a byte there may be a copy or four, side by side,
+    of whose bits one after the other is looked at: for a loop that is not to be short."""
+    if not copies:
+        return number - 1 >> 31
+    if copies == 4:
+        number = number * 0x01010101
+    shift = 4 * copies
+    while shift:
+        number |= number >> shift
+        shift //= 2
+    return (number & 1) - 1
 
 
 def _winner_shapes(x: Any, *rest: Any, group: Group, largest: bool) -> list[tuple]:

@@ -809,15 +809,16 @@ def test_windows_far_apart_find_value_and_winner_in_one_loop(pool, window, strid
 
 @extremes
 @pytest.mark.parametrize(
-    ("dtype", "channels", "by_numbers"),
+    ("dtype", "channels", "steps"),
     [
-        *(("bfloat16", 3, True), ("bfloat16", 64, True)),
-        *(("float16", 16, False), ("float16", 32, True)),
-        *(("float32", 32, True), ("float32", 64, False)),
+        *(("bfloat16", 3, [31]), ("bfloat16", 16, [16, 8, 4, 2, 1]), ("bfloat16", 64, [31])),
+        *(("float16", 12, None), ("float16", 24, [4, 2, 1]), ("float16", 32, [31])),
+        *(("float32", 16, [16, 8, 4, 2, 1]), ("float32", 32, [31]), ("float32", 64, None)),
     ],
 )
-def test_a_cotangent_goes_to_its_winner_bit_by_bit(pool, dtype, channels: int, by_numbers: bool):
+def test_a_cotangent_goes_to_its_winner_bit_by_bit(pool, dtype, channels: int, steps: list | None):
     # By the definition, NaN, infinities and zeros with a sign, too. Five of six taps are read.
+    # It goes by numbers in so many steps, or by truth values.
     rng = np.random.default_rng(0)
     x = rng.integers(0, 3, (2, 6, 11, channels)).astype(np.float32)
     f = functools.partial(pool, window_shape=(2, 5), strides=(2, 6))
@@ -831,7 +832,9 @@ def test_a_cotangent_goes_to_its_winner_bit_by_bit(pool, dtype, channels: int, b
     found = np.asarray(place(g), np.float32)
     np.testing.assert_array_equal(found, expected)
     np.testing.assert_array_equal(np.signbit(found), np.signbit(expected))
-    assert ("stablehlo.xor" in place.lower(g).as_text()) == by_numbers
+    text = place.lower(g).as_text()
+    assert ("stablehlo.xor" in text) == (steps is not None)
+    assert text.count("stablehlo.shift_right") == len(steps or [])
 
 
 @extremes
