@@ -81,7 +81,7 @@ def array(name: str, x: Any, argument: str = "x") -> jax.Array:
         if jnp.issubdtype(found.dtype, jax.dtypes.extended):  # random keys
             raise TypeError
         return found
-    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         what = argument if argument == "x" else f"{argument}={show(x)}"
         if isinstance(error, OverflowError):
             raise ValueError(

@@ -648,8 +648,8 @@ def _put(g: jax.Array, winner: jax.Array, group: Group) -> jax.Array:
 
 
 def _of_zero(number: jax.Array, copies: int) -> jax.Array:
-    """-1 where a number is 0, and 0 elsewhere. Of a byte there may be a copy or four, side by side,
-    of whose bits one after the other is looked at: for a loop that is not to be short."""
+    """-1, all bits, where a number is 0, and 0 elsewhere. With `copies`, one of a byte or four side
+    by side, step by step: what bits there are meet in the last one."""
     if not copies:
         return number - 1 >> 31
     if copies == 4:
