@@ -229,7 +229,8 @@ PIECE = 16 * 2**20
 
 
 def floor(name: str, size: int, case: Case) -> Runs:
-    """Read `size` bytes and write as many: what nobody who moves these bytes can beat.
+    """Read `size` bytes and write as many, in the simplest loop there is: what moving them takes
+    (a little more where caches keep more of them for others).
 
     In pieces, each of which leaves its buffer to the next: more than 32 MB would be fetched from
     the operating system anew on every call, page by page. (Calls that are made together are for

@@ -4,7 +4,7 @@ With q_i(c) the share of the shifts at which image i is called c, and i(0) the u
 
     pair        mean_i sum_c q_i(c)^2      two random shifts agree (Zhang 2019); no sampling
     reference   mean_i q_i(answer at i(0)) a random shift agrees with the unshifted image
-                                           (Azulay and Weiss 2019)
+                                           (after Azulay and Weiss 2019, who shift by one pixel)
     stable      share of the images with one answer at every shift
     worst_case  share of the images called right at every shift
     all_agree   mean_i sum_c q_i(c)^m      m random shifts all agree (Rojas-Gomez et al. 2022)

@@ -49,11 +49,13 @@ def table(numbers: Path = NUMBERS) -> str:
 
 
 def told(times: Path = TIMES) -> str:
-    """What the page of `speed` says first, and which of the aims are missed."""
+    """What the page of `speed` says first, of which commit, and which of the aims are missed."""
     _, _, first, *lines = times.read_text("utf-8").splitlines()
     rows = [line.strip("| ").split(" | ") for line in lines if line.endswith("s aim |")]
     missed = [f"- {aim}: {found}" for aim, held, found, _ in rows if held != "yes"]
-    paragraph = f"{first} Of {len(rows)} aims {len(missed)} are missed{':' if missed else '.'}"
+    ((cores, commit),) = re.findall("([0-9]+ cores), .*commit ([0-9a-f]+)", "\n".join(lines))
+    paragraph = f"{first} Measured on {cores} at commit {commit[:7]}. Of {len(rows)} aims"
+    paragraph += f" {len(missed)} are missed{':' if missed else '.'}"
     text = textwrap.fill(paragraph, 100, break_on_hyphens=False)
     return "\n".join([text, *([""] if missed else []), *missed, ""])
 

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 from rich.text import Text
 
 from experiments import store
-from experiments.config import Config, Interrupted
+from experiments.config import Config, Interrupted, UserError
 from experiments.stamp import stamp
 
 
@@ -187,6 +187,17 @@ class _Run:
                 raise
 
 
+def _of_this_commit(folder: Path, found: Sequence[store.Cell]) -> None:
+    """Refuse to measure beside what was measured with other code."""
+    now = stamp()["commit"]
+    others = sorted({str(cell.facts["commit"]) for cell in found} - {str(now)})
+    if others:
+        raise UserError(
+            f"{folder} holds results of commit {', '.join(others)}, and this is {now}: what is "
+            "compared must be of one. Move them away, or name another folder with --results."
+        )
+
+
 def run(
     experiment: ModuleType,
     cells: Sequence[Config],
@@ -206,7 +217,10 @@ def run(
       console: where to show progress.
     """
     getattr(experiment, "prepare", lambda: None)()
-    todo = [config for config in cells if store.load(store.path(root, config)) is None]
+    found = [store.load(store.path(root, config)) for config in cells]
+    todo = [config for config, cell in zip(cells, found, strict=True) if cell is None]
+    if todo and getattr(experiment, "OF_ONE_COMMIT", False):
+        _of_this_commit(root / experiment.NAME, [cell for cell in found if cell])
     clock = Clock(sum(map(experiment.work, todo)))
     if not todo:
         return Summary(0, len(cells), 0.0)

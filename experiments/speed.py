@@ -13,7 +13,8 @@ moment of the machine meets them all. One that has had its share of seconds sits
 are left; of one that needs them all for a single call, this call counts. Before a block, what is
 pooled is laid elsewhere in memory, since what the caches keep of it depends on where it lies.
 PyTorch runs in both layouts, and the better one counts. A block waits for the machine to be quiet,
-which a fixed computation tells (`quiet`); what this took is written beside each time.
+which a fixed computation tells (`quiet`); what this took is written beside each time. Where most
+blocks were not quiet, all are measured again, up to twice, and the quietest try counts.
 
 The *floor* is an elementwise operation that reads and writes the same bytes once: x and y for the
 value; x, y and their gradients for the gradient. It runs in pieces, so a result of more than 32 MB,
@@ -60,7 +61,7 @@ from experiments.contenders import (
     Placed,
     Runs,
 )
-from experiments.quiet import Pulse
+from experiments.quiet import QUIET, Pulse
 from experiments.report import Claim, Column, Picture, Row, Section, Sheet, by_variant
 from experiments.store import Cell
 
@@ -91,7 +92,8 @@ class Config(configs.Config):
 
     A contender has its `blocks`, unless it has taken more than `seconds`, of which a training step
     has `longer` times as many. A block is a warm call and the best of `calls`, or of more, until
-    these have taken `least` seconds. `patience`: how many seconds to wait for quiet moments.
+    these have taken `least` seconds. `patience`: how many seconds to wait for quiet moments, in
+    each of so many `tries` to have them.
     """
 
     experiment: str = NAME
@@ -102,6 +104,7 @@ class Config(configs.Config):
     least: float = 0.02
     longer: int = 4
     patience: float = 5
+    tries: int = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,10 +140,9 @@ def cells(
     name = configs.choose("data", data_name or "random", ["random", LARGE])
     if name == LARGE and not variants:
         variants = [name for name in chosen.variants if name in _variants(OPS, CASES)]
-    once = {"one_example": True, "patience": 0.0} if preset == "smoke" else {"one_example": False}
-    return configs.cells(
-        Config, chosen, VARIANTS, data=name, seeds=seeds, variants=variants, **once
-    )
+    smoke = {"one_example": True, "patience": 0.0, "tries": 1}
+    how = smoke if preset == "smoke" else {"one_example": False}
+    return configs.cells(Config, chosen, VARIANTS, data=name, seeds=seeds, variants=variants, **how)
 
 
 def _parts(variant: str) -> tuple[str, Case]:
@@ -173,9 +175,7 @@ def run(config: Config, tick: Callable[[int, float | None], None]) -> tuple[dict
             times = 1 if config.one_example else 3
             compiled = _elsewhere().submit(contenders.compile_seconds, op, what, shape, times)
             facts["compile_seconds"], facts["compile_sum_seconds"] = compiled.result()
-    pulse = Pulse(config.patience)
-    times = _times(runs, config, seconds, pulse.wait, tick)
-    facts["pulse"] = float(np.median(pulse.seen))
+    facts["pulse"], times = _quietest(runs, config, seconds, tick)
     calls = 1 if isinstance(what, steps.Step) else what.together
     return {name.replace("/", "|"): np.array(ms) / calls for name, ms in times.items()}, facts
 
@@ -202,6 +202,20 @@ def prepare() -> None:
         tell(trim_threshold, 2**30)
         tell(mmap_max, 0)
         tell(arena_max, 1)  # that of a thread holds 64 MB: larger results would be mapped after all
+
+
+def _quietest(
+    runs: Runs, config: Config, seconds: float, tick: Callable[[int, float | None], None]
+) -> tuple[float, dict[str, list[float]]]:
+    """How quiet it was, and the times: of the first quiet try, or of the quietest."""
+    tries = []
+    for again in range(config.tries):
+        pulse = Pulse(config.patience)
+        times = _times(runs, config, seconds, pulse.wait, (lambda *_: None) if again else tick)
+        tries.append((float(np.median(pulse.seen)), times))
+        if tries[-1][0] <= QUIET:
+            break
+    return min(tries, key=lambda each: each[0])
 
 
 def _times(
@@ -639,7 +653,8 @@ def _answer(rows: Sequence[Row], steps: Sequence[Row]) -> str:
             said.append(f"{op} pooling is {1 / flax:.1f} times as fast as Flax's{more}")
     answer = ""
     if said:
-        means = f"geometric means over {len(SIX)} cases of images"
+        n = len({row.variant.split("@")[1] for row in _of(rows, ["max", "avg"], SIX)})
+        means = f"geometric means over {n} cases of images" if n > 1 else "one case of images"
         answer = f"With its gradient, {'; '.join(said)} ({means})."
     for row in steps:
         faster = row.values["faster"].mean()

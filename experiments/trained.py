@@ -190,4 +190,5 @@ def of_images(cells: Sequence[Cell], failed: Callable[[Cell], Any]) -> str:
 def failures(k: int, n: int) -> str:
     """3 of 768 (0.081 to 1.1 %): with the exact interval, of trials that are independent."""
     low, high = stats.clopper_pearson(k, n)
-    return f"{k:,} of {n:,} ({100 * low:.2g} to {100 * high:.2g} %)"
+    ends = (f"{100 * end:.2g}" if end < 0.995 else "100" for end in (low, high))
+    return f"{k:,} of {n:,} ({' to '.join(ends)} %)"

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import leakage, store
+from experiments import leakage, store, trained
 
 SMOKE = replace(leakage.cells("smoke")[0], test_images=3)
 
@@ -84,6 +84,7 @@ def test_a_report_counts_failures():
     assert row.values["accuracy_same_16"].tolist() == pytest.approx([4 / 6, 1])
     (column,) = [c for c in section.sheets[1].columns if c.key == "failures_same_16"]
     assert column.show(row.values[column.key]) == "2 of 6 (4.3 to 78 %)"
+    assert trained.failures(20, 20) == "20 of 20 (83 to 100 %)"
     held = {claim.expected: claim.holds for claim in section.claims}
     assert list(held.values()) == [True, True, True, False]
     assert "images that are not: 2 of 6" in section.claims[-1].observed
