@@ -103,11 +103,11 @@ def max_blur_pool(
       x: array [*batch, *space, channels], any real dtype, or any layout with `axis`.
       window_shape: the window of the max, one entry per axis. One int needs `axis`.
       strides, filter_size: as for `jaxpool.blur_pool`, an int or one per axis.
-      padding: as for `jaxpool.blur_pool`, of the blur. The max, at stride 1, has as many windows
-        as the map elements: at the border they are cut off (which for "EDGE" is the same as
-        filling it), or with "CIRCULAR" wrap around. Only "VALID" drops these, for the max and for
-        the blur. (The authors' code leaves them out of the max alone: that is `blur_pool` after
-        `max_pool` with strides=1.)
+      padding: as for `jaxpool.blur_pool`, of the blur. The max, at stride 1, has as many windows as
+        the map elements: at the border they are cut off (which for "EDGE" is the same as filling
+        it), or with "CIRCULAR" wrap around, and with "SAME_LOWER" even ones reach back, as the
+        filters do. Only "VALID" drops these, for the max and for the blur. (The authors' code
+        leaves them out of the max alone: that is `blur_pool` after `max_pool` with strides=1.)
       axis: the axes to pool, an int or several; the other arguments follow its order. Default:
         the `len(window_shape)` axes before the last one (channels last).
 

@@ -53,7 +53,8 @@ def fractional_max_pool(
       where: boolean mask that broadcasts to x; elements where it is False do not exist.
       sequence: "pseudorandom" (the default, as in PyTorch) or "random", the paper's words.
       overlapping: whether every window has its k elements (the default, as in PyTorch) or ends
-        where the next one starts, so that no element is in two (the paper's disjoint regions).
+        where the next one starts, so that no element is in two (the paper's disjoint regions, but
+        of no more than k elements: where steps are larger, some are in none).
       samples: u itself, one number in [0, 1) per pooled axis, instead of a key's; for
         "pseudorandom" alone, and `key` may then be None. On axes of up to 65536 elements they are
         read to 15 bits or more. (PyTorch's, one set per example and channel, are in this order in

@@ -641,15 +641,18 @@ def _put(g: jax.Array, winner: jax.Array, group: Group) -> jax.Array:
     winner, each = along_rows(winner, group), along_rows(g, group)
     if copies is None:
         return unrows(jnp.where(winner == numbers, each, 0), group)
-    here = _of_zero(winner.astype(jnp.int32) ^ numbers.astype(jnp.int32), copies)
+    other = winner.astype(jnp.int32) ^ numbers.astype(jnp.int32)
+    if jnp.issubdtype(winner.dtype, jnp.signedinteger):  # a phase may be none, below 0
+        other = lax.shift_right_logical(other | -other, jnp.int32(31))
+    here = _of_zero(other, copies)
     bits = jnp.int32 if g.dtype == jnp.float32 else jnp.int16
     kept = lax.bitcast_convert_type(each, bits).astype(jnp.int32) & here
     return lax.bitcast_convert_type(unrows(kept.astype(bits), group), g.dtype)
 
 
 def _of_zero(number: jax.Array, copies: int) -> jax.Array:
-    """-1, all bits, where a number is 0, and 0 elsewhere. With `copies`, one of a byte or four side
-    by side, step by step: what bits there are meet in the last one."""
+    """-1, all bits, where a number is 0, and 0 where it is above. With `copies`, one of a byte or
+    four side by side, step by step: what bits there are meet in the last one."""
     if not copies:
         return number - 1 >> 31
     if copies == 4:

@@ -116,6 +116,16 @@ def test_branches_can_share_a_phase():
     np.testing.assert_array_equal(pool(x, phase=np.array([4, -1, 99, 2**31 - 1])), 0)
 
 
+@pytest.mark.parametrize("channels", [1, 16, 24, 32, 64])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("phase", [-1, -2, -(2**31), 2, 255, 256])
+def test_a_phase_that_does_not_exist_gives_zeros(dtype: str, channels: int, phase: int):
+    x, phase = jnp.ones((2, 6, channels), dtype), jnp.array([phase] * 2)
+    assert not jaxpool.polyphase_unpool(x, phase).any()
+    y, back = jax.vjp(lambda x: jaxpool.polyphase_pool(x, phase=phase), x)
+    assert not y.any() and not back(jnp.ones_like(y))[0].any()
+
+
 def test_phases_wrap_around_where_the_stride_does_not_divide():
     x = jnp.arange(1, 8, dtype=FLOAT)[None, :, None]
     y = [pool(x, 3, phase=jnp.array([p]))[0, :, 0].tolist() for p in range(3)]
