@@ -209,9 +209,13 @@ def _quietest(
 ) -> tuple[float, dict[str, list[float]]]:
     """How quiet it was, and the times: of the first quiet try, or of the quietest."""
     tries = []
-    for again in range(config.tries):
+
+    def told(work: int, loss: float | None) -> None:  # no more work than was announced
+        tick(0 if tries else work, loss)
+
+    for _ in range(config.tries):
         pulse = Pulse(config.patience)
-        times = _times(runs, config, seconds, pulse.wait, (lambda *_: None) if again else tick)
+        times = _times(runs, config, seconds, pulse.wait, told)
         tries.append((float(np.median(pulse.seen)), times))
         if tries[-1][0] <= QUIET:
             break
