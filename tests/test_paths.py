@@ -839,7 +839,7 @@ def test_a_cotangent_goes_to_its_winner_bit_by_bit(pool, dtype, channels: int, s
 
 @extremes
 @pytest.mark.parametrize(("dtype", "sign", "fewer", "more"), [
-    ("float32", "stablehlo.or", 16, 8),  # whether one of two is NaN
+    ("float32", r"stablehlo\.or .*xi1>", 16, 8),  # whether one of two is NaN
     ("bfloat16", "xi16>", 8, 16),  # ranks
 ], ids=["float32", "bfloat16"])  # fmt: skip
 def test_few_channels_are_compared_in_other_ways(pool, dtype, sign: str, fewer: int, more: int):
@@ -859,7 +859,7 @@ def test_few_channels_are_compared_in_other_ways(pool, dtype, sign: str, fewer: 
         expected = np.concatenate(each, -1).astype(np.float32)
         np.testing.assert_array_equal(found.astype(np.float32), expected)
     texts = {n: both.lower(x[..., :n]).as_text() for n in (8, 16)}
-    assert texts[fewer].count(sign) < texts[more].count(sign)
+    assert len(re.findall(sign, texts[fewer])) < len(re.findall(sign, texts[more]))
 
 
 @extremes
