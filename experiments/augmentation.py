@@ -697,9 +697,8 @@ def _beyond(found: Sequence[Cell]) -> list[Claim]:
         plain = each.get((Arm(arm.pooling, arm.border, "plain"), seed))
         if arm.shifted and plain:
             gain = [shifted[key] - plain[key] for key in ("inside", "outside")]
-            if not np.isfinite(gain).all():
-                continue
-            gains.setdefault(VARIANTS[arm.pooling].title, []).append(gain)
+            if np.isfinite(gain).all():
+                gains.setdefault(VARIANTS[arm.pooling].title, []).append(gain)
     return [_less_beyond(gains, found[0].config["near"])] if gains else []
 
 

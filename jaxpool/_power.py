@@ -232,7 +232,7 @@ def _known(p: Any) -> int | float | None:
 @of_alike
 def _jitted(x, where, windows, p, *, known, least, normalize, keepdims):
     wide = x.astype(_prepare.wide(x.dtype))
-    p = jnp.where(p > _norm.MOST, _norm.MOST, p)  # which MOST itself has its derivative by
+    p = jnp.where(p > _norm.MOST, _norm.MOST, p)  # a minimum halves the slope at MOST
     y = _norm.norm(wide, windows, p, known, where, least, normalize)
     if normalize and known != np.inf:
         n = _bins.count(where, windows, x.ndim, y.dtype)

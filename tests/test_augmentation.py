@@ -135,6 +135,15 @@ def test_check_sees_damage():
     assert damaged("logits", np.nan)[0] == "its logits are not finite"
 
 
+def test_shifts_that_were_not_measured_are_not_compared(monkeypatch):
+    seen = {"inside": np.nan, "outside": 0.5}
+    monkeypatch.setattr(augmentation, "numbers", lambda cell: seen)
+    cells = all_cells(1, {"plain": 0, "shifted": 0})
+    assert augmentation._beyond(cells) == []
+    seen["inside"] = 0.5
+    assert len(augmentation._beyond(cells)) == 1
+
+
 def test_shifts_in_training_are_judged_pooling_by_pooling():
     gains = {"max": [[0.5, 0.1], [0.3, 0.1]], "average": [[0.1, 0.2]]}
     claim = augmentation._less_beyond(gains, 4)

@@ -453,6 +453,11 @@ BAD_FRACTIONS: dict[str, tuple[dict[str, Any], type[Exception], list[str]]] = {
     "a ratio of text": ({"output_ratio": "half"}, TypeError, ["output_ratio='half'"]),
     "three ratios": ({"output_ratio": (0.5,) * 3}, ValueError, ["output_ratio=", "3 entries"]),
     "a sequence": ({"output_shape": 3, "sequence": "chaotic"}, ValueError, ["sequence='chaotic'"]),
+    "two sequences": (
+        {"output_shape": 3, "sequence": np.array(["random", "x"])},
+        ValueError,
+        [r"sequence=\['random', 'x'\]"],
+    ),
     "no key": ({"output_shape": 3, "key": None}, TypeError, ["key=None", "jax.random.key"]),
     "a seed": ({"output_shape": 3, "key": 0}, TypeError, ["key=0", "jax.random.key"]),
     "keys": (

@@ -153,6 +153,13 @@ def test_a_sum_has_the_gradient_of_each_sign_however_small(window: int):
     np.testing.assert_array_equal(slope, np.sign(x))
 
 
+def test_the_greatest_power_has_its_whole_derivative():
+    x = jnp.arange(1, 5, dtype=FLOAT)
+    pool = functools.partial(lp_pool, x, 4, axis=0, normalize=True)
+    slopes = [jax.grad(lambda p: pool(p=p)[0])(p) for p in (1e6 - 1, 1e6)]
+    np.testing.assert_allclose(slopes[1], slopes[0], rtol=1e-4)
+
+
 @pytest.mark.parametrize("p", [3, 2.5])
 def test_an_eps_of_0_leaves_zeros(p):
     x = jnp.asarray([0.0, 0.0, -1.0, 2.0], FLOAT)
