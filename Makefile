@@ -26,10 +26,11 @@ run: $(VENV)/.experiments
 reference: $(VENV)/.experiments reference-speed
 	$(BIN)/python -m experiments run consistency --preset full
 	$(BIN)/python -m experiments run all --preset quick
-	$(BIN)/python -m experiments run continuum --preset quick --seeds 6
+	$(BIN)/python -m experiments run continuum --preset quick --seeds 10
 	$(BIN)/python -m experiments run augmentation --preset quick --seeds 10
 	$(BIN)/python -m experiments run stability --preset quick --seeds 10
 	$(BIN)/python -m experiments run leakage --preset quick --seeds 10
+	$(BIN)/python -m experiments run transfer --preset quick --seeds 10
 	$(BIN)/python -m experiments check all
 	$(BIN)/python -m experiments report all
 	mkdir -p experiments/reference

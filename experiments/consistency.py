@@ -48,6 +48,7 @@ from experiments.report import (
     counted,
     differences,
     interval,
+    seeds_of,
     spread,
     thin,
 )
@@ -256,10 +257,10 @@ COMPARED = changes(
 
 def section(cells: Sequence[Cell]) -> Section:
     """What a study shows, the most consistent variant first."""
-    shown, seeds, config = _rows(cells), len({cell.seed for cell in cells}), cells[0].config
+    shown, seeds, config = _rows(cells), seeds_of(cells), cells[0].config
     grid = len(cells[0].arrays["shifts"])
-    n = f"{counted(seeds, 'seed')}, {config['test_images']} test images, {grid} shifts of each"
-    compared = _compared(cells, shown) if seeds >= FEWEST else []
+    n = f"{seeds}, {config['test_images']} test images, {grid} shifts of each"
+    compared = _compared(cells, shown) if len({cell.seed for cell in cells}) >= FEWEST else []
     title = "Against max pooling, in percentage points"
     return Section(
         question=QUESTION,
@@ -322,7 +323,7 @@ def _end(found: Summary, which: int) -> float:
     return found.interval[which] if found.interval else float("nan")
 
 
-def _answer(rows: Sequence[Row], compared: Sequence[Row], name: str, seeds: int) -> str:
+def _answer(rows: Sequence[Row], compared: Sequence[Row], name: str, seeds: str) -> str:
     """Two sentences, from the numbers: who is consistent, and what it costs."""
 
     def share(row: Row, key: str) -> str:
@@ -338,7 +339,7 @@ def _answer(rows: Sequence[Row], compared: Sequence[Row], name: str, seeds: int)
     best = max(rows, key=lambda row: row.values["accuracy"].mean())
     start = (
         f"On {name}, a shifted image gets the answer of the unshifted one in {ranking} (mean of "
-        f"{counted(seeds, 'seed')}). "
+        f"{seeds}). "
     )
     if compared:
         return start + _free(compared, rows)

@@ -43,7 +43,7 @@ from scipy.stats import spearmanr
 import jaxpool
 import jaxpool.linen as jpl
 from experiments import config as configs
-from experiments import data, nets, shifts, trained
+from experiments import data, nets, shifts, stats, trained
 from experiments.report import (
     SPREAD,
     Claim,
@@ -53,8 +53,8 @@ from experiments.report import (
     Section,
     Sheet,
     by_variant,
-    counted,
     interval,
+    seeds_of,
     spread,
     thin,
 )
@@ -429,7 +429,7 @@ METHOD = (
 def section(found: Sequence[Cell]) -> Section:
     """What a study shows."""
     shown, config = _rows(found), found[0].config
-    n = f"{config['test_images']} test images, {counted(len({c.seed for c in found}), 'seed')}"
+    n = f"{config['test_images']} test images, {seeds_of(found)}"
     sheets = [Sheet("", "The numbers, from average to max", COLUMNS, shown)]
     if learned := [row for row in shown if _is_learned(row.variant)]:
         title = "Learned values at the end of training"
@@ -587,14 +587,15 @@ def _inner(rows: Sequence[Row], found: Sequence[Cell]) -> list[Claim]:
     ends = [row for row in rows if row.variant in ENDS]
     end = max(ends, key=lambda row: row.values["accuracy"].mean())
     best = max(fixed, key=lambda row: row.values["accuracy"].mean())
-    inner, all_fixed = len(fixed), len(fixed) + len(ENDS)
+    accuracies = {row.variant: row.by_seed("accuracy") for row in [end, *fixed]}
+    gained = stats.against(accuracies, end.variant)[best.variant]
+    tested = f"; p = {gained.adjusted:.2g}, corrected for all {len(fixed)}" if gained.p else ""
     claims = [
         Claim(
             "The most accurate fixed value is between average and max",
-            f"{best.title}: {_gain(best, end)[1]} points against {end.variant}, the better end. "
-            f"(Were all alike, one of the {inner} between would win in {inner} of {all_fixed} "
-            "cases.)",
-            _gain(best, end)[0],
+            f"{best.title}, the best of {len(fixed)}: {_gain(best, end)[1]} points against "
+            f"{end.variant}, the better end{tested}.",
+            gained.higher,
             "Boureau et al. 2010",
         )
     ]

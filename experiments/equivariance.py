@@ -48,7 +48,7 @@ from experiments import data, shifts
 from experiments.config import UserError
 from experiments.periodic import best_whole, distance, low_pass, moved, normal, rolled
 from experiments.poolings import FAMILIES, NAMES, POOLINGS
-from experiments.report import Claim, Column, Picture, Row, Section, Sheet, by_variant
+from experiments.report import Claim, Column, Picture, Row, Section, Sheet, by_variant, seeds_of
 from experiments.store import Cell
 
 NAME = "equivariance"
@@ -539,11 +539,10 @@ METHOD = (
 def section(found: Sequence[Cell]) -> Section:
     """A table and two pictures, the smallest error first."""
     rows, config = _rows(found), found[0].config
-    seeds = len({cell.seed for cell in found})
     source = data.SOURCES[config["data"]]
     n = (
         f"{config['images']} images ({source.name}) and as many maps of noise, {config['size']}x"
-        f"{config['size']}; {seeds} seed{'' if seeds == 1 else 's'}"
+        f"{config['size']}; {seeds_of(found)}"
     )
     return Section(
         question=QUESTION,

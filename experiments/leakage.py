@@ -41,7 +41,7 @@ from experiments.report import (
     Section,
     Sheet,
     by_variant,
-    counted,
+    seeds_of,
     spread,
     thin,
 )
@@ -230,7 +230,7 @@ def section(cells: Sequence[Cell]) -> Section:
     config = cells[0].config
     settings = [(padding, distance) for padding, distance in config["settings"]]
     shown = by_variant(cells, TITLES, partial(numbers, settings=settings))
-    seeds = counted(len({cell.seed for cell in cells}), "seed")
+    seeds = seeds_of(cells)
     n = f"{config['test_images']} test images at both places, {seeds}"
     return Section(
         question=QUESTION,

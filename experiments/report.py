@@ -9,6 +9,7 @@ import csv
 import io
 import re
 import struct
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -131,8 +132,8 @@ def thin(seeds: int) -> str:
 
 
 SPREAD = (
-    f"Mean ± standard deviation over seeds, and from {FEWEST} seeds on a 95 % bootstrap interval, "
-    "which covers the mean in about 86 % of the cases with six seeds, in 90 % with ten."
+    f"Mean ± standard deviation over seeds, and from {FEWEST} seeds on a 95 % bootstrap interval "
+    "(expanded percentiles, Hesterberg 2015)."
 )
 """What `spread` writes."""
 
@@ -140,6 +141,13 @@ SPREAD = (
 def counted(number: int, thing: str) -> str:
     """1 seed, 3 seeds."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def seeds_of(cells: Iterable[store.Cell]) -> str:
+    """How many seeds a variant has: 10 seeds, or 9 to 10 seeds where some are still to come."""
+    each = Counter(cell.variant for cell in cells).values()
+    fewest, most = min(each), max(each)
+    return f"{fewest} to {counted(most, 'seed')}" if fewest < most else counted(most, "seed")
 
 
 def of_variant(cells: Iterable[store.Cell], variant: str) -> list[store.Cell]:
@@ -290,12 +298,19 @@ def study_of(
 
 def report(experiment: ModuleType, preset: str, data: str | None, *, root: Path, out: Path) -> None:
     """Show one study on the terminal and write it to a folder."""
-    stored = store.cells(root, experiment.NAME, experiment.Config)
+    stored = list(store.cells(root, experiment.NAME, experiment.Config))
     ours = study_of(experiment, preset, data, stored, root)
     if not ours.cells:
+        others = (
+            study_of(experiment, other, data, stored, root)
+            for other in experiment.PRESETS
+            if other != preset
+        )
+        there = [f"`{other.command('report')}`" for other in others if other.cells]
         raise UserError(
             f"There is no finished cell of {experiment.NAME} (preset {preset}, data "
-            f"{ours.wanted[0].data}) in {root}: first run `{ours.command('run')}`."
+            f"{ours.wanted[0].data}) in {root}: first run `{ours.command('run')}`"
+            + (f", or show what there is by {' or '.join(there)}." if there else ".")
         )
     shown, files = show(ours, out)
     _print(shown.section, ours.note)

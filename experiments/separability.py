@@ -37,7 +37,7 @@ import numpy as np
 
 from experiments import config as configs
 from experiments.poolings import POOLINGS
-from experiments.report import Claim, Column, Picture, Row, Section, Sheet, of_variant
+from experiments.report import Claim, Column, Picture, Row, Section, Sheet, of_variant, seeds_of
 from experiments.store import Cell
 
 NAME = "separability"
@@ -360,7 +360,6 @@ def section(found: Sequence[Cell]) -> Section:
     titles = {
         name: f"{name.capitalize()} features, {a} and {b}" for name, (a, b) in FEATURES.items()
     }
-    seeds = len({cell.seed for cell in found})
     return Section(
         question=QUESTION,
         answer=_answer(),
@@ -370,7 +369,7 @@ def section(found: Sequence[Cell]) -> Section:
             for name in FEATURES
         ],
         size=f"For each P and class windows of {config['elements']:,} elements together, but at "
-        f"most {config['windows']:,} of them; {seeds} seed{'' if seeds == 1 else 's'}.",
+        f"most {config['windows']:,} of them; {seeds_of(found)}.",
         claims=_claims(found, sizes),
         method=METHOD,
     )
@@ -402,14 +401,21 @@ def _gain(n: int, feature: tuple[float, float]) -> float:
 
 
 def _answer() -> str:
-    rare = FEATURES["rare"]
-    ahead, at = _ahead(rare), best("max", rare)
+    """A sentence for each kind of feature, from the closed form."""
+    return "In closed form, " + "; ".join(map(_verdict, FEATURES)) + "."
+
+
+def _verdict(name: str) -> str:
+    """Who is better, and where."""
+    feature = FEATURES[name]
+    ahead, at = _ahead(feature), best("max", feature)
+    of = f"{name} features ({feature[0]} in one class, {feature[1]} in the other)"
+    if not ahead.size:
+        return f"{of} are never told apart better by max than by the average"
     return (
-        "Where a feature is dense, or about as frequent in both classes, the average is better, "
-        "the more so the more is pooled. Where it is rare in one class and hardly ever seen in the "
-        f"other ({rare[0]} and {rare[1]}), max is, for {ahead[0]:,} to {ahead[-1]:,} pooled "
-        f"elements: its separability is {law('max', at, rare):.1f} at P = {at:,}, its best, "
-        f"against {law('avg', at, rare):.1f} of the average."
+        f"{of} are told apart better by max for {ahead[0]:,} to {ahead[-1]:,} pooled elements: its "
+        f"separability is {law('max', at, feature):.1f} at P = {at:,}, its best, against "
+        f"{law('avg', at, feature):.1f} of the average"
     )
 
 
@@ -457,10 +463,9 @@ def _growth(mean: np.ndarray, sizes: Sequence[int]) -> Claim:
 def _winners(top: np.ndarray, mean: np.ndarray, sizes: Sequence[int]) -> list[Claim]:
     """Who is ahead: of P = 1, where all are the same, nothing is said."""
     dense, _, rare = (column[1:] for column in (top / mean).T)
-    ahead = _ahead(FEATURES["rare"])
-    inside = np.array([ahead[0] < n < ahead[-1] and n > 16 for n in sizes[1:]])
-    source = "Boureau, Ponce, LeCun 2010, section 2"
     a, b = FEATURES["rare"]
+    inside = np.array([1 / a < n < 1 / b for n in sizes[1:]])
+    source = "Boureau, Ponce, LeCun 2010, section 2"
     top_at = sizes[int(np.argmax(top[:, 2]))]
     return [
         Claim(
@@ -470,9 +475,13 @@ def _winners(top: np.ndarray, mean: np.ndarray, sizes: Sequence[int]) -> list[Cl
             source,
         ),
         Claim(
-            f"Rare features: max is better between P = 16 and {ahead[-1]:,}",
-            f"it has {100 * rare[inside].min():.0f} % to {100 * rare[inside].max():.0f} % of the "
-            "average's separability there.",
+            f"Rare features: max is better at every P between 1/{a} and 1/{b}",
+            "it has "
+            + ", ".join(
+                f"{100 * ratio:.0f} % at P = {n:,}"
+                for n, ratio in zip(np.array(sizes[1:])[inside], rare[inside], strict=True)
+            )
+            + " of the average's separability.",
             bool((rare[inside] > 1).all()),
             source,
         ),

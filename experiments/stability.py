@@ -41,8 +41,8 @@ from experiments.report import (
     Section,
     Sheet,
     by_variant,
-    counted,
     of_variant,
+    seeds_of,
     spread,
     thin,
 )
@@ -264,7 +264,7 @@ METHOD = (
 def section(cells: Sequence[Cell]) -> Section:
     """What a study shows: two traces for each variant, and how steady the probability is."""
     config, shown = cells[0].config, by_variant(cells, TITLES, numbers)
-    n = f"{config['test_images']} test images, {counted(len({c.seed for c in cells}), 'seed')}"
+    n = f"{config['test_images']} test images, {seeds_of(cells)}"
     return Section(
         question=QUESTION,
         answer=_answer(shown, data.SOURCES[config["data"]].name),

@@ -7,8 +7,12 @@ same images in the same order. So variants are compared seed by seed.
 - A paired difference is tested by flipping signs: were both variants alike, each seed's difference
   could as well have had the other sign. All 2^n flips are looked at, so p is exact, and never
   below 2^(1-n). Several tests are corrected by Holm's method.
-- With fewer than FEWEST seeds there is neither interval nor test. A bootstrap of three values
-  covers the mean in 75 % of the cases, not in 95; of ten, in 90. A test of five cannot reach
+- The interval is the expanded percentile interval of Hesterberg, "What teachers should know about
+  the bootstrap", 2015. Resampled means of a few values are too close together, and so the plain
+  percentiles, which cover the mean of six normal values in 86 % of the cases and of ten in 91, are
+  moved outwards by as much as Student's t asks for: 94 and 95 %. Skewed values are covered less
+  often, exponential ones in 89 and 90 %.
+- With fewer than FEWEST seeds there is neither interval nor test. A test of five cannot reach
   p = 0.05.
 - A share of 0 or 1 has no spread over seeds. It is said as failures, k of n, with the exact
   interval of Clopper and Pearson. What is counted must be independent: images, not images times
@@ -21,7 +25,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
-from scipy.stats import binomtest, bootstrap
+from scipy.stats import binomtest, bootstrap, norm, t
 
 FEWEST, MOST = 6, 24
 """Seeds that a test needs, and seeds whose sign flips can all be looked at."""
@@ -44,6 +48,20 @@ class Difference(Summary):
 
     p: float | None
     adjusted: float | None
+
+    @property
+    def higher(self) -> bool:
+        """Whether ours is higher, by more than chance where that could be tested."""
+        return self.mean > 0 and self._told
+
+    @property
+    def lower(self) -> bool:
+        """Whether ours is lower, by more than chance where that could be tested."""
+        return self.mean < 0 and self._told
+
+    @property
+    def _told(self) -> bool:
+        return self.adjusted is None or self.adjusted <= 0.05
 
 
 @dataclass(frozen=True)
@@ -72,8 +90,18 @@ def summary(values: Sequence[float] | np.ndarray) -> Summary:
     return Summary(x.size, float(x.mean()), sd, None if why else _interval(x), why)
 
 
+def tail(n: int) -> float:
+    """The share of the resamples of n values that lies beyond either end of a 95 % interval.
+
+    Normal values resampled spread by sqrt((n - 1) / n) of the standard error, and t(n - 1) of these
+    are asked for.
+    """
+    return float(norm.cdf(t.ppf(0.025, n - 1) * (n / (n - 1)) ** 0.5))
+
+
 def _interval(x: np.ndarray) -> tuple[float, float]:
-    found = bootstrap((x,), np.mean, method="percentile", rng=np.random.default_rng(0))
+    inside, random = 1 - 2 * tail(x.size), np.random.default_rng(0)
+    found = bootstrap((x,), np.mean, method="percentile", confidence_level=inside, rng=random)
     return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
@@ -124,6 +152,12 @@ def holm(p: Mapping[str, float | None]) -> dict[str, float | None]:
     return adjusted
 
 
+def corrected(found: Mapping[str, Difference]) -> dict[str, Difference]:
+    """A family of differences, whose p are corrected by Holm's method."""
+    adjusted = holm({name: each.p for name, each in found.items()})
+    return {name: replace(each, adjusted=adjusted[name]) for name, each in found.items()}
+
+
 def against(values: Mapping[str, Mapping[int, float]], base: str = "max") -> dict[str, Difference]:
     """Compare every variant with one of them, corrected by Holm's method.
 
@@ -131,9 +165,9 @@ def against(values: Mapping[str, Mapping[int, float]], base: str = "max") -> dic
       values: variant -> seed -> value.
       base: the variant that the others are compared with.
     """
-    found = {name: difference(x, values[base]) for name, x in values.items() if name != base}
-    adjusted = holm({name: each.p for name, each in found.items()})
-    return {name: replace(each, adjusted=adjusted[name]) for name, each in found.items()}
+    return corrected(
+        {name: difference(x, values[base]) for name, x in values.items() if name != base}
+    )
 
 
 def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -142,13 +176,8 @@ def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> tuple[float, fl
     return float(bounds.low), float(bounds.high)
 
 
-def failures(k: int, n: int) -> Share:
-    """k failures of n independent trials, with the 95 % interval of Clopper and Pearson."""
-    return Share(k / n, clopper_pearson(k, n))
-
-
 def variance_shares(
-    values: np.ndarray, factors: Sequence[str], resamples: int = 2000
+    values: np.ndarray, factors: Sequence[str], resamples: int = 5000
 ) -> dict[str, Share]:
     """Eta squared of every factor and interaction, of the seeds, and of the rest.
 
@@ -163,7 +192,8 @@ def variance_shares(
         return {name: Share(float(share[0]), None) for name, share in shares.items()}
     drawn = np.random.default_rng(0).integers(0, seeds, (resamples, seeds))
     again = _shares(np.moveaxis(values[..., drawn], -2, 0), factors)
-    ends = {name: np.quantile(share, [0.025, 0.975]) for name, share in again.items()}
+    beyond = tail(seeds)
+    ends = {name: np.quantile(share, [beyond, 1 - beyond]) for name, share in again.items()}
     return {
         name: Share(float(share[0]), (float(ends[name][0]), float(ends[name][1])))
         for name, share in shares.items()

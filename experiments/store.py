@@ -14,8 +14,9 @@ import io
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,9 +152,20 @@ def write(target: Path, content: bytes) -> None:
         _write(target, content)
 
 
+def _sweep(target: Path) -> None:
+    """Remove what a stopped process left; a young draft may be another one's, at work."""
+    for draft in target.parent.glob(f".{target.name}.*"):
+        with suppress(FileNotFoundError):
+            if time.time() - draft.stat().st_mtime > STALE:
+                draft.unlink()
+
+
+STALE = 3600.0
+"""After how many seconds nobody is writing a draft any more."""
+
+
 def _write(target: Path, content: bytes) -> None:
-    for stale in target.parent.glob(f".{target.name}.*"):
-        stale.unlink(missing_ok=True)
+    _sweep(target)
     draft = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         with draft.open("wb") as file:

@@ -44,7 +44,17 @@ from experiments import config as configs
 from experiments import data, nets, shifts, stats, train, trained
 from experiments.nets import Net
 from experiments.poolings import NAMES
-from experiments.report import Claim, Column, Picture, Row, Section, Sheet, by_variant, counted
+from experiments.report import (
+    Claim,
+    Column,
+    Picture,
+    Row,
+    Section,
+    Sheet,
+    by_variant,
+    counted,
+    seeds_of,
+)
 from experiments.store import Cell
 
 NAME = "transfer"
@@ -75,6 +85,9 @@ VARIANTS = [f"{pooling}@{kind}" for kind in KINDS for pooling in nets.VARIANTS]
 
 LAYERS = ("image", "block 1", "block 2", "block 3", "global average")
 """Where the effect of a deformation is measured."""
+
+WHEN = ("before", "after")
+"""When it is, seen from training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -323,11 +336,13 @@ def numbers(cell: Cell) -> dict[str, float]:
     """All that is said of a stored cell, from its raw predictions and distances."""
     arrays, at = cell.arrays, accuracy_map(cell).ravel()
     before, *_, after = stability(cell)
+    chance = 1 / arrays["logits"].shape[-1]
     return {
         "home": float(at[0]),
         "train": float((arrays["train_predictions"] == arrays["train_labels"]).mean()),
         "elsewhere": float(at[1:].mean()),
         "worst": float(at.min()),
+        "kept": float((at[1:].mean() - chance) / (at[0] - chance)) if at[0] > chance else np.nan,
         "same": float((arrays["predictions"][1:] == arrays["predictions"][0]).mean()),
         **{f"before {name}": float(x) for name, x in zip(LAYERS, before, strict=True)},
         **{f"after {name}": float(x) for name, x in zip(LAYERS, after, strict=True)},
@@ -381,6 +396,11 @@ def _ratio(values: np.ndarray) -> str:
 COLUMNS = (
     Column("home", "at home", "Test images called right at the place of training."),
     Column("elsewhere", "elsewhere", "The same, mean over all other places."),
+    Column(
+        "kept",
+        "kept",
+        "The accuracy elsewhere over that at home, both beyond chance: 0 where a net guesses.",
+    ),
     Column("worst", "worst place", "The same, at the place where it is least."),
     Column("same", "same answer", "Images elsewhere that are called the same as at home."),
     Column("train", "train", "Training images (the first 512) that are called right."),
@@ -395,7 +415,7 @@ STABILITY = tuple(
         show=_ratio,
     )
     for name in LAYERS[1:]
-    for when in ("before", "after")
+    for when in WHEN
 )
 
 METHOD = (
@@ -426,7 +446,7 @@ def section(found: Sequence[Cell]) -> Section:
     """Maps of accuracy over places, and the effect of deformations layer by layer."""
     config = found[0].config
     shown = by_variant(found, {name: _parts(name)[0].title for name in VARIANTS}, numbers)
-    seeds = counted(len({cell.seed for cell in found}), "seed")
+    seeds = seeds_of(found)
     n = f"{seeds}, {config['test_images']} test images, {len(found[0].arrays['places'])} places"
     sheets = [
         Sheet(kind, KINDS[kind].title, COLUMNS, of) for kind in KINDS if (of := _of(shown, kind))
@@ -458,11 +478,12 @@ def _answer(rows: Sequence[Row]) -> str:
     carried = [f"{_ends(some)} ({KINDS[kind].title.lower()})" for kind, some in of.items()]
     effects = [
         f"{row.title} "
-        + " and ".join(f"{row.values[f'{when} {LAST}'].mean():.2f}" for when in ("before", "after"))
+        + " and ".join(f"{row.values[f'{when} {LAST}'].mean():.2f}" for when in WHEN)
         for row in next(iter(of.values()))
     ]
     return (
-        f"Of their accuracy at the place of training, nets keep elsewhere {'; '.join(carried)}. "
+        "Of their accuracy beyond chance at the place of training, nets keep elsewhere "
+        f"{'; '.join(carried)}. "
         "A deformation moves the last maps by this share of the distance to another image, before "
         f"and after training: {', '.join(effects)}."
     )
@@ -470,7 +491,7 @@ def _answer(rows: Sequence[Row]) -> str:
 
 def _ends(rows: Sequence[Row]) -> str:
     """The poolings with which least and most carries over."""
-    shares = {row.title: float(_share(row).mean()) for row in rows}
+    shares = {row.title: float(row.values["kept"].mean()) for row in rows}
     ends = dict.fromkeys(pick(shares, key=shares.__getitem__) for pick in (min, max))
     return " to ".join(f"{100 * shares[title]:.0f} % with {title}" for title in ends)
 
@@ -595,22 +616,12 @@ def _claims(found: Sequence[Cell], rows: Sequence[Row]) -> list[Claim]:
     return claims + ([_never(exact)] if exact else [])
 
 
-def _share(row: Row) -> np.ndarray:
-    """How much of the accuracy at home there is elsewhere, by seed."""
-    home = row.values["home"]
-    return row.values["elsewhere"] / np.where(home > 0, home, np.nan)
-
-
-def _share_by_seed(row: Row) -> dict[int, float]:
-    return dict(zip(row.seeds, _share(row).tolist(), strict=True))
-
-
 def _carried(kind: str, rows: Sequence[Row]) -> Claim:
-    shares = [float(_share(row).mean()) for row in rows]
+    shares = [float(row.values["kept"].mean()) for row in rows]
     flat, title = KINDS[kind].flat, KINDS[kind].title
     return Claim(
         f"{title}: elsewhere there is {'less' if flat else 'more'} than half of the accuracy at "
-        "home, for every pooling",
+        "home, beyond chance, for every pooling",
         f"{100 * min(shares):.0f} % to {100 * max(shares):.0f} %.",
         max(shares) < 0.5 if flat else min(shares) > 0.5,
         "Kauderer-Abrams 2017; Biscione and Bowers 2020",
@@ -619,10 +630,10 @@ def _carried(kind: str, rows: Sequence[Row]) -> Claim:
 
 def _borders(circular: Sequence[Row], zero: Sequence[Row]) -> Claim:
     """Circular borders against zeros, seed by seed."""
-    theirs = {row.title: _share_by_seed(row) for row in zero}
+    theirs = {row.title: row.by_seed("kept") for row in zero}
     ahead = np.concatenate(
         [
-            stats.paired(_share_by_seed(row), theirs[row.title]) > 0
+            stats.paired(row.by_seed("kept"), theirs[row.title]) > 0
             for row in circular
             if row.title in theirs
         ]
@@ -643,29 +654,22 @@ def _deformations(rows: Sequence[Row]) -> list[Claim]:
     if not base or not others:
         return []
     kind = _parts(base[0].variant)[1].title
-    before, after = (_against_stride(base[0], others, when) for when in ("before", "after"))
-    gains = {name: (before[name].mean, after[name].mean) for name in before}
-    ahead = {name: gain for name, gain in gains.items() if gain[0] < 0}
+    before, after = (_against_stride(base[0], others, when) for when in WHEN)
+    ahead = [row for row in others if before[row.title].lower]
     return [
         _effect(
             f"{kind}: before training, every pooling is more stable than strided convolution",
             base[0].values[f"before {LAST}"],
             before,
-            all(each.mean < 0 for each in before.values()),
+            all(each.lower for each in before.values()),
         ),
         _effect(
             f"{kind}: after training, no pooling is more stable than strided convolution",
             base[0].values[f"after {LAST}"],
             after,
-            all(each.mean >= 0 for each in after.values()),
+            not any(each.lower for each in after.values()),
         ),
-        Claim(
-            f"{kind}: where pooling starts more stable, training takes some of that away",
-            ", ".join(f"{name} {old:+.2f} to {new:+.2f}" for name, (old, new) in ahead.items())
-            + (" from strided convolution." if ahead else "no pooling starts more stable."),
-            all(old < new for old, new in ahead.values()),
-            RUDERMAN,
-        ),
+        *([_taken(kind, base[0], ahead)] if ahead else []),
     ]
 
 
@@ -676,6 +680,33 @@ def _against_stride(base: Row, others: Sequence[Row], when: str) -> dict[str, st
     """The effect on the last maps, of each pooling minus strided convolution, by title."""
     values = {row.title: row.by_seed(f"{when} {LAST}") for row in [base, *others]}
     return stats.against(values, base.title)
+
+
+def _taken(kind: str, base: Row, ahead: Sequence[Row]) -> Claim:
+    """Whether poolings come nearer to strided convolution in training, as a share of its effect:
+    all effects shrink, and so do their differences."""
+    old, new = ({row.title: _relative(row, base, when) for row in ahead} for when in WHEN)
+    found = stats.corrected({title: stats.difference(new[title], old[title]) for title in old})
+
+    def mean(values: Mapping[int, float]) -> str:
+        return f"{np.mean(list(values.values())):.2f}"
+
+    said = (
+        f"{title} {mean(old[title])} to {mean(new[title])}{_p(each)}"
+        for title, each in found.items()
+    )
+    return Claim(
+        f"{kind}: where pooling starts more stable, training takes some of that away",
+        f"{', '.join(said)} times the effect with strided convolution.",
+        all(each.higher for each in found.values()),
+        RUDERMAN,
+    )
+
+
+def _relative(row: Row, base: Row, when: str) -> dict[int, float]:
+    """The effect on the last maps over that of a base, of the seeds that both have."""
+    ours, theirs = (each.by_seed(f"{when} {LAST}") for each in (row, base))
+    return {seed: ours[seed] / theirs[seed] for seed in sorted(ours.keys() & theirs.keys())}
 
 
 def _effect(
@@ -691,8 +722,11 @@ def _effect(
 
 
 def _difference(found: stats.Difference) -> str:
-    p = "" if found.adjusted is None else f" (p = {found.adjusted:.2g})"
-    return f"{found.mean:+.2f}{p}"
+    return f"{round(found.mean, 2) + 0.0:+.2f}{_p(found)}"  # +0.00 where it would be -0.00
+
+
+def _p(found: stats.Difference) -> str:
+    return "" if found.adjusted is None else f" (p = {found.adjusted:.2g})"
 
 
 def _never(found: Sequence[Cell]) -> Claim:

@@ -145,11 +145,20 @@ def test_shifts_that_were_not_measured_are_not_compared(monkeypatch):
 
 
 def test_shifts_in_training_are_judged_pooling_by_pooling():
-    gains = {"max": [[0.5, 0.1], [0.3, 0.1]], "average": [[0.1, 0.2]]}
-    claim = augmentation._less_beyond(gains, 4)
-    assert not claim.holds  # though it is true of the mean of all
-    assert claim.observed.startswith("max +10.0 beyond, +40.0 within; average +20.0 beyond, +10.0")
-    assert augmentation._less_beyond({"max": gains["max"]}, 4).holds
+    # Consistency of each seed, plain and shifted, within and beyond; [within, beyond] of two.
+    better = [[[0.1, 0.4], [0.5, 0.4]], [[0.3, 0.6], [0.7, 0.8]]]
+    pairs = {"max": better, "average": [[[0.8, 0.5], [0.9, 0.75]]]}
+    claim = augmentation._less_beyond(pairs, 4)
+    assert not claim.holds  # of the average, as large a share of the changed answers is kept
+    assert claim.observed.startswith(
+        "max 20 % beyond, 50 % within (+10.0 and +40.0 points); average 50 % beyond, 50 % within "
+        "(+25.0 and +10.0 points); "
+    )
+    assert augmentation._less_beyond({"max": better}, 4).holds
+    # 60 % are kept within and 50 beyond, though in points it is 12 and 25.
+    assert augmentation._less_beyond({"average": [[[0.8, 0.5], [0.92, 0.75]]]}, 4).holds
+    still = augmentation._less_beyond({"average": [[[1.0, 1.0], [1.0, 1.0]]]}, 4)
+    assert not still.holds and still.observed.startswith("average 0 % beyond, 0 % within")
 
 
 @pytest.mark.parametrize("narrow", [False, True])

@@ -110,6 +110,21 @@ def test_gains_are_of_the_same_seeds_whichever_are_there():
     assert continuum.optimum(continuum.section(found).sheets[0].rows) is None
 
 
+def test_the_best_of_many_is_tested_as_one_of_many():
+    def claim(*tried: str):
+        found = [
+            fabricated(v, seed, 3 if v == "mixed-0.4" else 2)
+            for v in ("avg", "max", "mixed-0.4", *tried)
+            for seed in range(7)
+        ]
+        return continuum.section(found).claims[1]
+
+    few, many = claim("lp-3", "lp-5"), claim("lp-3", "lp-5", "lse-0.1")
+    assert few.holds and "the best of 3: +25.0 [+25.0, +25.0] points" in few.observed
+    assert few.observed.endswith("p = 0.047, corrected for all 3.")  # 3 * 2^-6
+    assert not many.holds and many.observed.endswith("p = 0.062, corrected for all 4.")
+
+
 @pytest.mark.parametrize("variant", ["avg", "max", "lp-3", "lse-0.1", "softmax-0.3", "mixed-0.2"])
 def test_check_sees_damage(variant):
     cell = fabricated(variant)

@@ -257,7 +257,11 @@ def test_stopped_between_the_two_files(tmp_path, monkeypatch):
 def test_a_draft_left_behind_is_swept(tmp_path):
     target = store.path(tmp_path, CONFIG)
     target.parent.mkdir(parents=True)
-    (target.parent / f".{target.name}.12345").write_bytes(b"half")
+    draft = target.parent / f".{target.name}.12345"
+    draft.write_bytes(b"half")
+    store.save(tmp_path, CONFIG, {}, ARRAYS)
+    assert draft.exists()  # another process may be writing it
+    os.utime(draft, (0, 0))
     store.save(tmp_path, CONFIG, {}, ARRAYS)
     assert len(list(target.parent.iterdir())) == 2
 
@@ -462,6 +466,18 @@ def test_a_mistake_is_answered_by_one_sentence(monkeypatch, capfd, tmp_path, lin
     errors = capfd.readouterr().err
     assert stopped.value.code == 2
     assert sentence in errors and len(errors.strip().splitlines()) == 1
+
+
+def test_a_report_says_which_presets_there_are(monkeypatch, capfd, tmp_path):
+    cell = answered("max", 0, 6, 4)
+    config = consistency.Config(**cell.config)
+    store.save(tmp_path / "results", config, cell.facts, cell.arrays)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["experiments", "report", "consistency"])
+    with pytest.raises(SystemExit):
+        main()
+    there = "or show what there is by `python -m experiments report consistency --preset smoke"
+    assert there in capfd.readouterr().err
 
 
 def test_a_folder_that_cannot_be_written(monkeypatch, capfd, tmp_path):
@@ -714,6 +730,7 @@ def test_a_seed_that_is_missing_does_not_count():
     found = [answered(name, seed, *kinds[name]) for name in kinds for seed in range(7)]
     section = consistency.section([*found[1:], answered("max_aps", 6, 1, 0)])  # max lacks one
     assert "max-blur 3 pooling: +24.6" in section.answer  # and what has one seed does not count
+    assert "(mean of 1 to 7 seeds)" in section.answer and "1 to 7 seeds, 100 test" in section.size
     assert "100 % of the cases with average pooling" in section.answer  # of two, the more accurate
 
 
