@@ -51,6 +51,9 @@ FEW, OF_WINNERS, LINE = 32, 24, 1024
 # instead makes these loops too long to be unrolled: for fewer elements, with COPIES of the number.
 A_FEW, UNROLLED = range(12, 21), range(60, 70)
 COPIES = {4: range(16, 22), 1: range(22, 30), 0: range(30, 38)}
+# What one loop reads more than READS times, XLA writes out first: the bits of bfloat16, too. They
+# are read as up to KINDS dtypes by turns, so that this is not needed.
+READS, KINDS = 15, 2
 # In one example of SHARED elements, with fewer than LONG channels, threads share out the very axis
 # along which borders are joined: in a loop over few channels XLA then vectorises nothing, and in
 # one over none it reads, in lanes that it masks, so far beyond the array that a processor may take
@@ -180,6 +183,12 @@ def is_ragged(x: jax.Array, group: Group) -> bool:
     borders = [sum(len(w.sources(p)) - 1 for p in range(w.stride)) for w in three]
     least = 3 if is_dense(group) else 2
     return is_long(x, group) and sum(n > 2 for n in borders) >= least
+
+
+def kinds_of_bits(reads: int) -> int:
+    """In how many dtypes a loop reads bits of bfloat16: in one where KINDS are too few."""
+    needed = -(-reads // READS)
+    return needed if needed <= KINDS else 1
 
 
 def is_far(x: jax.Array, group: Group) -> bool:

@@ -6,7 +6,7 @@ slow: XLA does not fuse loops across parts that are put together, and reads x an
 So there arrays are padded (`fill`), and all is one region (`ONE_REGION`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from math import prod
@@ -17,7 +17,7 @@ import numpy as np
 from jax import lax
 
 from jaxpool._linear import apart, by_platform, full_like, is_split
-from jaxpool._plan import Group, is_ragged, is_whole, size_of
+from jaxpool._plan import Group, is_ragged, is_whole, kinds_of_bits, size_of
 from jaxpool._slices import (
     as_line,
     interleave,
@@ -47,7 +47,13 @@ def over_outputs(of_region: Callable, state: Any, windows: Group, fill: Any = No
         state = jax.tree.map(lambda a, fill: pad_all(a, edges, fill), state, fill)
         windows = tuple(w.within() for w in windows)
     regions = [(w, w.regions(), w.stride, 0, 1) for w in windows]
-    return through_bits(partial(_over_regions, axes=regions), of_region, state)
+    reads = prod(_reads(w.regions()) for w in windows)
+    over = partial(_over_regions, axes=regions)
+    return through_bits(over, of_region, state, kinds_of_bits(reads))
+
+
+def _reads(regions: Sequence[tuple]) -> int:
+    return sum(len(reads) for *_, reads in regions)
 
 
 def over_inputs(
@@ -69,9 +75,8 @@ def over_inputs(
     elif is_ragged(jax.tree.leaves(state)[0], windows):
         state = spread_apart(state, windows, fill)
     else:
-        return through_bits(partial(_over_phases, windows=windows), of_region, state)
-    over = partial(_over_phases, windows=tuple(w.complete() for w in windows), asked=asked)
-    whole = through_bits(over, of_region, state)
+        return _through_phases(of_region, state, windows)
+    whole = _through_phases(of_region, state, tuple(w.complete() for w in windows), asked)
     at = tuple((w.axis, 0, w.length, 1) for w in windows)
     return jax.tree.map(lambda a: cut_all(a, at), whole)
 
@@ -82,23 +87,30 @@ def spread_apart(state: Any, windows: Group, fill: Any) -> Any:
     return jax.tree.map(lambda a, fill: lay(a, fill=fill), state, fill)
 
 
+def _through_phases(of_region: Callable, state: Any, windows: Group, asked: bool = False) -> Any:
+    over = partial(_over_phases, windows=windows, asked=asked)
+    reads = prod(sum(_reads(w.sources(p)) for p in range(w.stride)) for w in windows)
+    return through_bits(over, of_region, state, kinds_of_bits(reads))
+
+
 def _over_phases(
-    of_region: Callable, state: Any, windows: Group, phases: tuple = (), asked: bool = False
+    of_region: Callable, turns: Iterator, windows: Group, phases: tuple = (), asked: bool = False
 ) -> Any:
     if len(phases) == len(windows):
         axes = zip(windows, phases, strict=True)
         regions = [(w, w.sources(phase), 1, phase, w.stride) for w, phase in axes]
-        return _over_regions(of_region, state, regions)
+        return _over_regions(of_region, turns, regions)
     window = windows[len(phases)]
     parts = [
-        _over_phases(of_region, state, windows, (*phases, p), asked) for p in range(window.stride)
+        _over_phases(of_region, turns, windows, (*phases, p), asked) for p in range(window.stride)
     ]
     return jax.tree.map(lambda *each: interleave(each, window, asked), *parts)
 
 
-def _over_regions(of_region: Callable, state: Any, axes: list) -> Any:
+def _over_regions(of_region: Callable, turns: Iterator, axes: list) -> Any:
     """`of_region(taps, full, at)` of each region of each axis, put together.
 
+    turns: what to read from, one read after the other (`through_bits`).
     axes: of each the window, its regions, the stride to read with, and where the region is: from
     which position on, every how many. taps: (tap, what it reads) of every tap that falls on the
     map, in row-major order. full: `full(value, dtype)` is one value everywhere in the region. at:
@@ -107,7 +119,9 @@ def _over_regions(of_region: Callable, state: Any, axes: list) -> Any:
 
     def go(todo: list, taps: list, shape: tuple, at: tuple) -> Any:
         if not todo:
-            read = [(tap, jax.tree.map(partial(cut_all, at=here), state)) for tap, here in taps]
+            read = [
+                (tap, jax.tree.map(partial(cut_all, at=here), next(turns))) for tap, here in taps
+            ]
             return of_region(read, partial(full_like, leaves, shape), at)
         (window, regions, stride, offset, every), *later = todo
         pieces = []
@@ -123,7 +137,7 @@ def _over_regions(of_region: Callable, state: Any, axes: list) -> Any:
             pieces.append(go(later, further, now, (*at, here)))
         return jax.tree.map(lambda *each: join(each, window.axis), *pieces)
 
-    leaves = jax.tree.leaves(state)  # of which some may have one value for all
+    leaves = jax.tree.leaves(next(turns))  # of which some may have one value for all
     return go(axes, [(0, ())], lax.broadcast_shapes(*(a.shape for a in leaves)), ())
 
 

@@ -1,7 +1,8 @@
 """Arrays as windows see them: slices, rows, borders. Axes count from the end throughout."""
 
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import partial, wraps
+from itertools import cycle
 from math import prod
 from typing import Any
 
@@ -202,10 +203,14 @@ _real, _ = linear_pair("real", _real_of, _real_of, *[lambda t, mask: t.shape] * 
 # are cut and joined as integers of their bits, which are the upper half of a float32. Arithmetic of
 # 16-bit floats is slow, so what has been cut is widened to be added, and ranked to be compared.
 
+BITS = jnp.uint16, jnp.int16
 
-def through_bits(over: Callable, of_region: Callable, state: Any) -> Any:
-    """`over(of_region, state)` with all bfloat16 as bits, but for what `of_region` sees."""
+
+def through_bits(over: Callable, of_region: Callable, state: Any, kinds: int) -> Any:
+    """`over(of_region, turns)` with all bfloat16 as bits, but for what `of_region` sees. `turns` is
+    the state for one read after the other, as bits of so many `kinds`."""
     dtypes = jax.tree.map(lambda a: a.dtype, state)
+    turns = cycle(jax.tree.map(partial(_to_bits, bits=bits), state) for bits in BITS[:kinds])
     results = []
 
     def of_bits(taps: list, full: Callable, at: tuple) -> Any:
@@ -214,7 +219,7 @@ def through_bits(over: Callable, of_region: Callable, state: Any) -> Any:
         results.append(jax.tree.map(lambda a: a.dtype, result))
         return jax.tree.map(_to_bits, result)
 
-    return jax.tree.map(_from_bits, over(of_bits, jax.tree.map(_to_bits, state)), results[0])
+    return jax.tree.map(_from_bits, over(of_bits, turns), results[0])
 
 
 def moving(function: Callable) -> Callable:
@@ -231,8 +236,8 @@ def moving(function: Callable) -> Callable:
     return run
 
 
-def _to_bits(x: jax.Array) -> jax.Array:
-    return lax.bitcast_convert_type(x, jnp.uint16) if x.dtype == jnp.bfloat16 else x
+def _to_bits(x: jax.Array, bits: Any = BITS[0]) -> jax.Array:
+    return lax.bitcast_convert_type(x, bits) if x.dtype == jnp.bfloat16 else x
 
 
 def _from_bits(x: jax.Array, dtype: Any) -> jax.Array:
@@ -256,11 +261,25 @@ def widen(x: jax.Array) -> jax.Array:
 def rounded(x: jax.Array, dtype: Any) -> jax.Array:
     """x in that dtype. To bfloat16 by its bits, to the nearest, ties to even: XLA's CPU backend
     takes twice as long to round."""
+    return narrowed(nearest(x, dtype), dtype)
+
+
+def nearest(x: jax.Array, dtype: Any) -> jax.Array:
+    """x as it is, but float32 that become bfloat16 without their lower bits, which say how to
+    round."""
+    if dtype != jnp.bfloat16 or x.dtype != jnp.float32:
+        return x
+    bits = lax.bitcast_convert_type(x, jnp.uint32)
+    bits = bits + 0x7FFF + (bits >> 16 & 1) >> 16 << 16
+    return lax.bitcast_convert_type(jnp.where(x == x, bits, 0x7FC00000), x.dtype)  # a NaN stays one
+
+
+def narrowed(x: jax.Array, dtype: Any) -> jax.Array:
+    """What is `nearest` in that dtype. It reads x once: what is read more often is no part of the
+    loop that makes it."""
     if dtype != jnp.bfloat16 or x.dtype != jnp.float32:
         return x.astype(dtype)
-    bits = lax.bitcast_convert_type(x, jnp.uint32)
-    upper = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
-    upper = jnp.where(x == x, upper, 0x7FC0).astype(jnp.uint16)  # which a NaN stays
+    upper = (lax.bitcast_convert_type(x, jnp.uint32) >> 16).astype(jnp.uint16)
     return lax.bitcast_convert_type(upper, dtype)
 
 

@@ -65,7 +65,9 @@ from jaxpool._slices import (
     cut,
     join,
     moving,
+    narrowed,
     narrowest,
+    nearest,
     rank,
     replace_axis,
     rounded,
@@ -586,8 +588,9 @@ def _spread(g: dict, winner: jax.Array, _: Any, group: Group) -> dict:
         laid = wider(dtype)
         if laid != dtype and not is_long(spread, group, OF_WINNERS):
             spread, last = apart(widen, spread), laid
+    early = is_many(g["t"].shape[-1])
     for i in reversed(range(len(passes))):
-        how = {"inner": i > 0, "laid": laid, "dtype": laid if i else last}
+        how = {"inner": i > 0, "laid": laid, "dtype": laid if i else last, "early": early}
         spread, winner = _in_lines(_spread_pass, (spread, winner), passes[i], **how)
     if last != dtype:
         spread = apart(lax.convert_element_type, spread, new_dtype=dtype)
@@ -601,10 +604,12 @@ def _spread_pass(
     inner: bool,
     laid: Any,
     dtype: Any,
+    early: bool = False,
     one_region: bool = False,
 ) -> tuple[jax.Array, jax.Array | None]:
     """One pass back: the sums, and if asked for, what won the windows of the pass before. Regions
-    are `laid` side by side in that dtype."""
+    are `laid` side by side in that dtype: rounded `early`, so that all is one loop, or in a second
+    one, which is faster over few channels."""
     if _in_rows(p):
         return _put(g, winner, p.windows).astype(dtype), None
     wide = wider(g.dtype)
@@ -622,12 +627,13 @@ def _spread_pass(
                 at = at.astype(number)
                 rest = at - jnp.asarray(tap * p.apart, number)
                 before = lax.select(_won(at, p, tap), rest, before)
-        return rounded(dx, laid), before.astype(index(p.covered - 1)) if inner else None
+        dx = rounded(nearest(dx, dtype) if early else dx, laid)
+        return dx, before.astype(index(p.covered - 1)) if inner else None
 
     dx, before = over_inputs(of_region, (g, winner), p.windows, (0, none), one_region)
     if one_region and inner:
         dx, before = lax.optimization_barrier((dx, before))
-    return rounded(dx, dtype), before
+    return (narrowed if early else rounded)(dx, dtype), before
 
 
 def _put(g: jax.Array, winner: jax.Array, group: Group) -> jax.Array:
