@@ -196,7 +196,7 @@ def adaptive(
     for a, o in zip(axes, sizes, strict=True):
         if o is None and not keep:
             continue
-        length = _length(name, shape, a)
+        length = _length(name, shape, a) if o is not None else _some(name, shape, a)
         out = length if o is None else integer(name, "output_shape", output_shape, o, least=1)
         if not length:
             fail(

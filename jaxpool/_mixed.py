@@ -116,6 +116,14 @@ def gated_pool(
             f"channel_axis={channel_axis} is one of the pooled axes {pooled}",
             'channel_axis=... for another axis, or learn="layer"',
         )
+    if kernel.ndim > len(pooled) and kernel.shape[-1] != call.x.shape[channel_axis]:
+        n = call.x.shape[channel_axis]
+        fail(
+            name,
+            f"the gate has weights for {kernel.shape[-1]} channels, and axis {channel_axis} of x of"
+            f" shape {call.x.shape} has {n}",
+            f'features={n}, or learn="layer"',
+        )
     padding = flag(name, "count_include_pad", count_include_pad)
     with jax.named_scope(name):
         kernel = _beside(kernel, call, axis, channel_axis)

@@ -69,14 +69,16 @@ _OWN |= {scalar.name for scalar in SCALARS}
 
 
 def plain(value: Any, arrays: tuple[type, ...] = (np.ndarray, np.generic)) -> Any:
-    """Return lists, tuples and arrays as nested tuples of Python numbers; anything else as it is.
+    """Return lists, tuples, ranges and arrays as nested tuples of numbers, anything else as it is.
 
     >>> plain([2, 2]), plain(np.array([[0, 1], [1, 0]])), plain("SAME")
     ((2, 2), ((0, 1), (1, 0)), 'SAME')
     """
     if isinstance(value, arrays) and not isinstance(value, jax.core.Tracer):
         value = np.asarray(value).tolist()
-    return tuple(plain(v, arrays) for v in value) if isinstance(value, list | tuple) else value
+    if isinstance(value, list | tuple | range):
+        return tuple(plain(v, arrays) for v in value)
+    return value
 
 
 def arguments(module: Any) -> dict[str, Any]:
@@ -213,6 +215,11 @@ def channel_axis(module: Any, x: ArrayLike) -> int:
         return told % ndim
     pooled = pooled if isinstance(pooled, tuple) else (pooled,)
     pooled = {a % ndim for a in pooled if isinstance(a, int)}
+    if len(pooled) == ndim and module.learn == "channel":
+        raise ValueError(
+            f"{name}: axis={module.axis} are all axes of x of shape {np.shape(x)}, and none holds "
+            "channels. Write learn='layer' to learn one number."
+        )
     return max(set(range(ndim)) - pooled, default=0)
 
 

@@ -237,7 +237,10 @@ def wrapped(x: jax.Array, windows: Group) -> tuple[jax.Array, Group]:
 
 
 def _winner(phase: jax.Array, ndim: int, windows: Group) -> jax.Array:
-    """The phase as the tap that wins every window of an example."""
+    """The phase as the tap that wins every window of an example: -1, which is none, for one that
+    32 bits may not hold."""
+    if phase.dtype.itemsize > 4:
+        phase = jnp.where((phase >= 0) & (phase < size_of(windows)), phase, -1)
     return lax.expand_dims(phase.astype(jnp.int32), _shared(ndim, windows))
 
 

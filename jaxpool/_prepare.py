@@ -230,13 +230,13 @@ def number(
         for a, (n, m) in enumerate(zip(shape, x.shape, strict=True))
     )
     if not fits:
-        at = next((a for a in reversed(range(x.ndim)) if a not in pooled), 0)
+        at = next((a for a in reversed(range(x.ndim)) if a not in pooled), x.ndim)
         channels = tuple(x.shape[a] if a == at else 1 for a in range(at, x.ndim))
         fail(
             name,
             f"{argument} of shape {given.shape} does not broadcast against x of shape {x.shape}"
             f" outside the pooled axes {tuple(sorted(pooled))}",
-            f"one number, or one per channel with shape {channels}",
+            "one number" + (f", or one per channel with shape {channels}" if channels else ""),
         )
     return known.astype(wide(x.dtype)).reshape(shape)
 

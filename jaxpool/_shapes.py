@@ -243,16 +243,23 @@ def _layer(name: str, layer: Any) -> tuple[int, int, int, int]:
         )
     missing: list[Any] = [None, None, 0, 1][len(entries) :]
     window, stride, padding, dilation = [*entries, *missing]
-    low = padding[0] if not scalar(padding) and len(padding) == 2 else padding
     if isinstance(padding, str):
         fail(
             name, f"layers holds padding={padding!r}", "the padding itself, such as (3, 2, (0, 1))"
         )
+    both = [padding] if scalar(padding) else list(padding)
+    if len(both) > 2 or not both:
+        fail(
+            name,
+            f"layers holds padding={show(padding)}, which has {len(both)} entries",
+            "one number, or (low, high)",
+        )
+    low, *_ = [integer(name, "layers", layer, side, least=0) for side in both]
     k = integer(name, "layers", layer, window, least=1)
     return (
         k,
         k if stride is None else integer(name, "layers", layer, stride, least=1),
-        integer(name, "layers", layer, low, least=0),
+        low,
         integer(name, "layers", layer, dilation, least=1),
     )
 

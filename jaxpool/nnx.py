@@ -1004,7 +1004,8 @@ class GatedPool(_Windowed):
             raise ValueError(
                 "GatedPool: rngs=None has no key for kernel_init. Write rngs=nnx.Rngs(0)."
             )
-        key = jax.random.key(0) if rngs is None else rngs.params()  # zeros need none
+        zeros = self.kernel_init is nnx.initializers.zeros  # which need no key
+        key = jax.random.key(0) if zeros else _draw(self, rngs, "params")
         shape = kernel_shape(self, _channels(self))
         self.kernel = nnx.Param(self.kernel_init(key, shape, self.param_dtype))
 

@@ -316,6 +316,8 @@ def test_bad_output_shapes(function: Callable, bad: str):
 def test_an_empty_axis_has_no_bins(function: Callable):
     says = [r"output_shape=\(2,\)", r"\(2, 0, 3\)", "no elements"]
     refuses(ValueError, function, jnp.zeros((2, 0, 3)), (2,), says=says)
+    says = [r"\(2, 0, 3\)", "no elements", "Write a larger map"]  # and not: None for that axis
+    refuses(ValueError, function, jnp.zeros((2, 0, 3)), (None,), says=says)
 
 
 @pytest.mark.parametrize("function", [*LOCATED, ADAPTIVE[-1]], ids=names([*LOCATED, ADAPTIVE[-1]]))
@@ -623,6 +625,9 @@ def test_a_pyramid_speaks_for_its_pool(pool: str):
         (TypeError, (3.0, 1), [r"3\.0"]),
         (TypeError, "3", ["'3'"]),
         (ValueError, (3, 2, "SAME"), ["padding='SAME'"]),
+        (ValueError, (3, 2, (1, -5)), [r"layers=\(3, 2, \(1, -5\)\)", "at least 0"]),
+        (TypeError, (3, 2, (1, "x")), ["'x'"]),
+        (ValueError, (3, 2, (1, 1, 1)), [r"padding=\(1, 1, 1\)", "3 entries", r"\(low, high\)"]),
     ],
 )
 def test_bad_layers(error: type[Exception], layer, says: list[str]):

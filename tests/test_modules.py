@@ -394,6 +394,37 @@ def test_mixtures_refuse():
         linen(jpl.GatedPool((2, 2), learn="channel", channel_axis=2), images())
     with pytest.raises(ValueError, match="^GatedPool: window_shape=2 "):
         linen(jpl.GatedPool(2), images())
+    with pytest.raises(ValueError, match="^GatedPool: rngs of type Rngs has no stream 'params'"):
+        jpn.GatedPool((2, 2), kernel_init=nn.initializers.normal(), rngs=nnx.Rngs(pool=0))
+    assert not jpn.GatedPool((2, 2), rngs=nnx.Rngs(pool=0)).kernel[...].any()  # zeros need no key
+
+
+@pytest.mark.parametrize(("channels", "axis"), [(1, None), (2, None), (2, 0), (0, None)])
+def test_a_gate_has_weights_for_every_channel(channels, axis):
+    gate = jpn.GatedPool((9, 9), 1, "SAME", learn="channel", features=3, channel_axis=axis)
+    x = jnp.ones((1, 9, 9, channels))
+    n = x.shape[3 if axis is None else axis]
+    with pytest.raises(ValueError, match=f"weights for 3 channels.* has {n}. Write features={n}"):
+        gate(x)
+
+
+@pytest.mark.parametrize("module", [jpl, jpn])
+def test_axes_may_be_a_range(module):
+    x = images()
+    pool = module.MaxPool(range(2, 4), axis=range(1, 3))
+    y = linen(pool, x)[0] if module is jpl else pool(x)
+    np.testing.assert_array_equal(y, jaxpool.max_pool(x, (2, 3)))
+    learned = jpl.LSEPool(2, axis=range(2, 4), learn="channel").init(jax.random.key(0), x)
+    assert learned["params"]["log_temperature"].shape == x.shape[1:2]
+
+
+def test_where_all_axes_are_pooled_there_are_no_channels():
+    x = images()
+    pool = jpl.GlobalLSEPool(axis=(0, 1, 2, 3), learn="channel")
+    with pytest.raises(ValueError, match="^GlobalLSEPool: axis=.* all axes.*Write learn='layer'"):
+        pool.init(jax.random.key(0), x)
+    with pytest.raises(ValueError, match=r"Write one number\.$"):
+        jaxpool.global_lse_pool(x, axis=(0, 1, 2, 3), temperature=jnp.ones(2))
 
 
 def test_polyphase_modules_equal_the_function():

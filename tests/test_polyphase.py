@@ -51,6 +51,17 @@ def test_norms_do_not_depend_on_where_the_map_starts():
     assert np.any(sums.argmax(1) != phase)  # what adding one after the other would give
 
 
+def test_phases_of_64_bits_that_do_not_exist_give_zeros():
+    x = jnp.arange(1.0, 7).reshape(1, 6, 1)
+    with jax.enable_x64(True):
+        for phase in (2**32 + 1, -(2**32), 2**31):
+            assert not jaxpool.polyphase_pool(x, 2, phase=jnp.array([phase])).any()
+            assert not jaxpool.polyphase_unpool(x, jnp.array([phase])).any()
+        np.testing.assert_array_equal(
+            jaxpool.polyphase_pool(x, 2, phase=jnp.array([1])).ravel(), [2, 4, 6]
+        )
+
+
 @pytest.mark.parametrize("order", [1, 2, INF])
 @pytest.mark.parametrize("scale", [1e-35, 1e-25, 1.0, 1e25, 3e37])
 def test_the_choice_does_not_depend_on_the_scale(scale: float, order: float):
