@@ -58,7 +58,7 @@ from experiments.report import (
     spread,
     thin,
 )
-from experiments.stats import FEWEST, paired, summary
+from experiments.stats import FEWEST, paired
 from experiments.store import Cell
 
 NAME = "continuum"
@@ -593,32 +593,36 @@ def _inner(rows: Sequence[Row], found: Sequence[Cell]) -> list[Claim]:
     claims = [
         Claim(
             "The most accurate fixed value is between average and max",
-            f"{best.title}, the best of {len(fixed)}: {_gain(best, end)[1]} points against "
+            f"{best.title}, the best of {len(fixed)}: {_gain(best, end)} points against "
             f"{end.variant}, the better end{tested}.",
             gained.higher,
             "Boureau et al. 2010",
         )
     ]
-    if mixed := [row for row in fixed if row.variant.startswith("mixed-")]:
-        gains = [_gain(row, end) for row in mixed]
-        each = ", ".join(
-            f"{text} with alpha = {PLACES[row.variant].value:g}"
-            for row, (_, text) in zip(mixed, gains, strict=True)
-        )
+    if mixed := [row for row in rows if row.variant.startswith("mixed-")]:
+        accuracies = {row.variant: row.by_seed("accuracy") for row in [end, *mixed]}
+        gains = stats.against(accuracies, end.variant)
+        each = ", ".join(f"{_gain(row, end)} with {_alpha(row)}" for row in mixed)
         claims.append(
             Claim(
                 "Mixed pooling is more accurate than either end",
                 f"{each}, in points against {end.variant}, the better end.",
-                all(holds for holds, _ in gains),
+                stats.every(gain.higher for gain in gains.values()),
                 "Lee, Gallagher, Tu 2016",
             )
         )
-    ranks = [_rank([c for c in found if c.seed == seed]) for seed in {c.seed for c in found}]
+    all_fixed = {row.variant for row in [*ends, *fixed]}
+    nets = {seed: [c for c in found if c.seed == seed] for seed in {c.seed for c in found}}
+    whole = [of for of in nets.values() if all_fixed <= {cell.variant for cell in of}]
+    ranks = list(map(_rank, whole))
+    if not ranks:
+        return claims
     claims.append(
         Claim(
-            "Consistency falls from average to max, on every seed",
+            "The nearer to max, the less consistent (rank correlation below 0), on every seed",
             f"on {sum(rank < 0 for rank in ranks)} of {len(ranks)}; rank correlation of position "
-            f"and consistency {min(ranks):.2f} to {max(ranks):.2f}.",
+            f"and consistency {min(ranks):.2f} to {max(ranks):.2f}, over {len(all_fixed)} fixed "
+            "poolings.",
             max(ranks) < 0,
             "Azulay and Weiss 2019",
         )
@@ -626,11 +630,14 @@ def _inner(rows: Sequence[Row], found: Sequence[Cell]) -> list[Claim]:
     return claims
 
 
-def _gain(row: Row, end: Row) -> tuple[bool, str]:
-    """Whether it is more accurate than an end, by the interval if there is one; and by how much."""
-    gained = paired(row.by_seed("accuracy"), end.by_seed("accuracy"))
-    found = summary(gained)
-    return bool((found.interval or (found.mean,))[0] > 0), interval(gained)
+def _gain(row: Row, end: Row) -> str:
+    """By how much it is more accurate than an end."""
+    return interval(paired(row.by_seed("accuracy"), end.by_seed("accuracy")))
+
+
+def _alpha(row: Row) -> str:
+    place = PLACES[row.variant]
+    return f"alpha {'learned from' if place.learned else '='} {place.value:g}"
 
 
 def _rank(found: Sequence[Cell]) -> float:

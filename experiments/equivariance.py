@@ -564,13 +564,17 @@ def _answer(rows: Sequence[Row]) -> str:
     """What is exact, then who aliases least and most."""
     exact = [row for row in rows if row.variant in ADAPTIVE]
     others = [row for row in rows if row.variant not in ADAPTIVE]
-    shown = [row for row in others if row in (others[0], others[-1]) or row.variant == "max"]
+    shown = [row for row in others if row in (*others[:1], *others[-1:]) or row.variant == "max"]
     ranking = ", ".join(f"{_share(row.values['error'])} % for {row.title}" for row in shown)
-    return (
-        "With circular borders, all are equivariant to shifts by multiples of their stride, bit "
-        f"for bit{', and those with polyphase sampling to every shift' if exact else ''}. Between "
-        f"these multiples, at stride 2, the error is {ranking}."
+    broken = int(sum(row.values["differing"].sum() for row in rows))
+    start = (
+        f"{broken:,} values break what is exact: see below."
+        if broken
+        else "With circular borders, all are equivariant to shifts by multiples of their stride, "
+        f"bit for bit{', and those with polyphase sampling to every shift' if exact else ''}."
     )
+    between = f" Between these multiples, at stride 2, the error is {ranking}." if shown else ""
+    return start + between
 
 
 def _claims(found: Sequence[Cell], rows: Sequence[Row]) -> list[Claim]:

@@ -111,7 +111,9 @@ def _entry(
 
 def _state(shown: Shown) -> str:
     claims = shown.section.claims
-    held = f"{sum(claim.holds for claim in claims)} of {len(claims)} expectations hold"
+    held = f"{sum(claim.holds is True for claim in claims)} of {len(claims)} expectations hold"
+    if unsettled := sum(claim.holds is None for claim in claims):
+        held += f", {unsettled} {'is' if unsettled == 1 else 'are'} open"
     return (held if claims else "measured") + ("; cells are missing" if shown.study.missing else "")
 
 

@@ -79,12 +79,16 @@ class Picture:
 
 @dataclass(frozen=True)
 class Claim:
-    """Something that is said to be so, and what was seen."""
+    """Something that is said to be so, and what was seen; `holds` is None where that is open."""
 
     expected: str
     observed: str
-    holds: bool
+    holds: bool | None
     source: str
+
+    @property
+    def verdict(self) -> str:
+        return "open" if self.holds is None else "yes" if self.holds else "no"
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,8 @@ def thin(seeds: int) -> str:
 
 SPREAD = (
     f"Mean ± standard deviation over seeds, and from {FEWEST} seeds on a 95 % bootstrap interval "
-    "(expanded percentiles, Hesterberg 2015)."
+    "(expanded percentiles, Hesterberg 2015). Seeds draw from the same images: intervals and tests "
+    "are about training on this data set."
 )
 """What `spread` writes."""
 

@@ -17,10 +17,14 @@ same images in the same order. So variants are compared seed by seed.
 - A share of 0 or 1 has no spread over seeds. It is said as failures, k of n, with the exact
   interval of Clopper and Pearson. What is counted must be independent: images, not images times
   shifts.
-- In a factorial design, the share of the variance that each factor explains (eta squared).
+- In a factorial design, the share of the variance that each factor explains (eta squared), by the
+  jackknife over seeds: less its bias, with an interval of Student's t. In designs simulated here
+  that covers 93 to 96 % (the rest, 89), percentiles of seeds drawn anew 29 to 95.
+- What is tested and not told from chance is no evidence of the contrary: a verdict is then open,
+  None, and so it is where there are too few seeds for the tests of a family.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -50,18 +54,19 @@ class Difference(Summary):
     adjusted: float | None
 
     @property
-    def higher(self) -> bool:
-        """Whether ours is higher, by more than chance where that could be tested."""
-        return self.mean > 0 and self._told
+    def higher(self) -> bool | None:
+        """Whether ours is higher, or lower, by more than chance; None where that is open."""
+        return None if self.adjusted is None or self.adjusted > 0.05 else self.mean > 0
 
     @property
-    def lower(self) -> bool:
-        """Whether ours is lower, by more than chance where that could be tested."""
-        return self.mean < 0 and self._told
+    def lower(self) -> bool | None:
+        return None if self.higher is None else not self.higher
 
-    @property
-    def _told(self) -> bool:
-        return self.adjusted is None or self.adjusted <= 0.05
+
+def every(verdicts: Iterable[bool | None]) -> bool | None:
+    """Whether all are true: false if one is, and open if one is and none is false."""
+    found = list(verdicts)
+    return False if False in found else None if None in found else True
 
 
 @dataclass(frozen=True)
@@ -153,9 +158,12 @@ def holm(p: Mapping[str, float | None]) -> dict[str, float | None]:
 
 
 def corrected(found: Mapping[str, Difference]) -> dict[str, Difference]:
-    """A family of differences, whose p are corrected by Holm's method."""
-    adjusted = holm({name: each.p for name, each in found.items()})
-    return {name: replace(each, adjusted=adjusted[name]) for name, each in found.items()}
+    """A family of differences, whose p are corrected by Holm's method: None where there are too few
+    seeds for so many tests."""
+    least = {name: len(found) * 2.0 ** (1 - each.n) for name, each in found.items()}
+    p = {name: each.p if least[name] <= 0.05 else None for name, each in found.items()}
+    adjusted = holm(p)
+    return {name: replace(each, p=p[name], adjusted=adjusted[name]) for name, each in found.items()}
 
 
 def against(values: Mapping[str, Mapping[int, float]], base: str = "max") -> dict[str, Difference]:
@@ -176,28 +184,28 @@ def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> tuple[float, fl
     return float(bounds.low), float(bounds.high)
 
 
-def variance_shares(
-    values: np.ndarray, factors: Sequence[str], resamples: int = 5000
-) -> dict[str, Share]:
+def variance_shares(values: np.ndarray, factors: Sequence[str]) -> dict[str, Share]:
     """Eta squared of every factor and interaction, of the seeds, and of the rest.
 
     Args:
       values: one axis for each factor, and a last one for the seeds, all combinations measured.
       factors: the names of the axes but the last; an interaction is called "a x b".
-      resamples: how often the seeds are drawn anew for the 95 % intervals.
     """
-    seeds = values.shape[-1]
-    shares = _shares(values[None], factors)
-    if seeds < FEWEST:
-        return {name: Share(float(share[0]), None) for name, share in shares.items()}
-    drawn = np.random.default_rng(0).integers(0, seeds, (resamples, seeds))
-    again = _shares(np.moveaxis(values[..., drawn], -2, 0), factors)
-    beyond = tail(seeds)
-    ends = {name: np.quantile(share, [beyond, 1 - beyond]) for name, share in again.items()}
-    return {
-        name: Share(float(share[0]), (float(ends[name][0]), float(ends[name][1])))
-        for name, share in shares.items()
-    }
+    n = values.shape[-1]
+    shares = {name: float(share[0]) for name, share in _shares(values[None], factors).items()}
+    if n < FEWEST:
+        return {name: Share(share, None) for name, share in shares.items()}
+    without = _shares(np.stack([np.delete(values, seed, -1) for seed in range(n)]), factors)
+    return {name: _jackknife(share, without[name]) for name, share in shares.items()}
+
+
+def _jackknife(whole: float, without: np.ndarray) -> Share:
+    """A share less its bias, and its interval, from those without each of the seeds."""
+    n, mean = len(without), without.mean()
+    share = n * whole - (n - 1) * mean
+    reach = float(t.ppf(0.975, n - 1) * ((n - 1) / n * np.square(without - mean).sum()) ** 0.5)
+    low, at, high = np.clip([share - reach, share, share + reach], 0, 1).tolist()
+    return Share(at, (low, high))
 
 
 def _shares(values: np.ndarray, factors: Sequence[str]) -> dict[str, np.ndarray]:

@@ -179,12 +179,12 @@ def never(cells: Sequence[Cell], name: str, expected: str, source: str) -> list[
 
 
 def of_images(cells: Sequence[Cell], failed: Callable[[Cell], Any]) -> str:
-    """How many images fail in any cell, an image of a seed counted once: all its nets see it."""
-    seeds: dict[int, np.ndarray] = {}
+    """How many images fail in any cell, an image counted once: several nets and seeds see it."""
+    found: dict[int, bool] = defaultdict(bool)
     for cell in cells:
-        now = np.asarray(failed(cell))
-        seeds[cell.seed] = now | seeds.get(cell.seed, np.zeros_like(now))
-    return failures(sum(int(each.sum()) for each in seeds.values()), sum(map(len, seeds.values())))
+        for image, now in zip(cell.arrays["images"].tolist(), failed(cell), strict=True):
+            found[image] |= bool(now)
+    return failures(sum(found.values()), len(found))
 
 
 def failures(k: int, n: int) -> str:

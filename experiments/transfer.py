@@ -499,14 +499,16 @@ def _ends(rows: Sequence[Row]) -> str:
 LAST = "block 3"
 
 PICTURED = ("stride", "max", "maxblur3")
-"""The poolings whose maps are drawn, on a phone the last two."""
+"""The poolings whose maps are drawn, on a phone the last two; where none is there, others are."""
 
 
 def _maps(found: Sequence[Cell], n: str) -> Picture:
+    there = {cell.variant.split("@")[0] for cell in found}
+    pictured = [name for name in PICTURED if name in there] or [*there][: len(PICTURED)]
     by = {
         (pooling, kind): np.mean([accuracy_map(cell) for cell in of], axis=0)
         for kind in KINDS
-        for pooling in PICTURED
+        for pooling in pictured
         if (of := [cell for cell in found if cell.variant == f"{pooling}@{kind}"])
     }
 
@@ -516,7 +518,7 @@ def _maps(found: Sequence[Cell], n: str) -> Picture:
         shown = {
             f"{nets.VARIANTS[pooling].title},\n{KINDS[kind].short}": values
             for (pooling, kind), values in by.items()
-            if not narrow or pooling != PICTURED[0] or len(by) <= len(PICTURED)
+            if not narrow or pooling != pictured[0] or len(by) <= len(PICTURED)
         }
         return figures.maps(
             list(shown),
@@ -608,84 +610,97 @@ def _claims(found: Sequence[Cell], rows: Sequence[Row]) -> list[Claim]:
     """What the header expects, and what is stored."""
     of = {kind: _of(rows, kind) for kind in KINDS}
     claims = [_carried(kind, some) for kind, some in of.items() if some]
-    if of["zero"] and of["circular"]:
-        claims.append(_borders(of["circular"], of["zero"]))
-    for some in filter(None, of.values()):
-        claims += _deformations(some)
+    claims += _borders(of["circular"], of["zero"])
+    first = next(filter(None, of.values()))
+    for layer in LAYERS[-2:]:
+        claims += _deformations(first, layer)
     exact = [cell for cell in found if _equal_places(cell).any()]
     return claims + ([_never(exact)] if exact else [])
 
 
 def _carried(kind: str, rows: Sequence[Row]) -> Claim:
-    shares = [float(row.values["kept"].mean()) for row in rows]
+    shares = [float(row.values["kept"].mean()) + 0.0 for row in rows]
     flat, title = KINDS[kind].flat, KINDS[kind].title
     return Claim(
         f"{title}: elsewhere there is {'less' if flat else 'more'} than half of the accuracy at "
         "home, beyond chance, for every pooling",
-        f"{100 * min(shares):.0f} % to {100 * max(shares):.0f} %.",
-        max(shares) < 0.5 if flat else min(shares) > 0.5,
+        f"{_percent(min(shares))} to {_percent(max(shares))}."
+        if np.isfinite(shares).all()
+        else "some nets are no better than a guess at home.",
+        stats.every(
+            (share < 0.5 if flat else share > 0.5) if np.isfinite(share) else None
+            for share in shares
+        ),
         "Kauderer-Abrams 2017; Biscione and Bowers 2020",
     )
 
 
-def _borders(circular: Sequence[Row], zero: Sequence[Row]) -> Claim:
-    """Circular borders against zeros, seed by seed."""
+def _percent(share: float) -> str:
+    return f"{round(100 * share) + 0} %"
+
+
+def _borders(circular: Sequence[Row], zero: Sequence[Row]) -> list[Claim]:
+    """Circular borders against zeros, seed by seed; nothing where no net has a twin."""
     theirs = {row.title: row.by_seed("kept") for row in zero}
-    ahead = np.concatenate(
-        [
-            stats.paired(row.by_seed("kept"), theirs[row.title]) > 0
-            for row in circular
-            if row.title in theirs
-        ]
-    )
-    held, count = int(ahead.sum()), len(ahead)
-    return Claim(
+    pairs = [
+        pair
+        for row in circular
+        for pair in stats.paired(row.by_seed("kept"), theirs.get(row.title, {}))
+        if np.isfinite(pair)
+    ]
+    held = sum(pair > 0 for pair in pairs)
+    claim = Claim(
         "More carries over with circular borders than with zeros, for every pooling and seed",
-        f"in {held} of {count} pairs of nets.",
-        held == count,
+        f"in {held} of {len(pairs)} pairs of nets.",
+        held == len(pairs),
         "Kayhan and van Gemert 2020",
     )
+    return [claim] if pairs else []
 
 
-def _deformations(rows: Sequence[Row]) -> list[Claim]:
-    """Poolings against strided convolution, before and after training."""
+def _deformations(rows: Sequence[Row], layer: str) -> list[Claim]:
+    """Poolings against strided convolution at a layer, before and after training. Polyphase
+    sampling is not among them: where it takes another phase, maps jump."""
     base = [row for row in rows if row.variant.startswith("stride@")]
     others = [row for row in rows if not row.variant.startswith("stride@")]
+    others = [row for row in others if not _parts(row.variant)[0].exact]
     if not base or not others:
         return []
-    kind = _parts(base[0].variant)[1].title
-    before, after = (_against_stride(base[0], others, when) for when in WHEN)
+    kind = f"{layer.capitalize()}, {_parts(base[0].variant)[1].short}"
+    before, after = (_against_stride(base[0], others, f"{when} {layer}") for when in WHEN)
     ahead = [row for row in others if before[row.title].lower]
     return [
         _effect(
             f"{kind}: before training, every pooling is more stable than strided convolution",
-            base[0].values[f"before {LAST}"],
+            base[0].values[f"before {layer}"],
             before,
-            all(each.lower for each in before.values()),
+            stats.every(each.lower for each in before.values()),
         ),
         _effect(
             f"{kind}: after training, no pooling is more stable than strided convolution",
-            base[0].values[f"after {LAST}"],
+            base[0].values[f"after {layer}"],
             after,
-            not any(each.lower for each in after.values()),
+            stats.every(each.higher for each in after.values()),
         ),
-        *([_taken(kind, base[0], ahead)] if ahead else []),
+        *([_taken(kind, base[0], ahead, layer)] if ahead else []),
     ]
 
 
 RUDERMAN = "Ruderman et al. 2018"
 
 
-def _against_stride(base: Row, others: Sequence[Row], when: str) -> dict[str, stats.Difference]:
-    """The effect on the last maps, of each pooling minus strided convolution, by title."""
-    values = {row.title: row.by_seed(f"{when} {LAST}") for row in [base, *others]}
+def _against_stride(base: Row, others: Sequence[Row], key: str) -> dict[str, stats.Difference]:
+    """An effect, of each pooling minus strided convolution, by title."""
+    values = {row.title: row.by_seed(key) for row in [base, *others]}
     return stats.against(values, base.title)
 
 
-def _taken(kind: str, base: Row, ahead: Sequence[Row]) -> Claim:
+def _taken(kind: str, base: Row, ahead: Sequence[Row], layer: str) -> Claim:
     """Whether poolings come nearer to strided convolution in training, as a share of its effect:
     all effects shrink, and so do their differences."""
-    old, new = ({row.title: _relative(row, base, when) for row in ahead} for when in WHEN)
+    old, new = (
+        {row.title: _relative(row, base, f"{when} {layer}") for row in ahead} for when in WHEN
+    )
     found = stats.corrected({title: stats.difference(new[title], old[title]) for title in old})
 
     def mean(values: Mapping[int, float]) -> str:
@@ -698,23 +713,23 @@ def _taken(kind: str, base: Row, ahead: Sequence[Row]) -> Claim:
     return Claim(
         f"{kind}: where pooling starts more stable, training takes some of that away",
         f"{', '.join(said)} times the effect with strided convolution.",
-        all(each.higher for each in found.values()),
+        stats.every(each.higher for each in found.values()),
         RUDERMAN,
     )
 
 
-def _relative(row: Row, base: Row, when: str) -> dict[int, float]:
-    """The effect on the last maps over that of a base, of the seeds that both have."""
-    ours, theirs = (each.by_seed(f"{when} {LAST}") for each in (row, base))
+def _relative(row: Row, base: Row, key: str) -> dict[int, float]:
+    """An effect over that of a base, of the seeds that both have."""
+    ours, theirs = (each.by_seed(key) for each in (row, base))
     return {seed: ours[seed] / theirs[seed] for seed in sorted(ours.keys() & theirs.keys())}
 
 
 def _effect(
-    expected: str, base: np.ndarray, found: Mapping[str, stats.Difference], holds: bool
+    expected: str, base: np.ndarray, found: Mapping[str, stats.Difference], holds: bool | None
 ) -> Claim:
     said = ", ".join(f"{title} {_difference(each)}" for title, each in found.items())
     return Claim(
-        f"{expected} ({LAST})",
+        expected,
         f"strided convolution {_ratio(base)}; from there {said}.",
         holds,
         RUDERMAN,

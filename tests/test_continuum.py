@@ -122,7 +122,23 @@ def test_the_best_of_many_is_tested_as_one_of_many():
     few, many = claim("lp-3", "lp-5"), claim("lp-3", "lp-5", "lse-0.1")
     assert few.holds and "the best of 3: +25.0 [+25.0, +25.0] points" in few.observed
     assert few.observed.endswith("p = 0.047, corrected for all 3.")  # 3 * 2^-6
-    assert not many.holds and many.observed.endswith("p = 0.062, corrected for all 4.")
+    assert many.holds is None and "; p" not in many.observed  # 4 * 2^-6: seeds too few to say so
+
+
+def test_only_seeds_with_all_fixed_poolings_are_ranked():
+    moved = {"avg": 0, "mixed-0.4": 1, "max": 2}
+    found = [fabricated(v, seed, moved=n) for v, n in moved.items() for seed in range(2)]
+    falls = continuum.section([*found, fabricated("avg", 2)]).claims[3]
+    assert falls.holds and falls.observed.startswith("on 2 of 2;")
+    found = [fabricated("avg"), fabricated("mixed-0.4", 1), fabricated("max")]
+    assert len(continuum.section(found).claims) == 3
+
+
+def test_a_learned_mixture_is_a_mixture():
+    right = {"mixed-from-0.1": 3, "mixed-0.4": 2}
+    found = [fabricated(v, s, right.get(v, 2)) for v in ("avg", "max", *right) for s in range(7)]
+    mixed = continuum.section(found).claims[2]
+    assert "with alpha = 0.4" in mixed.observed and "learned from 0.1" in mixed.observed
 
 
 @pytest.mark.parametrize("variant", ["avg", "max", "lp-3", "lse-0.1", "softmax-0.3", "mixed-0.2"])
@@ -150,10 +166,13 @@ def test_a_report_judges_what_is_stored(narrow):
 
     right = {"mixed-0.4": 4, "lp-3": 3, "lp-from-1.2": 2}
     names = ("avg", "max", *right)
-    found = [fabricated(v, seed, right.get(v, 2)) for v in names for seed in range(3)]
+    found = [fabricated(v, seed, right.get(v, 2)) for v in names for seed in range(7)]
     section = continuum.section(found)
     assert "mixed, alpha = 0.4 with 100.0 %, 40.0 % of the way" in section.answer
-    assert "Were the seeds drawn anew" not in section.answer  # three are too few
+    few = continuum.section([cell for cell in found if cell.seed < 3])
+    assert "Were the seeds drawn anew" in section.answer
+    assert "Were the seeds drawn anew" not in few.answer  # three are too few
+    assert [claim.holds for claim in few.claims[1:3]] == [None, None]
     exact, inner, mixed, falls, learned = section.claims
     assert exact.holds and inner.holds and mixed.holds
     assert not falls.holds  # all are as consistent

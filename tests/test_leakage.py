@@ -28,7 +28,7 @@ def fabricated(variant="max", seed=0, far=BLIND, near=SEEN, border=SEEN) -> stor
         "logits_circular_16": far,
         "logits_circular_13": near,
         "logits_same_16": border,
-        "images": np.arange(3),
+        "images": np.arange(3) + 10 * seed,
     }
     config = vars(replace(SMOKE, variant=variant, seed=seed))
     return store.Cell(Path(f"{variant}-{seed}"), config, {}, arrays)

@@ -37,6 +37,7 @@ def random_cells(root) -> dict[str, np.ndarray]:
         moved[0] = False
         answers[cell.variant] = predictions = (labels + moved).astype(np.uint8)
         arrays = {"shifts": grid, "predictions": predictions, "labels": labels}
+        arrays |= {"images": np.arange(20)}
         arrays |= {"train_predictions": labels, "train_labels": labels}
         store.save(root, cell, FACTS, arrays | {"period_predictions": predictions[:1]})
     return answers

@@ -101,24 +101,37 @@ def test_all_against_max():
               "few": seeds(3, 3)}  # fmt: skip
     got = stats.against(values)
     assert list(got) == ["avg", "min", "few"]
-    assert (got["avg"].mean, got["avg"].p, got["avg"].adjusted) == (1, 2 / 64, 4 / 64)
-    assert got["min"].adjusted == 1 and got["few"].adjusted is None
+    # Three tests of six seeds: 3 * 2^-5 could not be below 0.05.
+    assert (got["avg"].mean, got["avg"].p, got["avg"].adjusted) == (1, None, None)
+    more = {
+        name: seeds(*range(ahead, 8 + ahead))
+        for name, ahead in (("max", 0), ("avg", 1), ("min", 0))
+    }
+    got = stats.against(more)
+    assert (got["avg"].p, got["avg"].adjusted, got["avg"].higher) == (2**-7, 2**-6, True)
+    assert got["min"].adjusted == 1 and got["min"].higher is None
 
 
 @pytest.mark.parametrize(
     ("mean", "adjusted", "higher", "lower"),
     [
-        (1, 0.05, 1, 0),
-        (1, 0.06, 0, 0),
-        (-1, 0.05, 0, 1),
-        (-1, 0.06, 0, 0),
-        (-1, None, 0, 1),
-        (0, None, 0, 0),
+        (1, 0.05, True, False),
+        (-1, 0.05, False, True),
+        (1, 0.06, None, None),
+        (-1, None, None, None),
     ],
 )
-def test_differences_are_told_from_chance_where_that_is_tested(mean, adjusted, higher, lower):
+def test_differences_are_told_from_chance_or_open(mean, adjusted, higher, lower):
     found = stats.Difference(6, mean, 1, None, "", adjusted and 0.01, adjusted)
     assert (found.higher, found.lower) == (higher, lower)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "expected"),
+    [([True, True], True), ([True, False], False), ([True, None], None), ([None, False], False)],
+)
+def test_every_verdict_counts(verdicts, expected):
+    assert stats.every(verdicts) is expected
 
 
 # --- counts ---
@@ -171,15 +184,19 @@ def test_shares_are_sums_of_squares():
         ):
             ss[name] += effect**2
     total = ((x - grand) ** 2).sum()
-    got = stats.variance_shares(x, ["a", "b"], resamples=200)
-    assert {k: v.share for k, v in got.items()} == pytest.approx(
-        {k: v / total for k, v in ss.items()}
-    )
-    assert got == stats.variance_shares(x, ["a", "b"], resamples=200)
-    drawn = np.random.default_rng(0).integers(0, 7, (200, 7))
-    again = [stats.variance_shares(x[..., d], ["a", "b"], 1)["a"].share for d in drawn]
-    ends = np.quantile(again, [stats.tail(7), 1 - stats.tail(7)])
-    assert got["a"].interval == pytest.approx(tuple(ends))
+    plain = {k: v[0] for k, v in stats._shares(x[None], ["a", "b"]).items()}
+    assert plain == pytest.approx({k: v / total for k, v in ss.items()})
+
+
+def test_shares_are_those_of_the_jackknife():
+    x = np.random.default_rng(0).normal(size=(2, 3, 7)) + np.arange(2)[:, None, None]
+    whole = stats._shares(x[None], ["a", "b"])["a"][0]
+    left = [stats._shares(np.delete(x, s, -1)[None], ["a", "b"])["a"][0] for s in range(7)]
+    pseudo = 7 * whole - 6 * np.array(left)
+    got = stats.variance_shares(x, ["a", "b"])["a"]
+    reach = 2.4469 * pseudo.std(ddof=1) / 7**0.5  # Student's t of 6 degrees
+    assert got.share == pytest.approx(pseudo.mean())
+    assert got.interval == pytest.approx((pseudo.mean() - reach, pseudo.mean() + reach), rel=1e-4)
 
 
 def test_three_factors_and_the_intervals_of_few_seeds():

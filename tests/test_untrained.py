@@ -271,20 +271,24 @@ def test_what_is_drawn_follows_the_closed_form(variant):
 
 
 def test_max_is_judged_at_every_number_of_elements_that_was_measured():
-    """Not where the closed form says that it is better: this says nothing of what was expected."""
     sizes, mean = [1, 64, 256, 2025], np.ones((4, 3))
     top = np.array([[1, 1, 1], [0.7, 0.8, 0.5], [0.7, 0.8, 1.2], [0.7, 0.8, 0.6]])
     dense, better, _ = separability._winners(top, mean, sizes)
-    assert dense.holds and not better.holds
+    assert dense.holds and better.holds
     said = "it has 120 % at P = 256, 60 % at P = 2,025 of the average's separability."
     assert better.observed == said
-    assert separability._winners(np.where(top == 0.6, 1.1, top), mean, sizes)[1].holds
+    assert not separability._winners(np.where(top == 1.2, 0.9, top), mean, sizes)[1].holds
 
 
 def test_the_answer_is_that_of_the_closed_form():
+    rare = separability.FEATURES["rare"]
+    ahead = separability._ahead(rare)
+    for n in (1, 2, 3, 1059, 1060):
+        better = separability.law("max", n, rare) > separability.law("avg", n, rare) * (1 + 1e-9)
+        assert (n in ahead) == better
     said = separability._answer().split("; ")
     assert [kind for kind in said if "never told apart better by max" in kind] == said[:2]
-    assert "better by max for 4 to 1,012 pooled elements" in said[2]
+    assert "better by max for 2 to 1,059 pooled elements" in said[2]
 
 
 def test_separability_runs_and_is_drawn(command, capsys, tmp_path):
