@@ -220,7 +220,7 @@ METHOD = (
     f"rounding ({ROUNDING:g}), gives one answer to both, so one of the two is right: exactly 50 %.",
     "An image fails where its place is not told right at both places. Failures are counted over "
     "the test images of all seeds, with the 95 % interval of Clopper and Pearson for their share "
-    "(seeds may draw the same image again, so it is somewhat too narrow). "
+    "(in the table seeds may draw the same image again, so there it is somewhat too narrow). "
     "It speaks about further images, not about further nets: those of one seed share a net.",
 )
 

@@ -18,8 +18,8 @@ same images in the same order. So variants are compared seed by seed.
   interval of Clopper and Pearson. What is counted must be independent: images, not images times
   shifts.
 - In a factorial design, the share of the variance that each factor explains (eta squared), by the
-  jackknife over seeds: less its bias, with an interval of Student's t. In designs simulated here
-  that covers 93 to 96 % (the rest, 89), percentiles of seeds drawn anew 29 to 95.
+  jackknife over seeds: less its bias, with an interval of Student's t. In simulated designs
+  of ten seeds that covers 93 to 96 % (the rest, 89), percentiles of seeds drawn anew 27 to 95.
 - What is tested and not told from chance is no evidence of the contrary: a verdict is then open,
   None, and so it is where there are too few seeds for the tests of a family.
 """
@@ -60,6 +60,7 @@ class Difference(Summary):
 
     @property
     def lower(self) -> bool | None:
+        """The contrary of `higher`, or open as well."""
         return None if self.higher is None else not self.higher
 
 

@@ -503,8 +503,8 @@ PICTURED = ("stride", "max", "maxblur3")
 
 
 def _maps(found: Sequence[Cell], n: str) -> Picture:
-    there = {cell.variant.split("@")[0] for cell in found}
-    pictured = [name for name in PICTURED if name in there] or [*there][: len(PICTURED)]
+    there = [name for name in nets.VARIANTS if any(c.variant.split("@")[0] == name for c in found)]
+    pictured = [name for name in PICTURED if name in there] or there[: len(PICTURED)]
     by = {
         (pooling, kind): np.mean([accuracy_map(cell) for cell in of], axis=0)
         for kind in KINDS
