@@ -188,7 +188,7 @@ def is_ragged(x: jax.Array, group: Group) -> bool:
 def kinds_of_bits(reads: int) -> int:
     """In how many dtypes a loop reads bits of bfloat16: in one where KINDS are too few."""
     needed = -(-reads // READS)
-    return needed if needed <= KINDS else 1
+    return needed if 1 <= needed <= KINDS else 1
 
 
 def is_far(x: jax.Array, group: Group) -> bool:
