@@ -294,11 +294,11 @@ def _answer(rows: Sequence[Row], name: str) -> str:
         f"{_percent(row, 'pixel', 1)} ({_percent(row, 'part', 1)}) % with {row.title}"
         for row in rows
     )
-    flips = ", ".join(f"{row.values['flips'].mean():.1f} with {row.title}" for row in rows)
+    flips = ", ".join(f"{row.values['flips'].mean():.1f} times with {row.title}" for row in rows)
     return (
         f"On {name}, the probability of the true class of an image that slides by {PERIODS} "
         f"periods ranges over {ranges}. A step of one pixel (of a quarter) changes it by "
-        f"{changes}. In a slide by quarters the answer flips {flips} times."
+        f"{changes}. In a slide by quarters the answer flips {flips}."
     )
 
 
