@@ -193,7 +193,19 @@ class _Learning(_Pool):
             number = getattr(self, scalar.name)
         else:
             number = learned(scalar, getattr(self, scalar.parameter)[...])
+            _check_channels(self, number, x)
         return along(number, x, channel_axis(self, x))
+
+
+def _check_channels(module: Any, number: jax.Array, x: ArrayLike) -> None:
+    """Refuse one number for all channels where there is to be one for each of them."""
+    axis, shape = channel_axis(module, x), np.shape(x)
+    if number.ndim == 1 and number.shape[0] == 1 != shape[axis]:
+        raise ValueError(
+            f"{type(module).__name__}: one {module._scalar.name} is learned for one channel, but "
+            f"axis {axis} of x of shape {shape} has {shape[axis]}. Write features={shape[axis]}, "
+            "or learn='layer'."
+        )
 
 
 def _channels(module: Any) -> int | None:

@@ -408,6 +408,18 @@ def test_a_gate_has_weights_for_every_channel(channels, axis):
         gate(x)
 
 
+@pytest.mark.parametrize("name", ["LSEPool", "LpPool", "MixedPool"])
+def test_one_channel_is_not_learned_for_many(name):
+    pool = getattr(jpn, name)(
+        (2, 2), learn="channel", features=1, **{"LpPool": {"p": 2.0}}.get(name, {})
+    )
+    assert pool(images((2, 4, 4, 1))).shape == (2, 2, 2, 1)
+    with pytest.raises(
+        ValueError, match=f"^{name}: one .* has 3. Write features=3, or learn='layer'"
+    ):
+        pool(images())
+
+
 @pytest.mark.parametrize("module", [jpl, jpn])
 def test_axes_may_be_a_range(module):
     x = images()
