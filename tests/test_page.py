@@ -246,6 +246,20 @@ def test_every_experiment_has_its_place_in_the_order_of_the_table(made):
     assert states["speed"] == "speed: not measured yet"
 
 
+def test_a_verdict_may_be_open():
+    claims = [Claim("this", "that", holds, "someone") for holds in (True, None, False, None)]
+    assert [claim.verdict for claim in claims] == ["yes", "open", "no", "open"]
+    section = Section("?", "!", [], [], "", claims, [])
+    study = types.SimpleNamespace(missing=0, note="", command=lambda verb: verb)
+    shown = report.Shown(study, section, [], [])
+    assert joint._state(shown) == "1 of 4 expectations hold, 2 are open"
+    page, text = (
+        report.render(f"report.{kind}.j2", shown=shown).decode() for kind in ("html", "md")
+    )
+    assert page.count("Open: that") == 2 and "<strong>No</strong>: that" in page
+    assert text.count("| this | open | that") == 2 and "| this | **no** | that" in text
+
+
 def test_the_answers_are_there_as_text(made):
     text = (made.out / "report.md").read_text()
     titles = re.findall("^## (.*)$", text, re.MULTILINE)
