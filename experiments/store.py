@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import os
+import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -152,21 +153,42 @@ def write(target: Path, content: bytes) -> None:
         _write(target, content)
 
 
+def _draft(target: Path, host: str, process: object) -> Path:
+    return target.with_name(f".{target.name}.{host}.{process}")
+
+
 def _sweep(target: Path) -> None:
-    """Remove what a stopped process left; a young draft may be another one's, at work."""
-    for draft in target.parent.glob(f".{target.name}.*"):
+    """Remove the drafts of stopped processes, and leave those of others at work."""
+    for draft in target.parent.glob(_draft(target, "*", "*").name):
         with suppress(FileNotFoundError):
-            if time.time() - draft.stat().st_mtime > STALE:
+            if _is_stopped(draft) or time.time() - draft.stat().st_mtime > STALE:
                 draft.unlink()
 
 
 STALE = 3600.0
-"""After how many seconds nobody is writing a draft any more."""
+"""After how many seconds nobody is writing a draft any more, on whichever host."""
+
+
+def _is_stopped(draft: Path) -> bool:
+    """Whether it was written here, by a process that is no more."""
+    before, _, process = draft.name.rpartition(".")
+    if not before.endswith(f".{HOST}") or not process.isdecimal():
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # another user's
+        pass
+    return False
+
+
+HOST = socket.gethostname()
 
 
 def _write(target: Path, content: bytes) -> None:
     _sweep(target)
-    draft = target.with_name(f".{target.name}.{os.getpid()}")
+    draft = _draft(target, HOST, os.getpid())
     try:
         with draft.open("wb") as file:
             file.write(content)

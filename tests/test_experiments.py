@@ -258,11 +258,18 @@ def test_stopped_between_the_two_files(tmp_path, monkeypatch):
 def test_a_draft_left_behind_is_swept(tmp_path):
     target = store.path(tmp_path, CONFIG)
     target.parent.mkdir(parents=True)
-    draft = target.parent / f".{target.name}.12345"
-    draft.write_bytes(b"half")
+    stopped = subprocess.Popen([sys.executable, "-c", ""])
+    stopped.wait()
+    left, at_work, elsewhere = (
+        target.parent / f".{target.name}.{owner}"
+        for owner in (f"{store.HOST}.{stopped.pid}", f"{store.HOST}.{os.getppid()}", "host.a.12345")
+    )
+    for draft in (left, at_work, elsewhere):
+        draft.write_bytes(b"half")
     store.save(tmp_path, CONFIG, {}, ARRAYS)
-    assert draft.exists()  # another process may be writing it
-    os.utime(draft, (0, 0))
+    assert not left.exists() and at_work.exists() and elsewhere.exists()
+    for draft in (at_work, elsewhere):
+        os.utime(draft, (0, 0))  # too old to be at work
     store.save(tmp_path, CONFIG, {}, ARRAYS)
     assert len(list(target.parent.iterdir())) == 2
 
