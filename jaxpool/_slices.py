@@ -270,7 +270,7 @@ def nearest(x: jax.Array, dtype: Any) -> jax.Array:
     if dtype != jnp.bfloat16 or x.dtype != jnp.float32:
         return x
     bits = lax.bitcast_convert_type(x, jnp.uint32)
-    bits = bits + 0x7FFF + (bits >> 16 & 1) >> 16 << 16
+    bits = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16 << 16
     return lax.bitcast_convert_type(jnp.where(x == x, bits, 0x7FC00000), x.dtype)  # a NaN stays one
 
 
