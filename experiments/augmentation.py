@@ -38,7 +38,7 @@ import numpy as np
 from experiments import config as configs
 from experiments import data, metrics, shifts, stats, train, trained
 from experiments.config import UserError
-from experiments.nets import VARIANTS, Net
+from experiments.nets import UNFILTERED, VARIANTS, Net
 from experiments.poolings import NAMES
 from experiments.report import (
     SPREAD,
@@ -311,6 +311,7 @@ OUTCOMES = {
     "reference": "reference consistency",
     "accuracy": "accuracy, unshifted",
 }
+AT_SHIFTS = ("shifted_accuracy", "reference")
 MAIN = ("augmentation", "architecture", "architecture x augmentation")
 
 
@@ -492,7 +493,7 @@ def _gains(found: Sequence[Cell]) -> list[Row]:
         for arm in each
         if arm.shifted and (plain := replace(arm, training="plain")) in each
     }
-    return differences(pairs, ("shifted_accuracy", "reference"))
+    return differences(pairs, AT_SHIFTS)
 
 
 def _losses(found: Sequence[Cell]) -> list[Row]:
@@ -506,7 +507,7 @@ def _losses(found: Sequence[Cell]) -> list[Row]:
         for arm in each
         if arm.border == "zero" and (rolled := replace(arm, border="circular")) in each
     }
-    return differences(pairs, ("shifted_accuracy", "reference"))
+    return differences(pairs, AT_SHIFTS)
 
 
 def _each(
@@ -533,16 +534,15 @@ def _answer(
             "The cells do not make a factorial design: at least two architectures must be there, "
             "with and without shifts in training."
         )
-    keys = ("shifted_accuracy", "reference")
     parts = []
-    for key in keys:
+    for key in AT_SHIFTS:
         ours, theirs, both = (_part(explained[key][factor]) for factor in MAIN)
         parts.append(
             f"of the variance of {OUTCOMES[key]} augmentation explains {ours}, the architecture "
             f"{theirs}, and how much the one does for the other {both}"
         )
     said = {"architecture": "the architecture"}
-    more = [_more(explained[key]) for key in keys]
+    more = [_more(explained[key]) for key in AT_SHIFTS]
     accuracy, consistency = (said.get(factor, factor) for factor in more)
     if accuracy == consistency:
         verdict = f"So {accuracy} explains more of both" if accuracy else "Which is more is open"
@@ -582,21 +582,14 @@ def _more(explained: dict[str, stats.Share]) -> str:
     return "" if high and low and low[0] <= high[1] else first
 
 
-UNFILTERED = ("stride", "max")
-"""What architectures had before poolings that do not alias."""
-
-
 def _explains(found: Sequence[Cell], explained: dict[str, dict[str, stats.Share]]) -> list[Claim]:
     """Whether augmentation explains more than the architecture: of all poolings, and of those that
     alias, since the choice of the levels decides. Where these do not agree, it is open."""
     some = [cell for cell in found if ARMS[cell.variant].pooling in UNFILTERED]
     claims = []
-    for key in ("shifted_accuracy", "reference"):
-        of = [explained[key]] if key in explained else []
-        few = table(some, key) if some and len(some) < len(found) else None
-        of += [shares(few)] if few is not None else []
-        if not of:
-            continue
+    for key in [key for key in AT_SHIFTS if key in explained]:
+        few = table(some, key) if 0 < len(some) < len(found) else None
+        of = [explained[key], *([shares(few)] if few is not None else [])]
         said = [" against ".join(_part(each[factor]) for factor in MAIN[:2]) for each in of]
         names = " and ".join(VARIANTS[name].title for name in UNFILTERED)
         more = [_more(each) for each in of]

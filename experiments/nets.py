@@ -86,6 +86,8 @@ VARIANTS = {
 
 
 TITLES = {name: variant.title for name, variant in VARIANTS.items()}
+UNFILTERED = ("stride", "max")
+"""Those that subsample without a filter, as architectures did before the others."""
 
 
 def titles(variants: Iterable[str]) -> str:

@@ -30,7 +30,7 @@ import numpy as np
 from experiments import config as configs
 from experiments import data, shifts, stats, trained
 from experiments.data import glyphs
-from experiments.nets import TITLES, VARIANTS, Net, titles
+from experiments.nets import TITLES, UNFILTERED, VARIANTS, Net, titles
 from experiments.poolings import NAMES
 from experiments.report import (
     SPREAD,
@@ -382,7 +382,7 @@ def _dots(rows: Sequence[Row], n: str) -> Picture:
 def _claims(cells: Sequence[Cell]) -> list[Claim]:
     """What the header expects, and what is stored."""
     period = pixels(cells[0].config["widths"]) // PERIODS
-    unfiltered = [cell for cell in cells if cell.variant in ("stride", "max")]
+    unfiltered = [cell for cell in cells if cell.variant in UNFILTERED]
     adaptive = [cell for cell in cells if VARIANTS[cell.variant].exact]
     exact, others = (titles(cell.variant for cell in some) for some in (adaptive, unfiltered))
     chaman = "Chaman and Dokmanic 2021"

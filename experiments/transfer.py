@@ -619,12 +619,12 @@ def _claims(found: Sequence[Cell], rows: Sequence[Row]) -> list[Claim]:
 
 
 def _carried(kind: str, rows: Sequence[Row]) -> Claim:
-    shares = [float(row.values["kept"].mean()) + 0.0 for row in rows]
+    shares = [float(row.values["kept"].mean()) for row in rows]
     flat, title = KINDS[kind].flat, KINDS[kind].title
     return Claim(
         f"{title}: elsewhere there is {'less' if flat else 'more'} than half of the accuracy at "
         "home, beyond chance, for every pooling",
-        f"{_percent(min(shares))} to {_percent(max(shares))}."
+        f"{round(100 * min(shares))} % to {round(100 * max(shares))} %."
         if np.isfinite(shares).all()
         else "some nets are no better than a guess at home.",
         stats.every(
@@ -633,10 +633,6 @@ def _carried(kind: str, rows: Sequence[Row]) -> Claim:
         ),
         "Kauderer-Abrams 2017; Biscione and Bowers 2020",
     )
-
-
-def _percent(share: float) -> str:
-    return f"{round(100 * share) + 0} %"
 
 
 def _borders(circular: Sequence[Row], zero: Sequence[Row]) -> list[Claim]:

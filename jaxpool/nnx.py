@@ -188,19 +188,18 @@ class _Learning(_Pool):
         return _channels(self)
 
     def _number(self, x: ArrayLike) -> ArrayLike:
-        scalar = self._scalar
+        scalar, axis = self._scalar, channel_axis(self, x)
         if self.learn is None:
-            number = getattr(self, scalar.name)
-        else:
-            number = learned(scalar, getattr(self, scalar.parameter)[...])
-            _check_channels(self, number, x)
-        return along(number, x, channel_axis(self, x))
+            return along(getattr(self, scalar.name), x, axis)
+        number = learned(scalar, getattr(self, scalar.parameter)[...])
+        _check_channels(self, number, x, axis)
+        return along(number, x, axis)
 
 
-def _check_channels(module: Any, number: jax.Array, x: ArrayLike) -> None:
+def _check_channels(module: Any, number: jax.Array, x: ArrayLike, axis: int) -> None:
     """Refuse one number for all channels where there is to be one for each of them."""
-    axis, shape = channel_axis(module, x), np.shape(x)
-    if number.ndim == 1 and number.shape[0] == 1 != shape[axis]:
+    shape = np.shape(x)
+    if number.shape == (1,) and shape[axis] != 1:
         raise ValueError(
             f"{type(module).__name__}: one {module._scalar.name} is learned for one channel, but "
             f"axis {axis} of x of shape {shape} has {shape[axis]}. Write features={shape[axis]}, "
