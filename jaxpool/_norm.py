@@ -35,18 +35,17 @@ from jaxpool import _bins
 from jaxpool._exponential import cbrt, exp, log
 from jaxpool._linear import apart, curved, linear_pair
 from jaxpool._pairs import (
-    BORDERS,
     MANY,
     alone,
     at_elements,
     folds,
     is_laid,
     of_seen,
+    padded_axes,
     present,
     reach,
     sum_at_elements,
     sum_at_windows,
-    taps_of,
 )
 from jaxpool._plan import BLOCK, Group, none_empty, reads
 from jaxpool._regions import over_outputs, pairwise
@@ -76,7 +75,7 @@ def norm(
         # A constant one that leaves nothing tells XLA s, which makes 0*inf of (0*s)*(0*s) then.
         mask = lax.optimization_barrier(mask)
     at_first = known == inf or (mask is not None and known is None)
-    if at_first or (least is not None and not _finds_all(axes)):
+    if at_first:
         x, mask, least = _copied(x, mask, least)
     if known == inf:
         x = jnp.where(x == 0, 0, jnp.where(x < 0, -x, x))  # |x|, of slope 0 at 0 and 1 at NaN
@@ -132,6 +131,8 @@ def _passes(
     groups = [group for passes in steps for group in passes]
     if mask is not None and (is_laid(groups[0]) or reads(groups[0]) > MANY):
         x, mask, least = _copied(x, mask, least)
+    if least is not None and not _finds_all(x, axes, groups[0]):
+        x, mask, least = _copied(x, mask, least)
     x = of_seen(x, axes, groups)
     for group in groups:
         now = n if group is groups[-1] else room(group) if n > 1 else 1
@@ -146,13 +147,13 @@ def room(axes: _bins.Geometry) -> int:
     return prod(axis.size for axis in axes)
 
 
-def _finds_all(axes: _bins.Geometry) -> bool:
-    """Whether loops can raise elements themselves, since none of what they read is padding, and no
-    window is empty."""
-    windows = tuple(axis for axis in axes if isinstance(axis, Window))
-    if any(w.padded and (w.size > BLOCK or taps_of(windows) > BORDERS) for w in windows):
-        return False
-    return none_empty(windows)
+def _finds_all(x: jax.Array, axes: _bins.Geometry, first: Group) -> bool:
+    """Whether the loops of the first pass can raise elements themselves, since none of what they
+    read is padding, and no window is empty."""
+    windows = [axis for axis in axes if isinstance(axis, Window)]
+    large = any(w.padded and w.size > BLOCK for w in windows)
+    padded = () if is_laid(first) else first[: padded_axes(x, first)]
+    return not large and not any(w.padded for w in padded) and none_empty(windows)
 
 
 def root(level: Any, p: jax.Array, whole: int | None) -> jax.Array:

@@ -138,17 +138,23 @@ def is_laid(group: Group) -> bool:
 
 
 def reach(cells: Arrays, group: Group, exponentials: bool = False) -> tuple[Arrays, Group]:
-    """All that the windows reach, for `sum_at_windows`; axes are padded, first ones first, until
-    there are at most so many taps, or all of them where windows of few channels are dense."""
+    """All that the windows reach, for `sum_at_windows`: with padding around cells along the first
+    axes."""
     if is_laid(group):
         return cells, group
-    few = not is_long(next(iter(cells.values())), group, NARROW)
+    n = padded_axes(next(iter(cells.values())), group, exponentials)
+    edges = tuple(w.edges() for w in group[:n])
+    return {k: _padded(a, edges, _fill(k, a)) for k, a in cells.items()}, _within(group, n)
+
+
+def padded_axes(x: jax.Array, group: Group, exponentials: bool = False) -> int:
+    """Along how many axes x is padded, first ones first: until there are at most so many taps, or
+    all of them where windows of few channels are dense."""
+    few = not is_long(x, group, NARROW)
     most = 0 if few and len(group) > 1 and is_dense(group) else BORDERS
     if exponentials:
         most = EXPONENTIALS if reads(group) < MANY else 0
-    n = next((n for n in range(len(group)) if taps_of(_within(group, n)) <= most), len(group))
-    edges = tuple(w.edges() for w in group[:n])
-    return {k: _padded(a, edges, _fill(k, a)) for k, a in cells.items()}, _within(group, n)
+    return next((n for n in range(len(group)) if taps_of(_within(group, n)) <= most), len(group))
 
 
 def _within(group: Group, n: int) -> Group:

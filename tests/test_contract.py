@@ -129,6 +129,7 @@ ONE = {"temperature": 1.0}
 POWER = {"p": 3.5, "normalize": True}
 TWO = {"p": 2}
 FOUR = {"p": 4}
+RAISED = {"eps": 0.5}  # so much that it shows
 r = reference
 
 
@@ -180,7 +181,7 @@ OPS = [
     Op("softmax", jaxpool.softmax_pool, r.softmax, ONE, whole=False, soft=True),
     Op("lp", jaxpool.lp_pool, r.norm, whole=False, power=True),
     Op("lp-mean", jaxpool.lp_pool, r.norm, POWER, whole=False, power=True, twin=True),
-    Op("gem", jaxpool.gem_pool, r.gem, whole=False, power=True, twin=True),
+    Op("gem", jaxpool.gem_pool, r.gem, RAISED, whole=False, power=True, twin=True),
     Op("global-max", jaxpool.global_max_pool, r.maximum, empty=-INF, selects=True),
     Op("global-min", jaxpool.global_min_pool, r.minimum, empty=INF, selects=True, alike=True),
     Op("global-sum", jaxpool.global_sum_pool, r.total, linear=True, alike=True),
@@ -534,6 +535,7 @@ CHOSEN = [
     (Call((2, 5, 6, 4), ((2, 3, 2), (1, 2, 1), "REFLECT"), {"axis": (3, 0, -3)}), False),
     (Call((2, 70, 3), (17, 17, "SAME"), {"axis": 1}), True),
     (Call((2, 6, 6, 2), ((2, 2),)), False),
+    (Call((1, 4, 5, 3), ((2, 3), 1, "SAME")), False),  # dense windows of few channels
     (Call((1, 7, 7, 2), ((3, 3), 2, "SAME_LOWER")), False),
     (Call((1, 70, 3), (32, 16, "CIRCULAR"), {"axis": 1}), False),
     (Call((1, 70, 3), (20, 30), {"axis": 1}), True),

@@ -296,6 +296,7 @@ def test_derivatives_by_p_at_every_scale():
     ("window", "strides", "padding"),
     [
         ((3, 3), 2, "SAME"),
+        ((2, 2), 1, "SAME"),  # padded where windows of few channels are dense
         ((4, 9), 1, "VALID"),
         ((3,), 1, ((5, 0),)),  # windows of padding alone
         ((9,), 1, "SAME"),  # many borders
