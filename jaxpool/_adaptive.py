@@ -1,6 +1,6 @@
 """Adaptive pooling: the output size is given, the windows follow."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,8 +13,8 @@ from jaxpool._geometry import Axes
 from jaxpool._linear import of_alike
 from jaxpool._prepare import Binned
 
-Sizes = int | None
-OutputShape = Sizes | tuple[Sizes, ...] | list[Sizes]
+Size = int | None
+OutputShape = Size | Sequence[Size]
 
 
 def adaptive_max_pool(

@@ -9,7 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxpool import _geometry, _prepare, _winners
-from jaxpool._geometry import Axes, PerAxis, fail, flag, show
+from jaxpool._geometry import Axes, PerAxis, Ratio, fail, flag, show
 from jaxpool._lay import Tables, repeat
 from jaxpool._linear import of_alike
 from jaxpool._window import Fraction
@@ -21,7 +21,7 @@ def fractional_max_pool(
     window_shape: PerAxis,
     *,
     output_shape: PerAxis | None = None,
-    output_ratio: float | tuple[float, ...] | list[float] | None = None,
+    output_ratio: Ratio | None = None,
     axis: Axes | None = None,
     where: ArrayLike | None = None,
     sequence: str = "pseudorandom",

@@ -15,6 +15,7 @@ from jaxpool._window import Bins, Bordered, Fraction, Window
 Padding = str | int | Sequence[int] | Sequence[tuple[int, int]]
 PerAxis = int | Sequence[int]
 Axes = int | Sequence[int]
+Ratio = float | Sequence[float]
 
 # Flax's convolution words for padding by the map itself, and what numpy.pad calls the same thing.
 BORDERS = {"CIRCULAR": "wrap", "REFLECT": "reflect", "EDGE": "edge"}
@@ -166,7 +167,8 @@ def unphased(
             fail(
                 name,
                 f"output_shape={show(output_shape)} with strides={show(strides)} has phases of"
-                f" {-(-length // s)} elements, but axis {a} of x of shape {shape} has {out}",
+                f" {_many(-(-length // s), 'element')}, but axis {a} of x of shape {shape} has"
+                f" {out}",
                 f"a size from {(out - 1) * s + 1} to {out * s} there",
             )
         found.append(Window(a - len(shape), length, s, s, 1, 0, 0, out))
@@ -257,8 +259,8 @@ def _ratios(name: str, ratio: Any, lengths: Sequence[int]) -> list[int]:
     if len(entries) != len(lengths):
         fail(
             name,
-            f"output_ratio={show(ratio)} has {_entries(len(entries))}, but {len(lengths)} axes are"
-            " pooled",
+            f"output_ratio={show(ratio)} has {_entries(len(entries))}, but"
+            f" {_many(len(lengths), 'axis', 'axes')} are pooled",
             f"one number, or {_entries(len(lengths))}",
         )
     outs = []
@@ -293,6 +295,8 @@ def pyramid(
         axes = tuple(window.axis + len(shape) for window in whole(name, shape, axis))
     else:
         axes = _axes(name, tuple(shape), axis)
+    for a in axes:
+        _some(name, tuple(shape), a)
     given = [] if scalar(levels) else list(levels)
     if not given:
         fail(name, f"levels={show(levels)} is no list of levels", "levels=(1, 2, 4)")
@@ -355,11 +359,8 @@ def _size_and_axes(
             fail(name, f"{argument}=None gives no size", remedy, TypeError)
         size = integer(name, argument, window_shape, window_shape, least=1)
         inner = _inner(ndim)
-        several = (
-            "has several axes it could slide over"
-            if ndim > 2
-            else "does not say which axis it slides over"
-        )
+        what = "be about" if argument == "output_shape" else "slide over"
+        several = f"has several axes it could {what}" if ndim > 2 else "does not name its axis"
         what = {1: "sequences", 2: "images", 3: "volumes"}.get(len(inner), "this shape")
         fail(
             name,
@@ -374,7 +375,8 @@ def _size_and_axes(
         fail(
             name,
             f"{argument}={show(window_shape)} has {_entries(len(size))},"
-            f" but x of shape {shape} has {max(ndim - 1, 0)} axes before its last",
+            f" but x of shape {shape} has {_many(max(ndim - 1, 0), 'axis', 'axes')} before its"
+            " last",
             _fewer(ndim, len(size)),
         )
     return size, tuple(range(ndim - 1 - len(size), ndim - 1))
@@ -431,7 +433,7 @@ def _each(name: str, argument: str, value: Any, n: int, least: int) -> list[int]
         fail(
             name,
             f"{argument}={show(value)} has {_entries(len(entries))},"
-            f" but the window slides over {n} axes",
+            f" but the window slides over {_many(n, 'axis', 'axes')}",
             f"one int, or {_entries(n)}",
         )
     return [integer(name, argument, value, entry, least=least) for entry in entries]
@@ -454,7 +456,7 @@ def _padding(
         fail(
             name,
             f"padding={show(padding)} has {_entries(len(entries))},"
-            f" but the window slides over {n} axes",
+            f" but the window slides over {_many(n, 'axis', 'axes')}",
             f"one int, or one int or (low, high) pair per axis, such as {((1, 1),) * n}",
         )
     pads = []
@@ -498,6 +500,8 @@ def _some(name: str, shape: tuple, axis: int) -> int:
 # ---- messages ----
 
 LONGEST, FEW = 120, 12  # characters of a value, elements of an array
+# Where a word for padding may stand that is meant for `padding`.
+BEFORE_PADDING = ("window_shape", "strides", "window_dilation", "filter_size", "padding")
 
 
 def fail(name: str, problem: str, remedy: str, kind: type[Exception] = ValueError) -> NoReturn:
@@ -533,7 +537,7 @@ def integer(name: str, argument: str, written: Any, entry: Any, least: int | Non
     except TypeError:
         what = "a traced value" if traced(entry) else f"of type {type(entry).__name__}"
         remedy = "Python ints, known before tracing" if traced(entry) else "whole numbers"
-        if isinstance(entry, str) and entry.upper() in BLUR_WORDS:
+        if isinstance(entry, str) and entry.upper() in WORDS and argument in BEFORE_PADDING:
             remedy = f"padding={entry.upper()!r}, one word for all axes"
         elif argument == "padding" and not traced(entry):
             remedy += f", or one word for all axes, such as {WORDS[0]!r}"
@@ -558,8 +562,12 @@ def flag(name: str, argument: str, value: Any) -> bool:
     fail(name, f"{argument}={show(value)} is {what}", remedy, TypeError)
 
 
+def _many(n: int, one: str, more: str = "") -> str:
+    return f"{n} {one if n == 1 else more or one + 's'}"
+
+
 def _entries(n: int) -> str:
-    return f"{n} entry" if n == 1 else f"{n} entries"
+    return _many(n, "entry", "entries")
 
 
 def scalar(value: Any) -> bool:

@@ -217,6 +217,7 @@ def max_unpool(
         )
     sizes = _geometry.unpooled(name, x.shape, output_shape, axis)
     _prepare.not_split(name, x, *sizes)
+    _prepare.not_split(name, indices, *sizes, argument="indices")
     _check_positions(name, sizes.values())
     with jax.named_scope(name):
         return _jitted_unpool(x, indices, tuple(sorted(sizes.items())))
@@ -226,9 +227,10 @@ def max_unpool(
 
 
 def _windowed(name: str, arguments: tuple, largest: bool) -> tuple[jax.Array, jax.Array]:
-    x, arguments = _prepare.array(name, arguments[0]), arguments[1:]
-    call = _prepare.windowed(name, x, *arguments)
-    windows, border = _geometry.windows(name, x.shape, *arguments[:-1])
+    x, *laid_out, where = arguments
+    x = _prepare.array(name, x)
+    windows, border = _geometry.windows(name, x.shape, *laid_out)
+    call = _prepare.surrounded(name, x, windows, border, where)
     lengths = tuple(window.length for window in windows)
     elements: tuple[tuple[int, ...] | None, ...] = (None,) * len(windows)
     if border is not None:

@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 
 from jaxpool import _average, _prepare, _regions, _sums, _winners
 from jaxpool._geometry import Axes, Padding, PerAxis, fail, flag
-from jaxpool._linear import of_alike
+from jaxpool._linear import is_split, of_alike
 from jaxpool._pairs import reach
 from jaxpool._plan import size_of
 from jaxpool._prepare import Call
@@ -81,9 +81,9 @@ def mixed_pool(
     )
     _prepare.real_numbers(name, call)
     alpha = _prepare.share(name, alpha, call)
-    padding = flag(name, "count_include_pad", count_include_pad)
+    counted = flag(name, "count_include_pad", count_include_pad)
     with jax.named_scope(name):
-        return _jitted(*call, alpha, padding)
+        return _jitted(*call, alpha, counted)
 
 
 def gated_pool(
@@ -109,14 +109,7 @@ def gated_pool(
         name, x, window_shape, strides, padding, window_dilation, ceil_mode, axis, where
     )
     _prepare.real_numbers(name, call)
-    pooled = tuple(w.axis + call.x.ndim for w in call.windows)
-    if kernel.ndim > len(pooled) and channel_axis in pooled:
-        fail(
-            name,
-            f"channel_axis={channel_axis} is one of the pooled axes {pooled}",
-            'channel_axis=... for another axis, or learn="layer"',
-        )
-    if kernel.ndim > len(pooled) and kernel.shape[-1] != call.x.shape[channel_axis]:
+    if kernel.ndim > len(call.windows) and kernel.shape[-1] != call.x.shape[channel_axis]:
         n = call.x.shape[channel_axis]
         fail(
             name,
@@ -124,10 +117,10 @@ def gated_pool(
             f" shape {call.x.shape} has {n}",
             f'features={n}, or learn="layer"',
         )
-    padding = flag(name, "count_include_pad", count_include_pad)
+    counted = flag(name, "count_include_pad", count_include_pad)
     with jax.named_scope(name):
         kernel = _beside(kernel, call, axis, channel_axis)
-        return _jitted(*call, kernel, padding, gated=True)
+        return _jitted(*call, kernel, counted, gated=True)
 
 
 def _beside(kernel: jax.Array, call: Call, axis: Any, channel_axis: int) -> jax.Array:
@@ -142,16 +135,16 @@ def _beside(kernel: jax.Array, call: Call, axis: Any, channel_axis: int) -> jax.
     return kernel.astype(_prepare.wide(x.dtype)).reshape(prod(kernel.shape[:n]), *shape)
 
 
-@partial(jax.jit, static_argnames=("windows", "padding", "gated"))
+@partial(jax.jit, static_argnames=("windows", "counted", "gated"))
 @of_alike
-def _jitted(x, where, windows, alpha, padding, gated=False):
+def _jitted(x, where, windows, alpha, counted, gated=False):
     dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.dtype(jnp.float32)
     x = x.astype(_prepare.wide(dtype))
     if gated:
         alpha = jax.nn.sigmoid(_gate(_finite(real(x, where)), alpha, windows))
     some = _sums.count(where, windows, x.ndim, padding=False) > 0
     top = jnp.where(some, _winners.extremum(x, windows, largest=True, mask=where), 0)
-    mean = _average.mean(x, where, windows, padding)
+    mean = _average.mean(x, where, windows, counted)
     return (_part(alpha, top) + _part(1 - alpha, mean)).astype(dtype)
 
 
@@ -168,7 +161,7 @@ def _finite(x: jax.Array) -> jax.Array:
 
 def _gate(x: jax.Array, kernel: jax.Array, windows: tuple[Window, ...]) -> jax.Array:
     """The sum of every window, each element times the weight of its tap."""
-    if size_of(windows) > MOST and kernel.size:
+    if size_of(windows) > MOST and kernel.size and not is_split(x, range(x.ndim)):
         return _convolved(x, kernel, windows)
 
     def of_region(taps: list, full: Callable, _: Any) -> jax.Array:

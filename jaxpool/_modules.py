@@ -74,11 +74,16 @@ def plain(value: Any, arrays: tuple[type, ...] = (np.ndarray, np.generic)) -> An
     >>> plain([2, 2]), plain(np.array([[0, 1], [1, 0]])), plain("SAME")
     ((2, 2), ((0, 1), (1, 0)), 'SAME')
     """
-    if isinstance(value, arrays) and not isinstance(value, jax.core.Tracer):
+    if isinstance(value, arrays) and not isinstance(value, jax.core.Tracer) and not is_key(value):
         value = np.asarray(value).tolist()
     if isinstance(value, list | tuple | range):
         return tuple(plain(v, arrays) for v in value)
     return value
+
+
+def is_key(value: Any) -> bool:
+    """Whether it is a random key, which is no number."""
+    return jnp.issubdtype(value.dtype, jax.dtypes.extended)
 
 
 def arguments(module: Any) -> dict[str, Any]:
@@ -125,9 +130,10 @@ def check_learn(module: Any, scalar: Scalar) -> None:
 
 def _check_dtype(module: Any) -> None:
     """Refuse parameters that cannot be trained."""
-    if not jnp.issubdtype(module.param_dtype, jnp.floating):
+    name, dtype = type(module).__name__, module.param_dtype
+    if not jnp.issubdtype(_prepare.dtype(name, "param_dtype", dtype), jnp.floating):
         raise TypeError(
-            f"{type(module).__name__}: param_dtype={jnp.dtype(module.param_dtype).name} holds no"
+            f"{name}: param_dtype={jnp.dtype(dtype).name} holds no"
             " fractions, which what is learned needs. Write param_dtype=jnp.float32."
         )
 
@@ -181,6 +187,11 @@ def check_gate(module: Any) -> None:
             f"{type(module).__name__}: learn={module.learn!r} is not known. "
             "Write learn='layer' for one gate, or learn='channel' for one per channel."
         )
+    if not callable(module.kernel_init):
+        raise TypeError(
+            f"{type(module).__name__}: kernel_init of type {type(module.kernel_init).__name__} is"
+            " no function. Write kernel_init=jax.nn.initializers.zeros."
+        )
     _check_dtype(module)
 
 
@@ -201,8 +212,9 @@ def kernel_shape(module: Any, channels: int | None) -> tuple[int, ...]:
 
 def channel_axis(module: Any, x: ArrayLike) -> int:
     """Return the axis of x that holds the channels: the last one not pooled, unless told."""
-    ndim, told, pooled = np.ndim(x), module.channel_axis, module.axis
-    name = type(module).__name__
+    name, told = type(module).__name__, module.channel_axis
+    shape = _prepare.array(name, x).shape
+    ndim, pooled = len(shape), pooled_axes(module, len(shape))
     if not ndim:
         raise ValueError(f"{name}: x of shape () has no channels. Write an x that has axes.")
     if told is not None:
@@ -210,21 +222,37 @@ def channel_axis(module: Any, x: ArrayLike) -> int:
         if not -ndim <= told < ndim:
             raise ValueError(
                 f"{name}: channel_axis={told} is not an axis of x, whose shape is "
-                f"{np.shape(x)}. Leave it out to take the last axis that is not pooled."
+                f"{shape}. Leave it out to take the last axis that is not pooled."
+            )
+        if told % ndim in pooled and module.learn == "channel":
+            raise ValueError(
+                f"{name}: channel_axis={told} is one of the pooled axes {tuple(sorted(pooled))}. "
+                "Write channel_axis=... for another axis, or learn='layer'."
             )
         return told % ndim
-    pooled = pooled if isinstance(pooled, tuple) else (pooled,)
-    pooled = {a % ndim for a in pooled if isinstance(a, int)}
     if len(pooled) == ndim and module.learn == "channel":
         raise ValueError(
-            f"{name}: axis={module.axis} are all axes of x of shape {np.shape(x)}, and none holds "
+            f"{name}: axis={module.axis} are all axes of x of shape {shape}, and none holds "
             "channels. Write learn='layer' to learn one number."
         )
     return max(set(range(ndim)) - pooled, default=0)
 
 
-def along(number: Any, x: ArrayLike, axis: int) -> Any:
+def pooled_axes(module: Any, ndim: int) -> set[int]:
+    """Return the axes that a module pools, as far as its arguments make sense."""
+    if module.axis is not None:
+        axes = module.axis if isinstance(module.axis, tuple) else (module.axis,)
+        return {a % ndim for a in axes if isinstance(a, int) and ndim}
+    sizes = getattr(module, "window_shape", getattr(module, "output_shape", None))
+    n = len(sizes) if isinstance(sizes, tuple) else ndim - 2  # of a global pooling
+    return set(range(max(ndim - 1 - n, 0), ndim - 1))
+
+
+def along(module: Any, scalar: Scalar, number: Any, x: ArrayLike, axis: int) -> Any:
     """Return the number such that one value per channel lies along that axis of x."""
-    if np.ndim(number) != 1:
+    if np.isscalar(number):
         return number
-    return jnp.reshape(jnp.asarray(number), (-1, *(1,) * (np.ndim(x) - 1 - axis)))
+    number = _prepare.array(type(module).__name__, number, scalar.name)
+    if number.ndim != 1:
+        return number
+    return number.reshape(-1, *(1,) * (np.ndim(x) - 1 - axis))

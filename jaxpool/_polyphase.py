@@ -177,6 +177,7 @@ def polyphase_unpool(
     name = "polyphase_unpool"
     x = _prepare.array(name, x)
     windows = _geometry.unphased(name, x.shape, strides, output_shape, axis)
+    _prepare.on_one_device(name, x, windows)
     _prepare.real_numbers(name, _prepare.Call(x, None, windows))
     with jax.named_scope(name):
         return _unpool(x, _given(name, phase, x.shape, windows), windows)
@@ -345,10 +346,11 @@ def learned_polyphase(
     _prepare.not_split(name, x, *pooled, *channels)
     call = _prepare.Call(x, None, windows)
     _prepare.floats(name, call)
-    temperature = _prepare.temperature(name, module.temperature, call)
+    temperature = _prepare.array(name, module.temperature, "temperature")
     if temperature.size > 1:
-        shape = np.shape(module.temperature)
+        shape = temperature.shape
         fail(name, f"temperature of shape {shape} is not one number", "temperature=1.0")
+    temperature = _prepare.temperature(name, module.temperature, call)
     x, windows = wrapped(x, windows)
     n, phases = len(windows), size_of(windows)
     taps = [window.axis - (n - 1 - i) for i, window in enumerate(windows)]

@@ -47,6 +47,13 @@ def windowed(
     windows, border = _geometry.windows(
         name, x.shape, window_shape, strides, padding, window_dilation, ceil_mode, axis
     )
+    return surrounded(name, x, windows, border, where)
+
+
+def surrounded(
+    name: str, x: jax.Array, windows: tuple[Window, ...], border: str | None, where: Any
+) -> Call:
+    """A call of these windows, with that border around x (and its mask) if there is one."""
     on_one_device(name, x, windows)
     real = mask(name, x, where, windows)
     if border is None:
@@ -96,6 +103,18 @@ def array(name: str, x: Any, argument: str = "x") -> jax.Array:
         ) from error
 
 
+def dtype(name: str, argument: str, value: Any) -> Any:
+    """A dtype of numbers or truth values."""
+    try:
+        found = None if value is None else jnp.dtype(value)  # NumPy takes None for float64
+    except Exception:
+        found = None
+    if found is None or not (jnp.issubdtype(found, jnp.number) or found == jnp.bool_):
+        kind = "not a dtype" if found is None else "no dtype of numbers"
+        fail(name, f"{argument}={show(value)} is {kind}", f'{argument}="float32"', TypeError)
+    return found
+
+
 def on_one_device(name: str, x: jax.Array, axes: Sequence[Window | Bins | Fraction]) -> None:
     """Where types say how arrays are split, none may reach from one device to another."""
     for axis in axes:
@@ -104,13 +123,13 @@ def on_one_device(name: str, x: jax.Array, axes: Sequence[Window | Bins | Fracti
             not_split(name, x, axis.axis)
 
 
-def not_split(name: str, x: jax.Array, *axes: int) -> None:
+def not_split(name: str, x: jax.Array, *axes: int, argument: str = "x") -> None:
     """How results are split whose elements come from several devices is for the user to say."""
     for axis in axes:
         if split(x, axis) > 1:
             fail(
                 name,
-                f"axis {axis % x.ndim} of x, of type {jax.typeof(x)}, is split over"
+                f"axis {axis % x.ndim} of {argument}, of type {jax.typeof(x)}, is split over"
                 f" {split(x, axis)} devices, and results need elements of several",
                 f"jax.sharding.auto_axes(lambda x: {name}(...), out_sharding=...)(x), which says"
                 " how the result is split, or split another axis",

@@ -5,15 +5,15 @@ from math import prod
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxpool import _geometry, _plan, _turns, _window
+from jaxpool import _geometry, _plan, _prepare, _turns, _window
 from jaxpool._geometry import (
     Axes,
     Levels,
     Padding,
     PerAxis,
+    Ratio,
     fail,
     flag,
     integer,
@@ -119,7 +119,7 @@ def fractional_output_shape(
     window_shape: PerAxis,
     *,
     output_shape: PerAxis | None = None,
-    output_ratio: float | Sequence[float] | None = None,
+    output_ratio: Ratio | None = None,
     axis: Axes | None = None,
 ) -> tuple[int, ...]:
     """Return the shape of a fractional pooling of an array of shape `x_shape`, without running it.
@@ -161,18 +161,6 @@ def pyramid_output_shape(
     axes, bins = _geometry.pyramid("pyramid_output_shape", shape, levels, axis)
     *others, channels = [n for a, n in enumerate(shape) if a not in axes] or [1]
     return (*others, sum(map(prod, bins)) * channels)
-
-
-def _itemsize(name: str, dtype: Any) -> int:
-    """Bytes of an element of that dtype, one of numbers or truth values."""
-    try:
-        found = None if dtype is None else jnp.dtype(dtype)  # NumPy takes None for float64
-        if found is not None and (jnp.issubdtype(found, jnp.number) or found == jnp.bool_):
-            return found.itemsize
-    except Exception:
-        found = None
-    kind = "not a dtype" if found is None else "no dtype of numbers"
-    raise TypeError(f'{name}: dtype={show(dtype)} is {kind}. Write dtype="float32".')
 
 
 def _given(name: str, x_shape: Any) -> tuple[int, ...]:
@@ -358,7 +346,7 @@ def pooling_cost(
     if border is not None:
         windows = tuple(window.filled() for window in windows)
         laid = _window.shape_back(windows, shape)
-    itemsize = _itemsize(name, dtype)
+    itemsize = _prepare.dtype(name, "dtype", dtype).itemsize
     return PoolingCost(
         prod(out) * prod(window.size for window in windows),
         _read(laid, windows),

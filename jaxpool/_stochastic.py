@@ -54,7 +54,8 @@ def stochastic_pool(
     Returns:
       The pooled array, with the dtype of x (16-bit floats are computed in float32). A window with a
       NaN is NaN, else one with +inf is +inf, and so is an expectation where the sum of the elements
-      above 0 overflows; one without an element above 0 is 0.
+      above 0 overflows; one without an element above 0 is 0. (Below 1e-34 a draw may take them for
+      0.)
 
     Raises:
       ValueError, TypeError: for arguments that do not fit together, integer x among them, before

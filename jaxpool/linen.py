@@ -41,7 +41,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 import jaxpool
 from jaxpool._adaptive import OutputShape
-from jaxpool._geometry import Axes, Levels, Padding, PerAxis, flag
+from jaxpool._geometry import Axes, Levels, Padding, PerAxis, Ratio, flag
 from jaxpool._mixed import gated_pool
 from jaxpool._modules import (
     ALPHA,
@@ -166,10 +166,10 @@ class _Learning(_Pool, kw_only=True):
     def _number(self, x: ArrayLike) -> ArrayLike:
         scalar, axis = self._scalar, channel_axis(self, x)
         if self.learn is None:
-            return along(getattr(self, scalar.name), x, axis)
+            return along(self, scalar, getattr(self, scalar.name), x, axis)
         channels = np.shape(x)[axis] if self.learn == "channel" else None
         parameter = self.param(scalar.parameter, lambda key: initial(self, scalar, channels))
-        return along(learned(scalar, parameter), x, axis)
+        return along(self, scalar, learned(scalar, parameter), x, axis)
 
 
 class _Tempered(_Learning, kw_only=True):
@@ -744,7 +744,7 @@ class FractionalMaxPool(_Pool):
     window_shape: PerAxis
     _: KW_ONLY
     output_shape: PerAxis | None = None
-    output_ratio: float | tuple[float, ...] | None = None
+    output_ratio: Ratio | None = None
     axis: Axes | None = None
     sequence: str = "pseudorandom"
     overlapping: bool = True

@@ -28,16 +28,16 @@ So may `MixedPool` its `alpha`, from 0 to 1: alpha = sigmoid(logit_alpha).
 
 `FractionalMaxPool`, `StochasticPool`, `LearnedPolyphasePool`, and `MixedPool` with
 `alpha="random"`, draw from the stream `rng_collection`, "pool" unless told, of `rngs`: the module's
-or the call's, which may be that stream itself; `rng_collection="dropout"` shares that of Flax's
-Dropout. `deterministic`, which the first lacks, is Dropout's too: an argument of the module
-(default False) or of the call, and what `train()`, `eval()` and `nnx.view` set.
+or the call's, which may be that stream itself. From its own a module forks another when it is made,
+as Flax's Dropout does; `rng_collection="dropout"` names that of Dropout. `deterministic`, which the
+first lacks, is Dropout's too: an argument of the module (default False) or of the call, and what
+`train()`, `eval()` and `nnx.view` set.
 
 The same classes for Linen are in `jaxpool.linen`.
 """
 
 from contextlib import suppress
 from dataclasses import KW_ONLY, InitVar
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -48,7 +48,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 import jaxpool
 from jaxpool._adaptive import OutputShape
-from jaxpool._geometry import Axes, Levels, Padding, PerAxis, flag
+from jaxpool._geometry import Axes, Levels, Padding, PerAxis, Ratio, flag
 from jaxpool._mixed import gated_pool
 from jaxpool._modules import (
     ALPHA,
@@ -190,20 +190,20 @@ class _Learning(_Pool):
     def _number(self, x: ArrayLike) -> ArrayLike:
         scalar, axis = self._scalar, channel_axis(self, x)
         if self.learn is None:
-            return along(getattr(self, scalar.name), x, axis)
+            return along(self, scalar, getattr(self, scalar.name), x, axis)
         number = learned(scalar, getattr(self, scalar.parameter)[...])
         _check_channels(self, number, x, axis)
-        return along(number, x, axis)
+        return along(self, scalar, number, x, axis)
 
 
 def _check_channels(module: Any, number: jax.Array, x: ArrayLike, axis: int) -> None:
-    """Refuse one number for all channels where there is to be one for each of them."""
-    shape = np.shape(x)
-    if number.shape == (1,) and shape[axis] != 1:
+    """Refuse numbers for other channels than x has; one would do for all, and silently."""
+    shape, of = np.shape(x), module._scalar.name
+    if number.ndim and number.shape[0] != shape[axis]:
         raise ValueError(
-            f"{type(module).__name__}: one {module._scalar.name} is learned for one channel, but "
-            f"axis {axis} of x of shape {shape} has {shape[axis]}. Write features={shape[axis]}, "
-            "or learn='layer'."
+            f"{type(module).__name__}: {of} is learned for features={number.shape[0]}, but axis "
+            f"{axis} of x of shape {shape} has {shape[axis]}. Write features={shape[axis]}, or "
+            "learn='layer'."
         )
 
 
@@ -225,18 +225,30 @@ class _Tempered(_Learning):
 
 
 @nnx.dataclass(eq=False, kw_only=True)
-class _Random(_Pool):
+class _Drawing(_Pool):
+    """A stream of its own, as Dropout's: two modules that are given the same `rngs` draw apart even
+    where each is copied, as `jax.jit` does."""
+
+    rng_collection: str = "pool"
+    rngs: Streams = None
+
+    def __post_init__(self) -> None:
+        stream = _stream(self.rngs, self.rng_collection)
+        if stream is not None:
+            self.rngs = stream.fork()
+
+
+@nnx.dataclass(eq=False, kw_only=True)
+class _Random(_Drawing):
     """A key for every call, None where deterministic."""
 
     deterministic: bool = False
-    rng_collection: str = "pool"
-    rngs: Streams = None
 
     def _key(self, deterministic: bool | None, rngs: Streams) -> jax.Array | None:
         given = self.deterministic if deterministic is None else deterministic
         if flag(type(self).__name__, "deterministic", given):
             return None
-        return _draw(self, rngs, self.rng_collection)
+        return _draw(self, self.rngs if rngs is None else rngs, self.rng_collection)
 
     def set_view(self, deterministic: bool | None = None) -> None:
         """Set `deterministic`, for `nnx.view`."""
@@ -244,14 +256,18 @@ class _Random(_Pool):
             self.deterministic = deterministic
 
 
-def _draw(module: Any, rngs: Streams, name: str) -> jax.Array:
-    """Return a new key: of the call's `rngs`, or of the module's; of their stream of this name."""
-    rngs = module.rngs if rngs is None else rngs
-    stream = rngs
+def _stream(rngs: Any, name: str) -> nnx.RngStream | None:
+    """Return the stream of this name, or the one that `rngs` is."""
     if isinstance(rngs, nnx.Rngs):
         with suppress(KeyError):
-            stream = rngs[name]
-    if not isinstance(stream, nnx.RngStream):
+            return rngs[name]
+    return rngs if isinstance(rngs, nnx.RngStream) else None
+
+
+def _draw(module: Any, rngs: Streams, name: str) -> jax.Array:
+    """Return a new key of the stream of this name."""
+    stream = _stream(rngs, name)
+    if stream is None:
         raise ValueError(
             f"{type(module).__name__}: {_given(rngs)} has no stream {name!r}. Write "
             f"rngs=nnx.Rngs({name}=0), for the module or for the call."
@@ -280,6 +296,7 @@ class _GeM(_Powered):
     eps: float = 1e-6
 
 
+@nnx.dataclass(eq=False)
 class MaxPool(_Windowed):
     """Take the maximum of each window: `jaxpool.max_pool` as a module.
 
@@ -297,6 +314,7 @@ class MaxPool(_Windowed):
         return jaxpool.max_pool(x, **arguments(self), where=where)
 
 
+@nnx.dataclass(eq=False)
 class MinPool(_Windowed):
     """Take the minimum of each window: `jaxpool.min_pool` as a module.
 
@@ -314,6 +332,7 @@ class MinPool(_Windowed):
         return jaxpool.min_pool(x, **arguments(self), where=where)
 
 
+@nnx.dataclass(eq=False)
 class SumPool(_Windowed):
     """Add up each window: `jaxpool.sum_pool` as a module.
 
@@ -453,6 +472,7 @@ class GeMPool(_GeM, _Windowed):
         return jaxpool.gem_pool(x, **arguments(self), p=p, where=where)
 
 
+@nnx.dataclass(eq=False)
 class GlobalMaxPool(_Global):
     """Take the maximum over whole axes: `jaxpool.global_max_pool` as a module.
 
@@ -468,6 +488,7 @@ class GlobalMaxPool(_Global):
         return jaxpool.global_max_pool(x, **arguments(self), where=where)
 
 
+@nnx.dataclass(eq=False)
 class GlobalMinPool(_Global):
     """Take the minimum over whole axes: `jaxpool.global_min_pool` as a module.
 
@@ -483,6 +504,7 @@ class GlobalMinPool(_Global):
         return jaxpool.global_min_pool(x, **arguments(self), where=where)
 
 
+@nnx.dataclass(eq=False)
 class GlobalSumPool(_Global):
     """Add up whole axes: `jaxpool.global_sum_pool` as a module.
 
@@ -498,6 +520,7 @@ class GlobalSumPool(_Global):
         return jaxpool.global_sum_pool(x, **arguments(self), where=where)
 
 
+@nnx.dataclass(eq=False)
 class GlobalAvgPool(_Global):
     """Average whole axes: `jaxpool.global_avg_pool` as a module (Lin, Chen and Yan, 2014).
 
@@ -602,6 +625,7 @@ class GlobalGeMPool(_GeM, _Global):
         return jaxpool.global_gem_pool(x, **arguments(self), p=p, where=where)
 
 
+@nnx.dataclass(eq=False)
 class MaxPoolWithIndices(_Windowed):
     """Take the largest element of each window, and say where: `jaxpool.max_pool_with_indices`.
 
@@ -619,6 +643,7 @@ class MaxPoolWithIndices(_Windowed):
         return jaxpool.max_pool_with_indices(x, **arguments(self), where=where)
 
 
+@nnx.dataclass(eq=False)
 class MinPoolWithIndices(_Windowed):
     """Take the smallest element of each window, and say where: `jaxpool.min_pool_with_indices`.
 
@@ -636,6 +661,7 @@ class MinPoolWithIndices(_Windowed):
         return jaxpool.min_pool_with_indices(x, **arguments(self), where=where)
 
 
+@nnx.dataclass(eq=False)
 class AdaptiveMaxPool(_Adaptive):
     """Take the maximum of each bin: `jaxpool.adaptive_max_pool` as a module.
 
@@ -652,6 +678,7 @@ class AdaptiveMaxPool(_Adaptive):
         return jaxpool.adaptive_max_pool(x, **arguments(self), where=where)
 
 
+@nnx.dataclass(eq=False)
 class AdaptiveMinPool(_Adaptive):
     """Take the minimum of each bin: `jaxpool.adaptive_min_pool` as a module.
 
@@ -668,6 +695,7 @@ class AdaptiveMinPool(_Adaptive):
         return jaxpool.adaptive_min_pool(x, **arguments(self), where=where)
 
 
+@nnx.dataclass(eq=False)
 class AdaptiveSumPool(_Adaptive):
     """Add up the elements of each bin: `jaxpool.adaptive_sum_pool` as a module.
 
@@ -684,6 +712,7 @@ class AdaptiveSumPool(_Adaptive):
         return jaxpool.adaptive_sum_pool(x, **arguments(self), where=where)
 
 
+@nnx.dataclass(eq=False)
 class AdaptiveAvgPool(_Adaptive):
     """Take the average of each bin: `jaxpool.adaptive_avg_pool` as a module.
 
@@ -766,6 +795,7 @@ class AdaptiveLpPool(_Powered, _Adaptive):
         return jaxpool.adaptive_lp_pool(x, **arguments(self), p=p, where=where)
 
 
+@nnx.dataclass(eq=False)
 class AdaptiveMaxPoolWithIndices(_Adaptive):
     """Take the maximum of each bin, and say where: `jaxpool.adaptive_max_pool_with_indices`.
 
@@ -782,6 +812,7 @@ class AdaptiveMaxPoolWithIndices(_Adaptive):
         return jaxpool.adaptive_max_pool_with_indices(x, **arguments(self), where=where)
 
 
+@nnx.dataclass(eq=False)
 class MaxUnpool(_Output):
     """Put pooled values back where they came from: `jaxpool.max_unpool` as a module.
 
@@ -802,7 +833,7 @@ class MaxUnpool(_Output):
 
 
 @nnx.dataclass(eq=False)
-class FractionalMaxPool(_Pool):
+class FractionalMaxPool(_Drawing):
     """Take the maximum of windows that lie at random: `jaxpool.fractional_max_pool` as a module.
 
         out[i] = max of x[start[i] : start[i] + k]
@@ -821,17 +852,15 @@ class FractionalMaxPool(_Pool):
     window_shape: PerAxis
     _: KW_ONLY
     output_shape: PerAxis | None = None
-    output_ratio: float | tuple[float, ...] | None = None
+    output_ratio: Ratio | None = None
     axis: Axes | None = None
     sequence: str = "pseudorandom"
     overlapping: bool = True
-    rng_collection: str = "pool"
-    rngs: Streams = None
 
     def __call__(
         self, x: ArrayLike, where: ArrayLike | None = None, *, rngs: Streams = None
     ) -> jax.Array:
-        key = _draw(self, rngs, self.rng_collection)
+        key = _draw(self, self.rngs if rngs is None else rngs, self.rng_collection)
         return jaxpool.fractional_max_pool(key, x, **arguments(self), where=where)
 
 
@@ -964,7 +993,8 @@ class MixedPool(_Learning, _Random, _Windowed):
 
     def __post_init__(self) -> None:
         check_alpha(self)
-        super().__post_init__()
+        _Learning.__post_init__(self)
+        _Random.__post_init__(self)
 
     def __call__(
         self,
@@ -1135,6 +1165,7 @@ class LearnedPolyphasePool(_Random):
         features, hidden = size(self, "features"), size(self, "hidden")
         self.conv = nnx.Conv(features, hidden, kernel, padding="CIRCULAR", rngs=self.rngs)
         self.dense = nnx.Linear(hidden, 1, use_bias=False, rngs=self.rngs)
+        super().__post_init__()
 
     def _axes(self) -> int:
         """Return how many axes are pooled."""
@@ -1151,5 +1182,12 @@ class LearnedPolyphasePool(_Random):
     def __call__(
         self, x: ArrayLike, *, deterministic: bool | None = None, rngs: Streams = None
     ) -> jax.Array:
-        score = partial(mean_score, self.conv, self.dense)
-        return learned_polyphase(self, x, score, self._key(deterministic, rngs))
+        return learned_polyphase(self, x, self._score, self._key(deterministic, rngs))
+
+    def _score(self, phases: jax.Array) -> jax.Array:
+        if phases.shape[-1] != self.features:
+            raise ValueError(
+                f"LearnedPolyphasePool: features={self.features}, but x has {phases.shape[-1]} "
+                f"channels. Write features={phases.shape[-1]}."
+            )
+        return mean_score(self.conv, self.dense, phases)

@@ -178,6 +178,18 @@ BAD_GEOMETRY: dict[str, tuple[type[Exception], tuple, dict[str, Any], list[str]]
     ),
     "a word of the blurs": (ValueError, ((2, 2), None, "NORMALIZED"), {}, ["NORMALIZED", "SAME"]),
     "negative padding": (ValueError, ((2, 2), None, -1), {}, [r"padding=-1"]),
+    "a word in another place": (
+        TypeError,
+        ("SAME",),
+        {},
+        ["window_shape='SAME'", "padding='SAME'"],
+    ),
+    "a word that blurs know": (
+        TypeError,
+        ("normalized",),
+        {},
+        ["'normalized', of type str. Write w"],
+    ),
     "a word per axis": (TypeError, ((2, 2), None, ("SAME", "VALID")), {}, ["padding='SAME', one"]),
     "one negative padding": (ValueError, ((2, 2), None, (0, -2)), {}, [r"padding=\(0, -2\)"]),
     "negative pad in a pair": (
@@ -277,10 +289,11 @@ def test_x_of_too_few_axes(function: Callable, shape: tuple[int, ...]):
         (TypeError, 1.0),
         (TypeError, True),
         (TypeError, "1"),
+        (TypeError, "SAME"),
     ],
 )
 def test_bad_axes_of_global_pools(function: Callable, error: type[Exception], axis):
-    says = [rf"axis={re.escape(repr(axis))}"]
+    says = [rf"axis={re.escape(repr(axis))}", "^(?!.*padding)"]
     refuses(error, function, X, axis=axis, says=says)
 
 
@@ -289,7 +302,7 @@ BAD_OUTPUTS: dict[str, tuple[type[Exception], Any, dict[str, Any], list[str]]] =
         ValueError,
         7,
         {},
-        [r"output_shape=7", r"\(2, 8, 8, 3\)", r"output_shape=\(7, 7\)", r"axis=\(1, 2\)"],
+        ["output_shape=7", r"\(2, 8, 8, 3\)", "be about", r"shape=\(7, 7\)", r"axis=\(1, 2\)"],
     ),
     "zero": (ValueError, (0, 2), {}, [r"output_shape=\(0, 2\)", "at least 1"]),
     "negative": (ValueError, -3, {"axis": 1}, [r"output_shape=-3"]),
@@ -1049,8 +1062,23 @@ def test_blurs_and_unpooling_need_elements_of_several_devices():
     def unpool(x):
         return jax.eval_shape(lambda x: jaxpool.max_unpool(x, x.astype(int), (16, 12)), x)
 
-    for run in (blur, unpool):
+    @functools.wraps(jaxpool.polyphase_unpool)
+    def unphase(x):
+        phase = jnp.zeros(2, jnp.int32)
+        return jax.eval_shape(
+            lambda x: jaxpool.polyphase_unpool(x, phase, output_shape=(15, 12)), x
+        )
+
+    for run in (blur, unpool, unphase):
         refuses(ValueError, run, x, says=["axis 1 of x", "4 devices", "out_sharding"])
+
+    @functools.wraps(jaxpool.max_unpool)
+    def located(indices):
+        whole = jnp.zeros(indices.shape)
+        return jax.eval_shape(lambda i: jaxpool.max_unpool(whole, i, (16, 12)), indices)
+
+    indices = jax.ShapeDtypeStruct(x.shape, jnp.int32, sharding=split)
+    refuses(ValueError, located, indices, says=["axis 1 of indices", "4 devices"])
 
 
 def test_channels_that_are_split_over_devices_are_not_put_into_one_vector():

@@ -162,11 +162,13 @@ def test_fractional_modules_draw_from_their_stream():
     assert np.any(module.apply({}, x, rngs={"pool": jax.random.key(4)}) != y)
 
     expected = jaxpool.fractional_max_pool(nnx.Rngs(pool=3).pool(), x, (2, 2), **arguments)
+    own = nnx.Rngs(pool=3).pool.fork()()
+    expected_own = jaxpool.fractional_max_pool(own, x, (2, 2), **arguments)
     module = jpn.FractionalMaxPool([2, 2], **arguments, rngs=nnx.Rngs(pool=3))
-    np.testing.assert_array_equal(module(x), expected)
+    np.testing.assert_array_equal(module(x), expected_own)
     other = jpn.FractionalMaxPool([2, 2], **arguments, rng_collection="other")
     np.testing.assert_array_equal(other(x, rngs=nnx.Rngs(other=3)), expected)
-    assert np.any(module(x) != expected)  # drawn anew
+    assert any(np.any(module(x) != expected_own) for _ in range(3))  # drawn anew
     np.testing.assert_array_equal(module(x, rngs=nnx.Rngs(pool=3)), expected)
     with pytest.raises(ValueError, match="^FractionalMaxPool: rngs=None .*Write rngs="):
         jpn.FractionalMaxPool((2, 2), output_shape=3)(x)
@@ -176,8 +178,31 @@ def test_fractional_modules_draw_from_their_stream():
         return module(x)
 
     module = jpn.FractionalMaxPool([2, 2], **arguments, rngs=nnx.Rngs(pool=3))
-    np.testing.assert_array_equal(run(module, x), expected)
-    assert np.any(run(module, x) != expected)
+    np.testing.assert_array_equal(run(module, x), expected_own)
+    assert any(np.any(run(module, x) != expected_own) for _ in range(3))
+
+
+def one_of_each_that_draws(rngs):
+    """Every module that draws, twice, of the same `rngs`."""
+    make = {
+        "fractional": lambda: jpn.FractionalMaxPool((2, 2), output_ratio=0.5, rngs=rngs),
+        "stochastic": lambda: jpn.StochasticPool((2, 2), rngs=rngs),
+        "mixed": lambda: jpn.MixedPool((2, 2), alpha="random", rngs=rngs),
+        "polyphase": lambda: jpn.LearnedPolyphasePool(features=3, rngs=rngs),
+    }
+    return nnx.Dict({name: nnx.List([one(), one()]) for name, one in make.items()})
+
+
+def test_modules_of_one_rngs_draw_from_streams_of_their_own():
+    """As Flax's Dropout: a copy, such as `jax.jit` makes, has no stream that two modules share."""
+    pools = one_of_each_that_draws(nnx.Rngs(0, pool=1))
+    streams = [pool.rngs for pools in pools.values() for pool in pools]
+    keys = {tuple(np.asarray(jax.random.key_data(stream.key[...]))) for stream in streams}
+    assert len(keys) == len(streams) == 8
+    nnx.split(pools, graph=False)  # which refuses what is shared
+    x = images((2, 12, 12, 3))
+    first, second = jax.jit(lambda pools, x: [pool(x) for pool in pools])(pools["stochastic"], x)
+    assert np.any(first != second)
 
 
 def linen_draw(module, x, key=None, **data):
@@ -202,10 +227,13 @@ def test_stochastic_modules_draw_as_dropout_does():
     with pytest.raises(TypeError, match="^StochasticPool: deterministic=.*before tracing"):
         jax.jit(lambda told: linen_draw(module, x, key, deterministic=told))(True)
 
-    wanted = jaxpool.stochastic_pool(nnx.Rngs(pool=3).pool(), x, (2, 2), **arguments, where=where)
+    draw = functools.partial(jaxpool.stochastic_pool, **arguments, where=where)
+    wanted, wanted_own = (
+        draw(key, x, (2, 2)) for key in (nnx.Rngs(pool=3).pool(), nnx.Rngs(pool=3).pool.fork()())
+    )
     module = jpn.StochasticPool([2, 2], **arguments, rngs=nnx.Rngs(pool=3))
-    np.testing.assert_array_equal(module(x, where), wanted)
-    assert np.any(module(x, where) != wanted)  # drawn anew
+    np.testing.assert_array_equal(module(x, where), wanted_own)
+    assert np.any(module(x, where) != wanted_own)  # drawn anew
     np.testing.assert_array_equal(module(x, where, rngs=nnx.Rngs(pool=3)), wanted)
     np.testing.assert_array_equal(module(x, where, rngs=nnx.Rngs(pool=3).pool), wanted)
     chex.assert_trees_all_equal(module(x, deterministic=True), expected)
@@ -397,6 +425,9 @@ def test_mixtures_refuse():
     with pytest.raises(ValueError, match="^GatedPool: rngs of type Rngs has no stream 'params'"):
         jpn.GatedPool((2, 2), kernel_init=nn.initializers.normal(), rngs=nnx.Rngs(pool=0))
     assert not jpn.GatedPool((2, 2), rngs=nnx.Rngs(pool=0)).kernel[...].any()  # zeros need no key
+    for module in (jpl, jpn):
+        with pytest.raises(TypeError, match="^GatedPool: kernel_init of type .*Write kernel_init="):
+            module.GatedPool((2, 2), kernel_init=jnp.zeros((2, 2)))
 
 
 @pytest.mark.parametrize(("channels", "axis"), [(1, None), (2, None), (2, 0), (0, None)])
@@ -415,8 +446,18 @@ def test_one_channel_is_not_learned_for_many(name):
     )
     assert pool(images((2, 4, 4, 1))).shape == (2, 2, 2, 1)
     with pytest.raises(
-        ValueError, match=f"^{name}: one .* has 3. Write features=3, or learn='layer'"
+        ValueError, match=f"^{name}: .* for features=1,.* has 3. Write features=3, or learn='layer'"
     ):
+        pool(images())
+    pool = getattr(jpn, name)((2, 2), learn="channel", features=8)
+    with pytest.raises(ValueError, match=f"^{name}: .* for features=8,.* has 3. Write features=3"):
+        pool(images())
+
+
+def test_features_of_a_learned_choice_are_those_of_x():
+    pool = jpn.LearnedPolyphasePool(features=5, rngs=nnx.Rngs(0))
+    message = "^LearnedPolyphasePool: features=5, but x has 3 channels. Write features=3"
+    with pytest.raises(ValueError, match=message):
         pool(images())
 
 
@@ -489,7 +530,7 @@ def test_a_learned_choice_is_one_phase_or_a_mixture():
     for mixed in drawn:
         assert np.all((phases.min(0) - 1e-5 <= mixed) & (mixed <= phases.max(0) + 1e-5))
     assert all(np.any(a != b) for a, b in itertools.combinations(drawn, 2))
-    np.testing.assert_array_equal(pool(x, rngs=nnx.Rngs(pool=3)), drawn[0])
+    np.testing.assert_array_equal(pool(x, rngs=nnx.Rngs(pool=3).pool.fork()), drawn[0])
     cold = jpl.LearnedPolyphasePool(hidden=4, temperature=1e-6)
     cold = cold.apply(variables, x, deterministic=False, rngs=rngs)
     near = np.abs(phases - np.asarray(cold)).max((2, 3, 4)) < 1e-5
@@ -1087,6 +1128,8 @@ def test_whole_numbers_cannot_be_trained(module):
     for make in (functools.partial(module.LpPool, learn="layer"), module.GatedPool):
         with pytest.raises(TypeError, match="Pool: param_dtype=int32 .*Write param_dtype="):
             make((2, 2), param_dtype=jnp.int32)
+        with pytest.raises(TypeError, match="Pool: param_dtype='float23' is not a .*Write param"):
+            make((2, 2), param_dtype="float23")
 
 
 def test_sizes_are_whole_numbers():
@@ -1129,6 +1172,46 @@ def test_the_channel_axis_must_exist():
     ):
         with pytest.raises(ValueError, match=r"^LSEPool: x of shape \(\) .*Write an x"):
             number()
+    for call in (
+        lambda x: linen(jpl.LSEPool((2, 2), learn="channel"), x),
+        lambda x: jpn.LSEPool((2, 2))(x),
+    ):
+        for no_map in (None, "abc", [[1.0, 2.0], [3.0]]):
+            with pytest.raises(TypeError, match="^LSEPool: x of type .* is not an array"):
+                call(no_map)
+    for axes in ({}, {"axis": (1, 2)}):
+        how = {"learn": "channel", "channel_axis": 1, **axes}
+        for call in (
+            lambda how=how: linen(jpl.LSEPool((2, 2), **how), x),
+            lambda how=how: jpn.LSEPool((2, 2), features=8, **how)(x),
+        ):
+            with pytest.raises(
+                ValueError, match=r"^LSEPool: channel_axis=1 .*\(1, 2\). Write chan"
+            ):
+                call()
+
+
+@pytest.mark.parametrize("module", [jpl, jpn])
+def test_numbers_that_are_none(module):
+    for wrong in ((None, None), ((1.0, 2.0), (3.0,))):
+        for name, of in (("LSEPool", "temperature"), ("LpPool", "p"), ("MixedPool", "alpha")):
+            pool = getattr(module, name)((2, 2), **{of: wrong})
+            call = pool if module is jpn else functools.partial(pool.apply, {})
+            with pytest.raises(TypeError, match=f"^{name}: {of}=.* is not an array of numbers"):
+                call(images())
+
+
+def test_a_key_is_no_argument_of_a_module():
+    """As the first argument of a function that draws is."""
+    pool = jpl.StochasticPool(jax.random.key(0), (2, 2), deterministic=False)
+    with pytest.raises(TypeError, match="^stochastic_pool: window_shape=.*PRNGKey"):
+        pool.apply({}, images(), rngs={"pool": jax.random.key(1)})
+
+
+@pytest.mark.parametrize("name", jpn.__all__)
+def test_what_a_constructor_refuses_names_the_class(name):
+    with pytest.raises(TypeError, match=rf"^{name}\.__init__\(\) "):
+        getattr(jpn, name)(stride=2)
 
 
 def test_a_module_raises_the_error_of_its_function():

@@ -22,7 +22,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxpool as jp
-from jaxpool.linen import LearnedPolyphasePool
+from jaxpool.linen import GatedPool, LearnedPolyphasePool
 
 X, MASK = jax.random.normal(jax.random.key(0), (2, 6, 6, 2)), np.ones((1, 6, 6, 1), bool)
 MASK[0, 0, 0] = False
@@ -89,6 +89,7 @@ KEY, MAP = jax.random.key(0), jax.random.normal(jax.random.key(1), (8, 20, 12, 1
 REAL = np.random.default_rng(0).random((20, 12, 16)) < 0.5
 SPECS = {axis: PartitionSpec(*[None] * axis, "devices") for axis in range(4)}
 LEARNED = LearnedPolyphasePool(deterministic=False)
+GATED = [GatedPool((7, 10), 1, "SAME", learn=learn) for learn in ("layer", "channel")]
 POOLINGS = {
     "max": lambda x: jp.max_pool(x, (3, 3), 2, "SAME"),
     "max, disjoint": lambda x: jp.max_pool(x, (2, 2)),
@@ -115,11 +116,15 @@ POOLINGS = {
     "max blur": lambda x: jp.max_blur_pool(x, (2, 2)),
     "polyphase": jp.polyphase_pool,
     "polyphase, learned": lambda x: LEARNED.init_with_output({"params": KEY, "pool": KEY}, x)[0],
+    "polyphase, back": lambda x: jp.polyphase_unpool(*jp.polyphase_pool(x, return_phase=True)),
+    "gated, large": lambda x: GATED[0].init_with_output(KEY, x)[0],
+    "gated by channel, large": lambda x: GATED[1].init_with_output(KEY, x)[0],
     "border": lambda x: jp.max_pool(x, (3, 3), 2, "CIRCULAR"),
 }
 # What is asked of all elements, or of all channels, is asked of all devices. (On CPU, sums of large
 # windows wait for one element.)
-ASKS = {("lse, large", 0), ("lse, large", 3), ("polyphase", 3), ("avg, large", 0)}
+PHASES = {("polyphase", 3), ("polyphase, back", 3)}
+ASKS = PHASES | {("lse, large", 0), ("lse, large", 3), ("avg, large", 0)}
 
 
 def check_split(name: str) -> None:
