@@ -102,7 +102,7 @@ class Config(trained.Config):
     experiment: str = NAME
     size: int
     side: int = 16
-    step: int = 2
+    step: int = 1
     probe_images: int = 512
     rms: float = 1.0
     modes: int = 2
@@ -139,7 +139,7 @@ PRESETS = {
         data="mnist5k",
         seeds=3,
         size=32,
-        step=2,
+        step=1,
         train_images=2000,
         test_images=128,
         epochs=6,
@@ -152,7 +152,7 @@ PRESETS = {
         data="mnist5k",
         seeds=10,
         size=32,
-        step=2,
+        step=1,
         train_images=4000,
         test_images=256,
         epochs=10,

@@ -55,6 +55,19 @@ def test_the_grid_holds_the_unshifted_image_first():
     assert len({tuple(shift) for shift in by}) == 49
 
 
+@pytest.mark.parametrize("preset", augmentation.PRESETS)
+def test_shifts_of_either_parity_are_measured_within_those_of_training_and_beyond(preset):
+    """Shifts by 2 pixels are exact for the first reduction, others are not: a mean over few of them
+    would compare the one with the other."""
+    config = next(
+        c for c in augmentation.cells(preset) if augmentation.ARMS[c.variant].border == "zero"
+    )
+    by, _ = augmentation._protocol(config)
+    length = np.abs(by).max(axis=1)
+    for n in range(1, config.far + 1):
+        assert (length == n).sum() == 8 * n  # every shift of the ring
+
+
 @pytest.mark.parametrize("family", ["roll", "zero_fill"])
 def test_each_image_is_shifted_by_its_own(family):
     images = np.random.default_rng(0).random((40, 6, 6, 1), np.float32)

@@ -54,6 +54,14 @@ def test_places_begin_at_home():
     assert grid.tolist() == [[a, b] for a in (0, 4, 8) for b in (0, 4, 8)]
 
 
+@pytest.mark.parametrize("preset", ["quick", "full"])
+def test_every_place_is_tested(preset):
+    """Places that are all even would leave the first reduction nothing to do wrong."""
+    config = transfer.cells(preset)[0]
+    grid = transfer.places(config.size, config.side, config.step)
+    assert {*map(tuple, grid.tolist())} == {(a, b) for a in range(17) for b in range(17)}
+
+
 # --- layers and distances ---
 
 
