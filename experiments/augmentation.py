@@ -52,6 +52,7 @@ from experiments.report import (
     changes,
     differences,
     interval,
+    number,
     of_variant,
     seeds_of,
     spread,
@@ -749,7 +750,7 @@ def _less_beyond(pairs: Mapping[str, Mapping[int, Any]], near: int) -> Claim:
         p = "" if found[title].p is None else f", p = {found[title].adjusted:.2g}"
         told.append(
             f"{title} {outside:.0f} % beyond, {inside:.0f} % within "
-            f"({points[1]:+.1f} and {points[0]:+.1f} points{p})"
+            f"({number(points[1], sign='+')} and {number(points[0], sign='+')} points{p})"
         )
     return Claim(
         f"Shifts of up to {near} pixels in training keep a smaller share of the answers that "

@@ -113,18 +113,35 @@ def percent(values: np.ndarray) -> str:
     return mean + spread
 
 
+def number(value: float, digits: int = 1, sign: str = "") -> str:
+    """A number with so many digits; `sign="+"` writes that of positive ones, too. What rounds to 0
+    is no negative number."""
+    return f"{round(value, digits) + 0.0:{sign}.{digits}f}"
+
+
+def end(value: float, digits: int = 1, sign: str = "") -> str:
+    """The end of an interval, whose sign matters: with more digits where it would round to 0."""
+    more = next((n for n in range(digits, FINEST) if round(value, n)), digits)
+    return number(value, more, sign)
+
+
+FINEST = 5
+"""Digits after which an end of an interval is 0."""
+
+
+def ends(interval: tuple[float, float] | None, digits: int = 1, sign: str = "") -> str:
+    """An interval behind a mean; nothing where there is none."""
+    return f" [{', '.join(end(each, digits, sign) for each in interval)}]" if interval else ""
+
+
 def spread(scale: float = 1, digits: int = 1) -> Callable[[np.ndarray], str]:
     """How to write values times a scale: mean ± standard deviation, and the interval if known."""
 
-    def written(value: float) -> str:
-        return f"{round(value, digits) + 0.0:.{digits}f}"  # 0.0 where it would be -0.0
-
     def show(values: np.ndarray) -> str:
         found = summary(scale * values)
-        text = written(found.mean) if found.n else "not known"
+        text = number(found.mean, digits) if found.n else "not known"
         text += f" ± {found.sd:.{digits}f}" if found.n > 1 else ""
-        ends = [written(end) for end in found.interval or ()]
-        return f"{text} [{', '.join(ends)}]" if ends else text
+        return text + ends(found.interval, digits)
 
     return show
 
@@ -227,8 +244,7 @@ def changes(*columns: tuple[str, str, str]) -> tuple[Column, ...]:
 def interval(values: np.ndarray, scale: float = 100, digits: int = 1) -> str:
     """A mean for a sentence, with its sign, and its interval if there are seeds enough."""
     found = summary(scale * values)
-    ends = [f"{end:+.{digits}f}" for end in found.interval or ()]
-    return f"{found.mean:+.{digits}f}" + (f" [{', '.join(ends)}]" if ends else "")
+    return number(found.mean, digits, "+") + ends(found.interval, digits, "+")
 
 
 class Inline(NamedTuple):

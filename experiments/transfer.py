@@ -53,6 +53,7 @@ from experiments.report import (
     Sheet,
     by_variant,
     counted,
+    number,
     seeds_of,
 )
 from experiments.store import Cell
@@ -733,7 +734,7 @@ def _effect(
 
 
 def _difference(found: stats.Difference) -> str:
-    return f"{round(found.mean, 2) + 0.0:+.2f}{_p(found)}"  # +0.00 where it would be -0.00
+    return f"{number(found.mean, 2, '+')}{_p(found)}"
 
 
 def _p(found: stats.Difference) -> str:
