@@ -42,12 +42,13 @@ from experiments.report import (
     chance,
     differences,
     interval,
+    number,
     percent,
     render,
     spread,
     study_of,
 )
-from experiments.stats import summary
+from experiments.stats import Summary, summary
 
 ROOT = Path(__file__).parent.parent
 CONFIG = consistency.cells("smoke")[0]
@@ -720,18 +721,26 @@ def test_the_most_consistent_at_no_cost_is_named_once_there_are_seeds_enough():
     assert "is max-blur 3 pooling: +24.6 [+24.6, +24.6] points of consistency and +12.5" in (
         many.answer
     )
-    assert "not excluded" not in many.answer
-    assert "All that are more consistent than max are less accurate" in worse.answer
+    assert many.answer.endswith(
+        " Of those that are more consistent still, accuracy is lost (the interval lies below 0) "
+        "with average."
+    )
+    assert "None that is more consistent than max is seen to cost no accuracy" in worse.answer
+    assert worse.answer.endswith(
+        ": accuracy is lost (the interval lies below 0) with average and max-blur 3."
+    )
     assert "Nothing measured is more consistent than max" in section(7, (7, 5), (4, 4)).answer
     compared = many.sheets[1]
     assert [row.variant for row in compared.rows] == ["avg", "maxblur3"]
     assert compared.rows[0].values["accuracy"] == pytest.approx(np.full(7, -0.25))
     assert compared.rows[0].values["p_accuracy"][0] == 2 * 2**-6  # of two tests
+    shown = compared.columns[-1]
+    assert [shown.show(row.values[shown.key]) for row in compared.rows] == ["yes", "no"]
     assert len(few.sheets) == 1 and "most accurate is max-blur 3 pooling: 88 %" in few.answer
 
 
-def test_what_costs_accuracy_is_judged_by_the_tests_of_the_table():
-    """An interval that misses 0 by little is no loss that six tests could see."""
+def test_what_no_test_sees_is_no_evidence_that_nothing_is_lost():
+    """Six tests could not see this loss, and that it is less than a point is not seen either."""
     right = {seed: 5 if seed < 5 else 6 for seed in range(9)}
     found = [answered("max", seed, 6, 4) for seed in range(9)]
     found += [answered("maxblur3", seed, right[seed], 0) for seed in range(9)]
@@ -739,13 +748,49 @@ def test_what_costs_accuracy_is_judged_by_the_tests_of_the_table():
     section = consistency.section(found)
     lost = summary(section.sheets[1].rows[0].values["accuracy"])
     assert lost.mean < 0 and section.sheets[1].rows[0].values["p_accuracy"][0] > 0.05
-    assert "the most consistent is max-blur 3 pooling" in section.answer
+    assert section.answer.endswith(
+        ": accuracy is lost (the interval lies below 0) with max-blur 3 and average."
+    )
+    right[4] = right[3] = right[2] = 6
+    found = [cell for cell in found if cell.variant != "maxblur3"]
+    found += [answered("maxblur3", seed, right[seed], 0) for seed in range(9)]
+    answer = consistency.section(found).answer
+    assert answer.endswith(" with average; it is open whether accuracy is lost with max-blur 3.")
     few = [cell for cell in found if cell.seed < 6 and (cell.variant != "max" or cell.seed < 3)]
     assert "Too few seeds have max" in consistency.section(few).answer
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "cost"),
+    [
+        (-0.009, 0.02, False),
+        (-0.009, -0.001, False),  # lost, but less than a point
+        (-0.011, -0.001, True),
+        (-0.011, 0.02, None),
+        (0.001, 0.02, False),
+    ],
+)
+def test_a_cost_is_judged_by_the_interval_and_a_margin(monkeypatch, low, high, cost):
+    monkeypatch.setattr(consistency, "summary", lambda _: Summary(10, 0, 0, (low, high), ""))
+    assert consistency.costs(np.zeros(10)) is cost
+
+
+def test_five_seeds_do_not_say_what_costs_accuracy():
+    assert consistency.costs(np.full(5, 0.5)) is None
+
+
 def test_what_rounds_to_zero_has_no_sign():
     assert spread(1)(np.array([-0.01, -0.02])) == "0.0 ± 0.0"
+    assert interval(np.array([-0.01, -0.02]), scale=1) == "+0.0"
+    assert number(-0.004, 2, "+") == "+0.00" and number(-0.0) == "0.0"
+
+
+def test_an_interval_that_ends_beside_zero_says_on_which_side():
+    low = np.array([-0.04] * 8)
+    assert interval(low, scale=1) == "+0.0 [-0.04, -0.04]"
+    assert spread(1)(-low / 10) == "0.0 ± 0.0 [0.004, 0.004]"
+    assert interval(0 * low, scale=1) == "+0.0 [+0.0, +0.0]"
+    assert interval(1e-17 * low, scale=1) == "+0.0 [+0.0, +0.0]"  # rounding of the mean
 
 
 def test_a_seed_that_is_missing_does_not_count():
