@@ -160,6 +160,11 @@ SPREAD = (
 """What `spread` writes."""
 
 
+def after(source: str) -> str:
+    """The source of a claim that the paper does not make in these words, or with this number."""
+    return f"this project, after {source}"
+
+
 def counted(number: int, thing: str) -> str:
     """1 seed, 3 seeds."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
