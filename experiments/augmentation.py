@@ -412,9 +412,10 @@ LOSSES = changes(
 METHOD = (
     f"{trained.NETS} With augmentation, each image is shifted anew in every step.",
     "With circular borders a shift rolls the image, and the 64 shifts measured stand for all. With "
-    "zero borders black comes in, and what leaves is lost; the shifts are a grid, which includes "
-    "(0, 0). Where borders are compared, in the shares of the variance and in what zero borders "
-    "change, this is done at the shifts that both were measured at. These are small, and where the "
+    "zero borders black comes in, and what leaves is lost; the shifts are all those up to a "
+    "largest one along each axis, (0, 0) included. Where borders are compared, in the shares of "
+    "the variance and in what zero borders change, this is done at the shifts that both were "
+    "measured at. These are small, and where the "
     "margin of an image is black, as that of nearly every digit of MNIST, a roll and a shift into "
     "black make the same image of it; of other images they do not.",
     "Eta squared is the share of the variance over all nets that the means of a factor explain, "
@@ -422,8 +423,8 @@ METHOD = (
     "architecture is a pooling with a border; it has more levels than augmentation, which is in "
     "its favour. The choice of the levels decides, too: a range of worse poolings explains more.",
     "What augmentation does within and beyond its shifts is compared by the share of the changed "
-    "answers that it keeps from changing. In points the order may be another: where few change, "
-    "few can be kept.",
+    "answers that it keeps from changing, over all shifts whose larger part is so many pixels. In "
+    "points the order may be another: where few change, few can be kept.",
     "Shifted images are harder to learn. Where nets are under-trained, augmentation costs accuracy "
     "that a longer training would give back.",
     "Sensitivity is how far a shift moves the logits, over the median distance between the logits "
@@ -455,7 +456,8 @@ def section(found: Sequence[Cell]) -> Section:
         ),
         pictures=[_bars(shown, n), _profiles(found, n), *_maps(found, n)],
         sheets=sheets,
-        size=f"{n}; {trained.size(config)}; shifted by up to {config['near']} pixels or not. "
+        size=f"{n}; {trained.size(config)}; shifted by up to {config['near']} pixels or not; with "
+        f"zero borders measured at every shift of up to {config['far']} pixels along each axis. "
         f"{SPREAD}",
         claims=_claims(found, explained),
         method=(*METHOD, NAMES, trained.length(found)),
@@ -638,11 +640,15 @@ def _profiles(found: Sequence[Cell], n: str) -> Picture:
         for name in _names(found):
             ours, arm = of_variant(found, name), ARMS[name]
             mean = np.mean([sensitivity(cell) for cell in ours], axis=0)
-            at, values = (each[1:] for each in metrics.radial(around(ours[0]), 100 * mean))
+            rings = metrics.radial(around(ours[0]), 100 * mean, square=True)
+            at, values = (each[1:] for each in rings)
             curve = figures.Curve((at, values), (at, values), styles.index(arm.pooling))
             title = f"{arm.border} border, {arm.training}"
             panels.setdefault(title, {})[VARIANTS[arm.pooling].title] = curve
-        x, y = "length of the shift (pixels)", "sensitivity (% of the distance of two images)"
+        x, y = (
+            "larger part of the shift (pixels)",
+            "sensitivity (% of the distance of two images)",
+        )
         return figures.curves(
             panels, x, y, least=0, log_y=False, mark=found[0].config["near"], narrow=narrow
         )
@@ -650,8 +656,9 @@ def _profiles(found: Sequence[Cell], n: str) -> Picture:
     return Picture(
         "profiles",
         "Sensitivity over the length of the shift",
-        "How far a shift moves the logits, averaged over shifts of about the same length; the "
-        f"grey line is as far as one axis is shifted in training. Mean over {n}.",
+        "How far a shift moves the logits, averaged over all shifts whose larger part, along one "
+        "axis or the other, is so many pixels; the grey line is the largest shift in training. "
+        f"Mean over {n}.",
         draw,
     )
 

@@ -102,6 +102,22 @@ def test_numbers_by_hand():
     assert np.isnan(augmentation.numbers(fabricated("max-circular-plain"))["outside"])
 
 
+def test_the_profile_is_over_the_shifts_of_training():
+    """Its line at the largest shift in training has all of them on one side."""
+    import matplotlib.pyplot as plt
+
+    cell = fabricated("max-zero-plain", wrong=1)
+    beyond = np.abs(cell.arrays["shifts"]).max(axis=1) > cell.config["near"]
+    cell.arrays["distances"][...] = beyond[:, None]
+    (picture,) = [p for p in augmentation.section([cell]).pictures if p.name == "profiles"]
+    figure = picture.draw(False)
+    line = figure.axes[0].get_lines()[0]
+    lengths, seen = (np.asarray(each) for each in line.get_data())
+    assert lengths.tolist() == [1, 2, 3]
+    assert not seen[lengths <= cell.config["near"]].any() and seen[-1] > 0
+    plt.close(figure)
+
+
 def test_what_explains_the_variance():
     shares = augmentation.shares(
         augmentation.table(all_cells(2, {"plain": 2, "shifted": 0}), "reference")
