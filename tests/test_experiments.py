@@ -809,7 +809,9 @@ def test_an_image_counts_once_whichever_nets_and_seeds_see_it():
         for seed in (0, 1, 5)  # of which the last one has the images of the first
     ]
     (claim,) = trained.never(cells, "predictions", "never", "nobody")
-    assert claim.observed.endswith("images of which one did: 8 of 16 (25 to 75 %).")
+    assert claim.observed.endswith(
+        "images with one that did in at least one net: 8 of 16 (25 to 75 %)."
+    )
 
 
 def test_more_seeds_than_those_of_the_preset_are_part_of_the_study():
