@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from rich.console import Console
 
-from experiments import EXPERIMENTS
+from experiments import EXPERIMENTS, interrupts
 from experiments.config import (
+    REFUSED,
     RESULTS,
     Config,
     Interrupted,
@@ -35,7 +36,9 @@ ALL = "all"
 
 
 def _experiment(name: str) -> ModuleType:
-    return import_module(EXPERIMENTS[choose("experiment", name, EXPERIMENTS, ALL)])
+    found = import_module(EXPERIMENTS[choose("experiment", name, EXPERIMENTS, ALL)])
+    interrupts.answer()  # importing JAX takes seconds, and may swallow one
+    return found
 
 
 def _names(name: str) -> list[str]:
@@ -255,18 +258,31 @@ def show() -> None:
         print(f"  {name:10} {variant.title}")
 
 
-def main() -> None:
-    """Run a command; the user's mistakes are one sentence, not a traceback."""
+def _command() -> None:
+    """Run a command. What fails after Ctrl-C is taken to fail of it, and what ends is stopped."""
     try:
         tyro.extras.subcommand_cli_from_dict(
             {"run": run, "report": report, "check": check, "list": show},
             prog="python -m experiments",
             description="Experiments on pooling and translation invariance.",
         )
+    except (UserError, Interrupted):
+        raise
+    except Exception:
+        interrupts.answer()
+        raise
+    interrupts.answer()
+
+
+def main() -> None:
+    """Run a command; the user's mistakes are one sentence, not a traceback."""
+    try:
+        with interrupts.remembered():
+            _command()
     except UserError as error:
         sys.exit(_say(str(error), 2))
     except OSError as error:
-        sys.exit(_say(f"The results cannot be read or written: {error}.", 2))
+        sys.exit(_say(f"{REFUSED}: {error}.", 2))
     except Interrupted as error:
         sys.exit(_say(str(error), 130))
     except KeyboardInterrupt:

@@ -15,6 +15,7 @@ import json
 import os
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -24,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.config import Config, UserError, digest, elsewhere
+from experiments.config import REFUSED, Config, UserError, digest, elsewhere
 from experiments.data import flag
 
 FORMAT = 1
@@ -134,16 +135,25 @@ def cells(root: Path, experiment: str, kind: type[Config] | None = None) -> Iter
 
 @contextmanager
 def _room(target: Path) -> Iterator[None]:
-    """Turn a full disk into a sentence."""
+    """Turn a full disk, or a folder that takes no files, into a sentence."""
     try:
         yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
+            why = f"{REFUSED}: {target}: {error.strerror}."
+            raise UserError(f"{why} Name another folder with --results or --out.") from error
         raise UserError(
             f"There is no space left to write {target}: make some, and the same command goes on. "
             "What was finished before is kept."
         ) from error
+
+
+def probe(folder: Path) -> None:
+    """Make a folder and see that it takes a file, before there is something to lose."""
+    with _room(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder, prefix=".probe"):
+            pass
 
 
 def write(target: Path, content: bytes) -> None:

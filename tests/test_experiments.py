@@ -1,5 +1,6 @@
 """The experiments: metrics by brute force, storage that survives a kill, mistakes answered."""
 
+import contextlib
 import ctypes
 import errno
 import json
@@ -24,6 +25,7 @@ import jaxpool
 from experiments import (
     consistency,
     contenders,
+    interrupts,
     metrics,
     quiet,
     runner,
@@ -415,6 +417,67 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path, request):
     assert [cell.seed for cell in store.cells(tmp_path, "consistency")] == [0]
 
 
+@pytest.fixture
+def listens():
+    """Ctrl-C is heard, as in a terminal."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def swallowed() -> None:
+    """Ctrl-C, in a place that answers every exception."""
+    with contextlib.suppress(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.usefixtures("listens")
+def test_ctrl_c_stops_a_run_whatever_became_of_it(tmp_path):
+    cells = [replace(CONFIG, seed=seed) for seed in range(2)]
+
+    def run(config, tick):
+        for _ in range(1000):
+            time.sleep(0.01)
+            tick(0, None)
+        pytest.fail("went on")
+
+    with interrupts.remembered():
+        swallowed()
+        with pytest.raises(Interrupted, match="0 of 2 cells are finished and kept"):
+            runner.run(fake(run), cells, root=tmp_path, workers=1)
+    interrupts.answer()  # another command knows nothing of it
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_that_is_ignored_stays_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with interrupts.remembered():
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+            signal.raise_signal(signal.SIGINT)
+            interrupts.answer()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("two_experiments", "listens")
+@pytest.mark.parametrize("error", [None, ImportError, SystemError])
+@pytest.mark.parametrize("line", ["run one --preset small", "run all --preset small", "check two"])
+def test_ctrl_c_while_an_experiment_is_imported(monkeypatch, capfd, tmp_path, line, error):
+    def importing(name):
+        swallowed()
+        if error:
+            raise error("of an interrupt")
+        return sys.modules[name]
+
+    monkeypatch.setattr("experiments.__main__.import_module", importing)
+    with pytest.raises(SystemExit) as stopped:
+        ran(monkeypatch, tmp_path, line)
+    said = capfd.readouterr().err
+    assert stopped.value.code == 130 and "Stopped. " in said and "the same command goes on" in said
+    assert not list(store.cells(tmp_path, "one"))
+
+
 def test_finished_cells_are_skipped_and_a_failure_is_raised(tmp_path):
     cells = [replace(CONFIG, seed=seed) for seed in range(3)]
 
@@ -499,6 +562,31 @@ def test_a_folder_that_cannot_be_written(monkeypatch, capfd, tmp_path):
     said = capfd.readouterr().err
     assert "The results cannot be read or written: " in said and str(tmp_path / "file") in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("what", ["folder", "file"])
+def test_a_folder_is_tried_before_anything_is_measured(tmp_path, monkeypatch, what):
+    def refused(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    owner, name = (Path, "mkdir") if what == "folder" else (store.tempfile, "TemporaryFile")
+    monkeypatch.setattr(owner, name, refused)
+    folder = re.escape(str(store.path(tmp_path, CONFIG).parent))
+    said = f"The results cannot be read or written: {folder}: Permission denied. Name another"
+    with pytest.raises(UserError, match=said):
+        runner.run(fake(lambda *_: pytest.fail("ran")), [CONFIG], root=tmp_path)
+
+
+def test_a_folder_that_was_tried_is_empty(tmp_path):
+    store.probe(tmp_path / "new")
+    assert (tmp_path / "new").is_dir() and not list((tmp_path / "new").iterdir())
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    target = tmp_path / "file" / "report.html"
+    with pytest.raises(UserError, match=f"cannot be read or written: {target}: File exists"):
+        store.write(target, b"")
 
 
 def test_list_names_everything(monkeypatch, capsys):
