@@ -51,6 +51,7 @@ from experiments.report import (
     by_variant,
     changes,
     differences,
+    extremes,
     interval,
     number,
     of_variant,
@@ -610,6 +611,11 @@ def _explains(found: Sequence[Cell], explained: dict[str, dict[str, stats.Share]
 
 
 def _bars(rows: Sequence[Row], n: str) -> Picture:
+    by: dict[str, dict[str, float]] = {}
+    for row in rows:
+        arm = ARMS[row.variant]
+        by.setdefault(arm.training, {})[arm.architecture] = row.values["reference"].mean()
+
     def draw(narrow: bool) -> Any:
         from experiments import figures
 
@@ -628,6 +634,7 @@ def _bars(rows: Sequence[Row], n: str) -> Picture:
         f"they are (plain) or shifted at random. Large: the mean; thin: "
         f"{thin(len(rows[0].values['reference']))}. {n}.",
         draw,
+        "; ".join(f"{what}, {extremes(of)}" for what, of in by.items()) + ".",
     )
 
 

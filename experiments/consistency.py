@@ -47,7 +47,9 @@ from experiments.report import (
     changes,
     counted,
     differences,
+    extremes,
     interval,
+    means,
     seeds_of,
     spread,
     thin,
@@ -432,20 +434,22 @@ def _pareto(rows: Sequence[Row], n: str) -> Picture:
         f"line, no other variant is better in both. The lower axis is stretched towards 100 %. "
         f"{n}.",
         draw=draw,
+        seen=f"consistency {extremes(means(rows, 'reference'))}, accuracy "
+        f"{extremes(means(rows, 'accuracy'))}.",
     )
 
 
 def _maps(rows: Sequence[Row], cells: Sequence[Cell], n: str) -> Picture:
-    means = [
+    squares = [
         np.mean([shift_map(cell) for cell in cells if cell.variant == row.variant], axis=0)
         for row in rows
     ]
-    period = len(means[0])
+    period = len(squares[0])
 
     def draw(narrow: bool) -> Any:
         from experiments import figures
 
-        return figures.maps([row.title for row in rows], means, narrow=narrow)
+        return figures.maps([row.title for row in rows], squares, narrow=narrow)
 
     return Picture(
         name="maps",
@@ -454,6 +458,7 @@ def _maps(rows: Sequence[Row], cells: Sequence[Cell], n: str) -> Picture:
         f"unshifted (top left, always 100 %). Shifts repeat after {period} pixels, so "
         f"{period - 1} to the right is 1 to the left. Mean over {n}.",
         draw=draw,
+        seen=f"on average, answers stay {extremes(means(rows, 'reference'))}.",
     )
 
 

@@ -31,7 +31,7 @@ bit; polyphase sampling at every shift, alone and in a net; global poolings, whi
 linear poolings, their gain, their frequency response and the sampling theorem.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -48,7 +48,17 @@ from experiments import data, shifts
 from experiments.config import UserError
 from experiments.periodic import best_whole, distance, low_pass, moved, normal, rolled
 from experiments.poolings import FAMILIES, NAMES, POOLINGS
-from experiments.report import Claim, Column, Picture, Row, Section, Sheet, by_variant, seeds_of
+from experiments.report import (
+    Claim,
+    Column,
+    Picture,
+    Row,
+    Section,
+    Sheet,
+    by_variant,
+    extremes,
+    seeds_of,
+)
 from experiments.store import Cell
 
 NAME = "equivariance"
@@ -749,8 +759,14 @@ def _picture(
     return draw
 
 
+def _at_the_end(panels: Mapping[str, Mapping[str, Any]]) -> str:
+    """The least and the largest error at the right end of some panels."""
+    return extremes({name: y[-1] for of in panels.values() for name, (_, y) in of.items()})
+
+
 def _slide(found: Sequence[Cell], n: str) -> Picture:
     panels = _panels(sliding, found)
+    seen = f"at one pixel, {_at_the_end(panels)}."
     panels["Against the best whole shift"] = {
         POOLINGS[name].title: (style, np.mean(best, 0))
         for name, style in BESIDE.items()
@@ -765,6 +781,7 @@ def _slide(found: Sequence[Cell], n: str) -> Picture:
         "fits best; polyphase sampling then fits exactly at 1. Logarithmic; 0 is below "
         f"{100 * LEAST:g} %. {n}.",
         _picture(panels, x, "shift to the right (pixels)"),
+        seen,
     )
 
 
@@ -781,11 +798,13 @@ def _bandwidth(found: Sequence[Cell], n: str) -> Picture:
     def read(cell: Cell) -> np.ndarray:
         return relative(cell, 2).mean(1)[order]
 
+    panels = _panels(read, found)
     return Picture(
         "bandwidth",
         "The error over the bandwidth of the maps",
         "Stride 2, shifts by one pixel. At 1 the images are as they are; to the left, everything "
         "above that share of Nyquist's frequency is taken away. The grey line is the Nyquist "
         f"frequency of the result. Logarithmic; 0 is below {100 * LEAST:g} %. {n}.",
-        _picture(_panels(read, found), x, "highest frequency / Nyquist", 0.5),
+        _picture(panels, x, "highest frequency / Nyquist", 0.5),
+        f"of images as they are, {_at_the_end(panels)}.",
     )

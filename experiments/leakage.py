@@ -44,6 +44,8 @@ from experiments.report import (
     Sheet,
     after,
     by_variant,
+    extremes,
+    means,
     seeds_of,
     spread,
     thin,
@@ -352,6 +354,11 @@ def _picture(rows: Sequence[Row], settings: Sequence[Setting], n: str) -> Pictur
         f"{thin(len(rows[0].values[name('accuracy', *settings[0])]))}. The line at 50 % is "
         f"guessing. {n}.",
         draw,
+        "; ".join(
+            f"{in_words(*setting)}, {extremes(means(rows, name('accuracy', *setting)))}"
+            for setting in settings
+        )
+        + ".",
     )
 
 

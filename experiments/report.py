@@ -69,12 +69,16 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture that can be drawn for a page or, with narrow=True, for a phone."""
+    """A picture that can be drawn for a page or, with narrow=True, for a phone.
+
+    `alt` is its title; `seen` says in words, for who does not see it, what is seen there.
+    """
 
     name: str
     alt: str
     caption: str
     draw: Callable[[bool], "Figure"]
+    seen: str = ""
 
 
 @dataclass(frozen=True)
@@ -252,6 +256,17 @@ def interval(values: np.ndarray, scale: float = 100, digits: int = 1) -> str:
     return number(found.mean, digits, "+") + ends(found.interval, digits, "+")
 
 
+def extremes(of: Mapping[str, float]) -> str:
+    """The least and the largest of some shares, by title, for who does not see a picture."""
+    low, high = (pick(of, key=of.__getitem__) for pick in (min, max))
+    return f"from {100 * of[low]:.3g} % with {low} to {100 * of[high]:.3g} % with {high}"
+
+
+def means(rows: Sequence[Row], key: str) -> dict[str, float]:
+    """The mean of a column over the seeds, by title."""
+    return {row.title: float(np.nanmean(row.values[key])) for row in rows}
+
+
 class Inline(NamedTuple):
     """A picture inside a page: its bytes as text, and its size in pixels."""
 
@@ -284,6 +299,13 @@ class Study:
         """How many cells are still to be measured."""
         found = {(cell.variant, cell.seed) for cell in self.cells}
         return len({(config.variant, config.seed) for config in self.wanted} - found)
+
+    @property
+    def commits(self) -> str:
+        """That cells are of several commits, in a sentence; empty where they are of one."""
+        of = Counter(str(cell.facts.get("commit") or "none") for cell in self.cells)
+        each = ", ".join(f"{count:,} of {commit}" for commit, count in sorted(of.items()))
+        return f"The cells are of {len(of)} commits: {each}." if len(of) > 1 else ""
 
     @property
     def note(self) -> str:

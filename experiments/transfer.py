@@ -55,6 +55,8 @@ from experiments.report import (
     after,
     by_variant,
     counted,
+    extremes,
+    means,
     number,
     seeds_of,
 )
@@ -478,7 +480,7 @@ def section(found: Sequence[Cell]) -> Section:
     return Section(
         question=QUESTION,
         answer=_answer(shown),
-        pictures=[_maps(found, n), *_lines(found, seeds)],
+        pictures=[_maps(found, shown, n), *_lines(found, seeds)],
         sheets=sheets,
         size=f"{n}; {counted(config['epochs'], 'epoch')} of {config['train_images']:,} training "
         f"images in batches of {config['batch']}. Mean ± standard deviation over seeds.",
@@ -521,7 +523,8 @@ PICTURED = ("stride", "max", "maxblur3")
 """The poolings whose maps are drawn, on a phone the last two; where none is there, others are."""
 
 
-def _maps(found: Sequence[Cell], n: str) -> Picture:
+def _maps(found: Sequence[Cell], rows: Sequence[Row], n: str) -> Picture:
+    told = [(kind, of) for kind in KINDS if (of := _of(rows, kind))]
     there = [name for name in nets.VARIANTS if any(c.variant.split("@")[0] == name for c in found)]
     pictured = [name for name in PICTURED if name in there] or there[: len(PICTURED)]
     by = {
@@ -557,6 +560,8 @@ def _maps(found: Sequence[Cell], n: str) -> Picture:
         f"pixels, which the tables leave out. Zeros: outside the canvas; flat: without a global "
         f"average. Mean over {n}.",
         draw,
+        "; ".join(f"{KINDS[kind].title}, {extremes(means(of, 'elsewhere'))}" for kind, of in told)
+        + ".",
     )
 
 
