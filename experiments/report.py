@@ -97,7 +97,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Section:
-    """What an experiment shows."""
+    """What an experiment shows; its files have the `stem` in their names, too."""
 
     question: str
     answer: str
@@ -106,6 +106,7 @@ class Section:
     size: str
     claims: Sequence[Claim]
     method: Sequence[str]
+    stem: str = ""
 
 
 def percent(values: np.ndarray) -> str:
@@ -333,24 +334,37 @@ def study_of(
     data: str | None,
     stored: Iterable[store.Cell],
     root: Path = RESULTS,
+    **more: Any,
 ) -> Study:
-    """The study of a preset, with those of the cells stored in `root` that belong to it."""
-    wanted = experiment.cells(preset, data)
+    """The study of a preset, with those of the cells stored in `root` that belong to it.
+
+    `more` are arguments of the experiment's `cells`.
+    """
+    wanted = experiment.cells(preset, data, **more)
     shared = study(asdict(wanted[0]))
     cells = [cell for cell in stored if study(cell.config) == shared]
     seeds = 1 + max((cell.seed for cell in cells), default=0)
     if seeds <= 1 + max(config.seed for config in wanted):
         return Study(experiment, root, preset, wanted, cells)
-    return Study(experiment, root, preset, experiment.cells(preset, data, seeds), cells, seeds)
+    every = experiment.cells(preset, data, seeds, **more)
+    return Study(experiment, root, preset, every, cells, seeds)
 
 
-def report(experiment: ModuleType, preset: str, data: str | None, *, root: Path, out: Path) -> None:
-    """Show one study on the terminal and write it to a folder."""
+def report(
+    experiment: ModuleType,
+    preset: str,
+    data: str | None,
+    *,
+    root: Path,
+    out: Path,
+    **more: Any,
+) -> None:
+    """Show one study on the terminal and write it to a folder; `more` is as in `study_of`."""
     stored = list(store.cells(root, experiment.NAME, experiment.Config))
-    ours = study_of(experiment, preset, data, stored, root)
+    ours = study_of(experiment, preset, data, stored, root, **more)
     if not ours.cells:
         others = (
-            study_of(experiment, other, data, stored, root)
+            study_of(experiment, other, data, stored, root, **more)
             for other in experiment.PRESETS
             if other != preset
         )
@@ -393,7 +407,8 @@ def _table(sheet: Sheet) -> Table:
 
 def show(study: Study, out: Path) -> tuple[Shown, dict[Path, bytes]]:
     """What a page shows of a study, and its files in the folder `out`, the page first."""
-    name, section = study.experiment.NAME, study.experiment.section(study.cells)
+    section = study.experiment.section(study.cells)
+    name = "-".join(filter(None, (study.experiment.NAME, section.stem)))
     files = {}
     for sheet in section.sheets:
         stem = "-".join(filter(None, (name, sheet.name)))

@@ -52,8 +52,14 @@ class Cell:
 
 def command(verb: str, config: Config, preset: str, root: Path) -> str:
     """What measures the study of a cell (run), or shows it (report)."""
-    named = f"{config.experiment} --preset {preset} {flag(config.data)}"
+    named = f"{config.experiment} --preset {preset} {flag(config.data)}{protocol(config)}"
     return f"python -m experiments {verb} {named}{elsewhere(root)}"
+
+
+def protocol(config: Config) -> str:
+    """What a command has to be told of shifts that are those of a paper."""
+    name = getattr(config, "shifts", "exhaustive")
+    return "" if name == "exhaustive" else f" --protocol {name}"
 
 
 def path(root: Path, config: Config) -> Path:

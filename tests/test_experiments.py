@@ -523,6 +523,17 @@ MISTAKES = [
     ("run all --preset fast", "Unknown preset 'fast': write one of smoke, quick, full."),
     ("run all --variants max --data digits", "--data and --variants cannot be given for all"),
     ("run all --skip-damaged", "--skip-damaged cannot be given for all"),
+    ("run all --protocol zhang", "--protocol cannot be given for all"),
+    (
+        "run consistency --protocol zang",
+        "Unknown protocol 'zang': write one of zhang, chaman-cifar",
+    ),
+    ("run transfer --protocol zhang", "--protocol says how consistency is measured, and transfer"),
+    ("report all --protocol zhang", "--protocol says how consistency is measured, and all is no"),
+    (
+        "report consistency --protocol lps",
+        "run `python -m experiments run consistency --preset quick --data mnist5k --protocol lps`",
+    ),
     ("run consistency --image-size 16", "are for images of your own: write --data PATH, too."),
     ("report --preset quick", "first run `python -m experiments run consistency --preset quick"),
     ("check", "first run `python -m experiments run consistency`."),
@@ -900,6 +911,53 @@ def test_an_image_counts_once_whichever_nets_and_seeds_see_it():
     assert claim.observed.endswith(
         "images with one that did in at least one net: 8 of 16 (25 to 75 %)."
     )
+
+
+@pytest.mark.usefixtures("usual_promotion")
+@pytest.mark.parametrize(
+    ("protocol", "count"), [("zhang", 9), ("chaman-cifar", 16), ("alias-free", 5)]
+)
+def test_a_paper_s_protocol_has_a_command(command, capsys, tmp_path, protocol, count):
+    smoke = ["--preset", "smoke", "--protocol", protocol, "--results", tmp_path]
+    command("run", "consistency", *smoke, "--seeds", 1, "--variants", "max_aps")
+    said = capsys.readouterr().out
+    assert f"--preset smoke --data digits --protocol {protocol} --results" in said
+    command("check", "consistency", "--results", tmp_path)
+    (cell,) = store.cells(tmp_path, "consistency")
+    by, found = cell.arrays["shifts"], cell.arrays["predictions"]
+    how = shifts.protocol(protocol)
+    np.testing.assert_array_equal(by, how.shifts(16))
+    assert found.shape == (count, 100)
+    assert consistency.check(cell) == []
+    (broken,) = consistency.check(replace(cell, arrays=cell.arrays | {"shifts": by[::-1]}))
+    assert broken == f"its shifts are not those of the protocol {protocol}"
+    command("report", "consistency", *smoke)
+    said = capsys.readouterr().out
+    assert f"By the protocol of {how.source}, consistency is" in said
+    text = (tmp_path / "report" / f"consistency-{protocol}.csv").read_text()
+    assert f"digits,max_aps,0,{how.consistency(found):.6f}," in text
+    assert not (tmp_path / "report" / "consistency.csv").exists()
+
+
+def test_crops_may_change_an_answer_that_rolls_may_not():
+    config = replace(CONFIG, variant="max_aps", shifts="zhang")
+    grid, periods = consistency._protocol(config)
+    predictions = np.zeros((len(grid), 8), np.uint8)
+    predictions[1] = 1
+    arrays = {
+        "shifts": grid,
+        "predictions": predictions,
+        "logits": np.eye(10, dtype=np.float32)[predictions[0]],
+        "period_shifts": periods,
+        "period_predictions": np.zeros((len(periods), 8), np.uint8),
+    }
+    cell = store.Cell(Path(), vars(config), {}, arrays)
+    assert consistency.check(cell) == []
+    rolled = replace(config, shifts="chaman-cifar")
+    arrays["shifts"] = consistency._protocol(rolled)[0]
+    assert consistency.check(store.Cell(Path(), vars(rolled), {}, arrays)) == [
+        "8 answers change with the shift, though none may"
+    ]
 
 
 def test_more_seeds_than_those_of_the_preset_are_part_of_the_study():
