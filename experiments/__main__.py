@@ -36,9 +36,8 @@ ALL = "all"
 
 
 def _experiment(name: str) -> ModuleType:
-    found = import_module(EXPERIMENTS[choose("experiment", name, EXPERIMENTS, ALL)])
-    interrupts.answer()  # importing JAX takes seconds, and may swallow one
-    return found
+    with interrupts.deferred():  # importing JAX takes seconds
+        return import_module(EXPERIMENTS[choose("experiment", name, EXPERIMENTS, ALL)])
 
 
 def _names(name: str) -> list[str]:

@@ -1,8 +1,8 @@
 """Ctrl-C, which is never lost.
 
-Python raises it wherever the program is at that moment. Where that is an import or a callback from
-compiled code, it may be swallowed there, or come out as another error. So it is remembered as well,
-until somebody asks.
+Python raises it wherever the program is at that moment. Where that is a callback from compiled
+code, it is swallowed there; where it is an import, it may come out as another error, or as a crash.
+So it is remembered as well, until somebody asks, and while an import lasts, only remembered.
 """
 
 import signal
@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_seen = threading.Event()
+_seen, _waits = threading.Event(), threading.Event()
 
 
 def _remember(number: int, frame: FrameType | None) -> None:
+    again = _seen.is_set()
     _seen.set()
-    raise KeyboardInterrupt
+    if again or not _waits.is_set():
+        raise KeyboardInterrupt
 
 
 @contextmanager
@@ -33,6 +35,17 @@ def remembered() -> Iterator[None]:
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         _seen.clear()
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """In here, Ctrl-C waits for the end; the second one does not."""
+    _waits.set()
+    try:
+        yield
+    finally:
+        _waits.clear()
+    answer()
 
 
 def answer() -> None:

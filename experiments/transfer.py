@@ -770,7 +770,7 @@ def _never(found: Sequence[Cell]) -> Claim:
     return Claim(
         "Circular borders: at multiples of 8 pixels, with APS at every place, the answer is that "
         "at home",
-        f"{trained.of_images(found, changed)} images were called otherwise.",
+        f"{trained.of_images(found, changed)} images were called otherwise in at least one net.",
         not any(changed(cell).any() for cell in found),
         "exact for three reductions by 2; Chaman and Dokmanic 2021",
     )

@@ -449,6 +449,25 @@ def test_ctrl_c_stops_a_run_whatever_became_of_it(tmp_path):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.usefixtures("listens")
+def test_ctrl_c_waits_for_the_end_of_an_import_but_only_once():
+    ended = []
+
+    def importing():
+        with interrupts.deferred():
+            signal.raise_signal(signal.SIGINT)
+            ended.append(True)
+
+    with interrupts.remembered(), pytest.raises(KeyboardInterrupt):
+        importing()
+    assert ended
+    with interrupts.remembered(), interrupts.deferred():
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        interrupts._seen.clear()
+
+
 def test_ctrl_c_that_is_ignored_stays_ignored():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
