@@ -260,7 +260,8 @@ def interval(values: np.ndarray, scale: float = 100, digits: int = 1) -> str:
 def extremes(of: Mapping[str, float]) -> str:
     """The least and the largest of some shares, by title, for who does not see a picture."""
     low, high = (pick(of, key=of.__getitem__) for pick in (min, max))
-    return f"from {100 * of[low]:.3g} % with {low} to {100 * of[high]:.3g} % with {high}"
+    least, most = (f"{round(100 * of[title], 3):.3g} %" for title in (low, high))
+    return f"from {least} with {low} to {most} with {high}" if least != most else f"{most} with all"
 
 
 def means(rows: Sequence[Row], key: str) -> dict[str, float]:

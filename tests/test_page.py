@@ -267,6 +267,8 @@ def test_what_is_seen_in_a_picture_is_said_to_who_does_not_see_it(made):
     row = Row("a", "A", {"x": np.array([0.1, 0.2])})
     assert report.means([row], "x") == pytest.approx({"A": 0.15})
     assert report.extremes({"a": 0.5, "b": 0.00075}) == "from 0.075 % with b to 50 % with a"
+    assert report.extremes({"a": 0.5, "b": 1e-9}) == "from 0 % with b to 50 % with a"
+    assert report.extremes({"a": 0.5, "b": 0.5}) == "50 % with all"
 
 
 def test_a_verdict_may_be_open():
