@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from rich.console import Console
 
-from experiments import EXPERIMENTS
+from experiments import EXPERIMENTS, interrupts
 from experiments.config import (
+    REFUSED,
     RESULTS,
     Config,
     Interrupted,
@@ -35,7 +36,8 @@ ALL = "all"
 
 
 def _experiment(name: str) -> ModuleType:
-    return import_module(EXPERIMENTS[choose("experiment", name, EXPERIMENTS, ALL)])
+    with interrupts.deferred():  # importing JAX takes seconds
+        return import_module(EXPERIMENTS[choose("experiment", name, EXPERIMENTS, ALL)])
 
 
 def _names(name: str) -> list[str]:
@@ -53,6 +55,18 @@ def _named(text: str | None, skip: bool, side: int | None) -> str | None:
             "--image-size and --skip-damaged are for images of your own: write --data PATH, too."
         )
     return text and data.named(text, skip=skip, side=side)
+
+
+def _by(protocol: str | None, name: str) -> dict[str, str]:
+    """The argument for an experiment that knows protocols."""
+    if protocol is None:
+        return {}
+    if name != "consistency":
+        raise UserError(
+            f"--protocol says how consistency is measured, and {name} is no measurement of it: "
+            "write consistency in its place."
+        )
+    return {"protocol": protocol}
 
 
 def _on_devices(mesh: bool) -> AbstractContextManager[None]:
@@ -75,6 +89,7 @@ def run(
     workers: int = 2,
     skip_damaged: bool = False,
     image_size: int | None = None,
+    protocol: str | None = None,
     mesh: bool = False,
     hosts: tyro.conf.OmitArgPrefixes[Hosts] = ALONE,
 ) -> None:
@@ -90,16 +105,17 @@ def run(
       workers: how many cells run at a time.
       skip_damaged: leave out those of your own files that cannot be read.
       image_size: scale your own images to this size.
+      protocol: for consistency, measure at the shifts of a paper; `list` shows them.
       mesh: measure nets at as many shifts at a time as there are devices here.
       hosts: share the cells with other processes.
     """
     if name == ALL:
         asked = {"data": data, "variants": variants, "image-size": image_size}
-        _refuse(asked | {"skip-damaged": skip_damaged})
+        _refuse(asked | {"skip-damaged": skip_damaged, "protocol": protocol})
         return _run_all(preset, seeds, results, workers, mesh, hosts)
     experiment = _experiment(name)
     data = _named(data, skip_damaged, image_size)
-    study = experiment.cells(preset, data, seeds, variants)
+    study = experiment.cells(preset, data, seeds, variants, **_by(protocol, name))
     share = hosts.join()
     cells = share.of(study)
     with _on_devices(mesh):
@@ -175,6 +191,7 @@ def report(
     out: Path | None = None,
     skip_damaged: bool = False,
     image_size: int | None = None,
+    protocol: str | None = None,
 ) -> None:
     """Draw what is stored: a table here; pictures, CSV and one HTML page in a folder.
 
@@ -184,15 +201,16 @@ def report(
       data: which study, where it is not of the preset's data set.
       results: the folder of the results.
       out: the folder to write to; by default `report` in the folder of the results.
-      skip_damaged, image_size: as for the run.
+      skip_damaged, image_size, protocol: as for the run.
     """
     experiments = [_experiment(each) for each in _names(name)]
     data, out = _named(data, skip_damaged, image_size), out or results / "report"
     from experiments import joint
     from experiments.report import report
 
+    more = _by(protocol, name)
     if name != ALL:
-        report(experiments[0], preset or "quick", data, root=results, out=out)
+        report(experiments[0], preset or "quick", data, root=results, out=out, **more)
     elif joint.report(experiments, preset, data, root=results, out=out):
         sys.exit(1)
 
@@ -236,6 +254,7 @@ def show() -> None:
     """List the experiments, presets, data sets and variants."""
     from experiments.data import OWN, SOURCES
     from experiments.nets import VARIANTS
+    from experiments.shifts import PROTOCOLS
 
     for name in EXPERIMENTS:
         experiment = _experiment(name)
@@ -250,23 +269,39 @@ def show() -> None:
     for name, source in SOURCES.items():
         print(f"  --data {name:10} {source.title}, {source.licence}")
     print(f"  --data PATH       {OWN}")
+    print("protocols of consistency")
+    for name, protocol in PROTOCOLS.items():
+        print(f"  --protocol {name:15} {protocol.source}")
     print("poolings in the names of variants")
     for name, variant in VARIANTS.items():
         print(f"  {name:10} {variant.title}")
 
 
-def main() -> None:
-    """Run a command; the user's mistakes are one sentence, not a traceback."""
+def _command() -> None:
+    """Run a command. What fails after Ctrl-C is taken to fail of it, and what ends is stopped."""
     try:
         tyro.extras.subcommand_cli_from_dict(
             {"run": run, "report": report, "check": check, "list": show},
             prog="python -m experiments",
             description="Experiments on pooling and translation invariance.",
         )
+    except (UserError, Interrupted):
+        raise
+    except Exception:
+        interrupts.answer()
+        raise
+    interrupts.answer()
+
+
+def main() -> None:
+    """Run a command; the user's mistakes are one sentence, not a traceback."""
+    try:
+        with interrupts.remembered():
+            _command()
     except UserError as error:
         sys.exit(_say(str(error), 2))
     except OSError as error:
-        sys.exit(_say(f"The results cannot be read or written: {error}.", 2))
+        sys.exit(_say(f"{REFUSED}: {error}.", 2))
     except Interrupted as error:
         sys.exit(_say(str(error), 130))
     except KeyboardInterrupt:

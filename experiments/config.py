@@ -23,6 +23,10 @@ def elsewhere(root: Path) -> str:
     return f" --results {shlex.quote(str(root))}" if root != RESULTS else ""
 
 
+REFUSED = "The results cannot be read or written"
+"""How a sentence about a file or folder begins."""
+
+
 class UserError(ValueError):
     """A mistake that the user can repair: the command line prints its sentence and no traceback."""
 

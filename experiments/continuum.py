@@ -53,7 +53,9 @@ from experiments.report import (
     Section,
     Sheet,
     by_variant,
+    extremes,
     interval,
+    means,
     seeds_of,
     spread,
     thin,
@@ -536,6 +538,8 @@ def _paths(rows: Sequence[Row], n: str) -> Picture:
         "Lines lead through the means of fixed values, from average to max; hollow marks are "
         f"learned values. Thin: {few}. {n}.",
         draw,
+        f"accuracy {extremes(means(rows, 'accuracy'))}, consistency "
+        f"{extremes(means(rows, 'reference'))}.",
     )
 
 

@@ -31,7 +31,7 @@ bit; polyphase sampling at every shift, alone and in a net; global poolings, whi
 linear poolings, their gain, their frequency response and the sampling theorem.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -48,7 +48,17 @@ from experiments import data, shifts
 from experiments.config import UserError
 from experiments.periodic import best_whole, distance, low_pass, moved, normal, rolled
 from experiments.poolings import FAMILIES, NAMES, POOLINGS
-from experiments.report import Claim, Column, Picture, Row, Section, Sheet, by_variant, seeds_of
+from experiments.report import (
+    Claim,
+    Column,
+    Picture,
+    Row,
+    Section,
+    Sheet,
+    by_variant,
+    extremes,
+    seeds_of,
+)
 from experiments.store import Cell
 
 NAME = "equivariance"
@@ -320,6 +330,8 @@ def response(taps: np.ndarray, size: int) -> np.ndarray:
 
 
 WIDTHS = (1, 8, 8, 8, 10)
+PERIOD = 2 ** (len(WIDTHS) - 2)
+"""Pixels, after which the logits of the net repeat."""
 
 
 def _net(config: Config, x: np.ndarray) -> dict[str, np.ndarray]:
@@ -330,13 +342,12 @@ def _net(config: Config, x: np.ndarray) -> dict[str, np.ndarray]:
         for a, b in pairwise(WIDTHS[:-1])
     ]
     head = random.normal(0, 1, WIDTHS[-2:]).astype(np.float32)
-    period = 2 ** len(kernels)
 
     def logits(shift: np.ndarray) -> np.ndarray:
         images = rolled(x, shift)[..., None].astype(np.float32)
         return np.asarray(_logits(config.variant, kernels, head, images))
 
-    by = np.concatenate([shifts.exhaustive(period), shifts.multiples(period, config.size)])
+    by = np.concatenate([shifts.exhaustive(PERIOD), shifts.multiples(PERIOD, config.size)])
     return {"net_shifts": by, "net": np.stack([logits(shift) for shift in by])}
 
 
@@ -376,10 +387,9 @@ def _statements(cell: Cell) -> list[tuple[str, float, float]]:
         (f"values differ after shifts by multiples of stride {s}", found[f"differing_{s}"], 0)
         for s in cell.config["strides"]
     ]
-    net, period = found["net"], 2 ** (len(WIDTHS) - 2)
-    changes = np.abs(net - net[0])
-    far = changes[period**2 :]
-    said.append((f"logits change after shifts by multiples of {period}", far, 1e-4))
+    changes = np.abs(found["net"] - found["net"][0])
+    far = changes[PERIOD**2 :]
+    said.append((f"logits change after shifts by multiples of {PERIOD}", far, 1e-4))
     if name in ADAPTIVE:
         said += [
             (f"no whole shift of the result fits at stride {s}", found[f"best_{s}"][0], 0)
@@ -452,7 +462,6 @@ def metrics(cell: Cell) -> dict[str, float]:
     half = bands.index(max(band for band in bands if band < cell.config["size"] / 4))
     border = _over(found["border_2"], found["border_energy_2"], _images(cell))
     noise = _over(found["error_2"][whole], found["energy_2"][whole], _noise(cell))
-    net = found["net"].astype(float)
     return {
         "differing": float(sum(found[f"differing_{s}"].sum() for s in cell.config["strides"])),
         "error": float(relative(cell, 2)[whole].mean()),
@@ -462,8 +471,15 @@ def metrics(cell: Cell) -> dict[str, float]:
         **{f"error_{s}": float(relative(cell, s)[whole].mean()) for s in _strides(cell) if s > 2},
         "best": float(relative(cell, 2, "best")[whole].mean()),
         "border": float(border.mean()),
-        "net": float(np.mean((net - net[0]) ** 2) / net.var(axis=1).mean()),
+        "net": _logits_moved(found["net"].astype(float), found["net_shifts"]),
     }
+
+
+def _logits_moved(logits: np.ndarray, by: np.ndarray) -> float:
+    """Mean square change with a shift, over the variance between maps. (0, 0) and multiples of the
+    period do not count: these change nothing, by theorem."""
+    between = (by % PERIOD).any(axis=1)
+    return float(np.mean((logits[between] - logits[0]) ** 2) / logits.var(axis=1).mean())
 
 
 # ---- the report ----
@@ -485,8 +501,8 @@ def _columns(strides: Sequence[int]) -> list[Column]:
     return [
         Column(
             "differing",
-            "at multiples",
-            "Elements that differ after shifts by multiples of the stride, all strides: a count.",
+            "at multiples (count)",
+            "How many elements differ after shifts by multiples of the stride, of all strides.",
             show=lambda values: f"{np.sum(values):,.0f}",
         ),
         _column(
@@ -517,7 +533,8 @@ def _columns(strides: Sequence[int]) -> list[Column]:
             "net",
             "net",
             "An untrained net of three convolutions, ReLU and poolings: mean square change of the "
-            "logits with the shift, over their variance between maps.",
+            f"logits over shifts that are no multiples of {PERIOD}, over their variance between "
+            "maps.",
         ),
     ]
 
@@ -548,8 +565,12 @@ def section(found: Sequence[Cell]) -> Section:
         question=QUESTION,
         answer=_answer(rows),
         pictures=[_slide(found, n), _bandwidth(found, n)],
-        sheets=[Sheet("", "The errors, in percent", _columns(config["strides"]), rows)],
-        size=f"{n}. Stride 2 unless said; 0 is exact.",
+        sheets=[
+            Sheet(
+                "", "The errors, in percent of the squared norm", _columns(config["strides"]), rows
+            )
+        ],
+        size=f"{n}. Stride 2 unless said; 0 is exact. {ERROR}",
         claims=_claims(found, rows),
         method=METHOD,
     )
@@ -558,6 +579,12 @@ def section(found: Sequence[Cell]) -> Section:
 def _rows(found: Sequence[Cell]) -> list[Row]:
     titles = {name: pooling.title for name, pooling in POOLINGS.items()}
     return sorted(by_variant(found, titles, metrics), key=lambda row: row.values["error"].mean())
+
+
+ERROR = (
+    "The error is ||P(T x) - T P(x)||^2 as a share of the squared norm ||P(x)||^2, where P is the "
+    "pooling and T a shift."
+)
 
 
 def _answer(rows: Sequence[Row]) -> str:
@@ -573,7 +600,11 @@ def _answer(rows: Sequence[Row]) -> str:
         else "With circular borders, all are equivariant to shifts by multiples of their stride, "
         f"bit for bit{', and those with polyphase sampling to every shift' if exact else ''}."
     )
-    between = f" Between these multiples, at stride 2, the error is {ranking}." if shown else ""
+    between = (
+        " Between these multiples, at stride 2, pooling a shifted map and shifting the pooled map "
+        f"differ by {ranking}, as a share of the squared norm."
+    )
+    between = between if shown else ""
     return start + between
 
 
@@ -688,6 +719,7 @@ UNSEEN = ("l2", "gem", "lse", "softmax")
 REFERENCE = "max"
 """In every panel."""
 LEAST = 1e-5
+ERROR_LABEL = "equivariance error (% of the squared norm)"
 
 
 def _panels(read: Callable[[Cell], Any], found: Sequence[Cell]) -> dict[str, dict[str, Any]]:
@@ -715,20 +747,26 @@ def _picture(
 
         curves = {
             title: {
-                name: figures.Curve(line=(x, y), dots=(x, y), style=style)
+                name: figures.Curve((x, 100 * y), (x, 100 * y), style)
                 for name, (style, y) in lines.items()
             }
             for title, lines in panels.items()
         }
         return figures.curves(
-            curves, label, "equivariance error", least=LEAST, zero="0", mark=mark, narrow=narrow
+            curves, label, ERROR_LABEL, least=100 * LEAST, zero="0", mark=mark, narrow=narrow
         )
 
     return draw
 
 
+def _at_the_end(panels: Mapping[str, Mapping[str, Any]]) -> str:
+    """The least and the largest error at the right end of some panels."""
+    return extremes({name: y[-1] for of in panels.values() for name, (_, y) in of.items()})
+
+
 def _slide(found: Sequence[Cell], n: str) -> Picture:
     panels = _panels(sliding, found)
+    seen = f"at one pixel, {_at_the_end(panels)}."
     panels["Against the best whole shift"] = {
         POOLINGS[name].title: (style, np.mean(best, 0))
         for name, style in BESIDE.items()
@@ -741,8 +779,9 @@ def _slide(found: Sequence[Cell], n: str) -> Picture:
         "Stride 2: from no shift to half of the stride; from there to 2 pixels the error goes back "
         "the same way. In the last panel the result is shifted by whole elements alone, as far as "
         "fits best; polyphase sampling then fits exactly at 1. Logarithmic; 0 is below "
-        f"{LEAST:g}. {n}.",
+        f"{100 * LEAST:g} %. {n}.",
         _picture(panels, x, "shift to the right (pixels)"),
+        seen,
     )
 
 
@@ -759,11 +798,13 @@ def _bandwidth(found: Sequence[Cell], n: str) -> Picture:
     def read(cell: Cell) -> np.ndarray:
         return relative(cell, 2).mean(1)[order]
 
+    panels = _panels(read, found)
     return Picture(
         "bandwidth",
         "The error over the bandwidth of the maps",
         "Stride 2, shifts by one pixel. At 1 the images are as they are; to the left, everything "
         "above that share of Nyquist's frequency is taken away. The grey line is the Nyquist "
-        f"frequency of the result. Logarithmic; 0 is below {LEAST:g}. {n}.",
-        _picture(_panels(read, found), x, "highest frequency / Nyquist", 0.5),
+        f"frequency of the result. Logarithmic; 0 is below {100 * LEAST:g} %. {n}.",
+        _picture(panels, x, "highest frequency / Nyquist", 0.5),
+        f"of images as they are, {_at_the_end(panels)}.",
     )

@@ -642,7 +642,8 @@ def traces(
         for style, (panels, (title, traced)) in enumerate(zip(grid, rows.items(), strict=True)):
             for axes, trace in zip(panels, traced, strict=True):
                 _trace(axes, trace, parts, COLOURS[style % len(COLOURS)], 3 if narrow else 4)
-                axes.axvline(mark, color=FAINT, linewidth=0.8, zorder=0)
+                # Above the grid, which has a line there, too, and below the trace.
+                axes.axvline(mark, color=FAINT, linewidth=0.8, zorder=1.8)
             panels[0].set_title(title, loc="left", fontsize="medium", weight="bold", pad=3)
         for axes, column in zip(grid[0], columns, strict=True):
             axes.annotate(

@@ -13,12 +13,14 @@ Expected:
 
 - Exactly 50 % with circular padding and 16 pixels from place to place, for every variant: the
   answer depends on a shift only modulo 2^L = 8 (see `experiments.shifts`).
-- 100 % with circular padding and 13 pixels for max and max-blur: aliasing alone tells the place.
+- At least 99 % with circular padding and 13 pixels for max and max-blur: aliasing alone tells the
+  place. So this project expects after Azulay and Weiss, "Why do deep convolutional networks
+  generalize so poorly to small image transformations?", 2019, who do not measure it.
 - Exactly 50 % there for adaptive polyphase sampling. Chaman and Dokmanic, "Truly shift-invariant
   convolutional neural networks", 2021.
-- 100 % with zero padding for every variant, APS included: the border tells the place. Kayhan and
-  van Gemert, "On translation invariance in CNNs: convolutional layers can exploit absolute spatial
-  location", 2020.
+- At least 99 % with zero padding for every variant, APS included: the border tells the place. So
+  it expects after Kayhan and van Gemert, "On translation invariance in CNNs: convolutional layers
+  can exploit absolute spatial location", 2020.
 """
 
 from collections.abc import Sequence
@@ -40,7 +42,10 @@ from experiments.report import (
     Row,
     Section,
     Sheet,
+    after,
     by_variant,
+    extremes,
+    means,
     seeds_of,
     spread,
     thin,
@@ -50,8 +55,13 @@ from experiments.store import Cell
 NAME = "leakage"
 QUESTION = "What tells a net where an object is: the border, or aliasing?"
 
-ROUNDING = 1e-5
-"""Logits that differ by no more are the same: a circular shift changes the order of their sums."""
+ROUNDING = 1e-4
+"""Of the spread of the logits over images: logits that differ by no more are the same. A circular
+shift changes the order of their sums. Nets that cannot tell the places have small logits, so a
+difference says nothing by itself."""
+
+NEARLY = 0.99
+"""The share of right answers that is called telling the place."""
 
 Setting = tuple[str, int]
 """The padding, and the pixels from the left to the right place."""
@@ -163,12 +173,22 @@ def name(kind: str, padding: str, distance: int) -> str:
 # ---- the numbers ----
 
 
+def spread_of(logits: np.ndarray) -> float:
+    """The standard deviation of a logit over images and places, from [place, image, class]."""
+    return float(logits.astype(np.float64).std(axis=(0, 1)).max())
+
+
+def apart(logits: np.ndarray) -> np.ndarray:
+    """How far the logits of each image differ between the places, [image]."""
+    return np.abs(logits[1].astype(np.float64) - logits[0]).max(axis=-1)
+
+
 def answers(logits: np.ndarray) -> np.ndarray:
     """Whether the net says "right": bool [place, image], from logits [place, image, class].
 
     Where the logits of the two places are the same up to rounding, so are the answers.
     """
-    same = np.abs(logits[1] - logits[0]).max(axis=-1) <= ROUNDING
+    same = apart(logits) <= ROUNDING * spread_of(logits)
     margins = logits[..., 1].astype(np.float64) - logits[..., 0]
     return np.where(same, margins.mean(axis=0), margins) > 0
 
@@ -194,9 +214,9 @@ def check(cell: Cell) -> list[str]:
         elif not np.isfinite(logits).all():
             broken.append(f"its logits ({where}) are not finite")
         elif blind(cell.variant, cell.config["widths"], padding, distance):
-            apart = np.abs(logits[1] - logits[0]).max()
-            if apart > ROUNDING:
-                broken.append(f"its logits tell the places apart ({where}), by up to {apart:.1g}")
+            most = apart(logits).max()
+            if most > ROUNDING * spread_of(logits):
+                broken.append(f"its logits tell the places apart ({where}), by up to {most:.1g}")
     return broken
 
 
@@ -217,7 +237,8 @@ METHOD = (
     f"is {Config.target_loss}, or the epochs are over.",
     NAMES,
     "Each test image is shown at both places. A net whose logits are the same at both, up to "
-    f"rounding ({ROUNDING:g}), gives one answer to both, so one of the two is right: exactly 50 %.",
+    f"rounding ({ROUNDING:g} of their standard deviation over images), gives one answer to both, "
+    "so one of the two is right: exactly 50 %.",
     "An image fails where its place is not told right at both places. Failures are counted over "
     "the test images of all seeds, with the 95 % interval of Clopper and Pearson for their share "
     "(in the table seeds may draw the same image again, so there it is somewhat too narrow). "
@@ -333,6 +354,11 @@ def _picture(rows: Sequence[Row], settings: Sequence[Setting], n: str) -> Pictur
         f"{thin(len(rows[0].values[name('accuracy', *settings[0])]))}. The line at 50 % is "
         f"guessing. {n}.",
         draw,
+        "; ".join(
+            f"{in_words(*setting)}, {extremes(means(rows, name('accuracy', *setting)))}"
+            for setting in settings
+        )
+        + ".",
     )
 
 
@@ -342,13 +368,13 @@ def _claims(cells: Sequence[Cell], settings: Sequence[Setting]) -> list[Claim]:
     adaptive = [cell for cell in cells if VARIANTS[cell.variant].exact]
     aliased = [cell for cell in cells if cell.variant.startswith("max") and cell not in adaptive]
     exact, alias = (titles(cell.variant for cell in some) for some in (adaptive, aliased))
-    kayhan, chaman = "Kayhan and van Gemert 2020", "Chaman and Dokmanic 2021"
+    chaman = "Chaman and Dokmanic 2021"
     period = f"exact: {far[1]} pixels are a multiple of 2^{len(cells[0].config['widths'])}"
     return [
         *_half(cells, far, "exactly 50 % for every variant", period),
         *_half(adaptive, near, f"exactly 50 % for {exact}", chaman),
-        *_all(aliased, near, f"100 % for {alias}", "aliasing: Azulay and Weiss 2019"),
-        *_all(cells, border, "100 % for every variant", kayhan),
+        *_nearly_all(aliased, near, f"for {alias}", after("Azulay and Weiss 2019")),
+        *_nearly_all(cells, border, "for every variant", after("Kayhan and van Gemert 2020")),
     ]
 
 
@@ -359,30 +385,32 @@ def _half(cells: Sequence[Cell], setting: Setting, expected: str, source: str) -
     found = [cell.arrays[name("logits", *setting)] for cell in cells]
     told = sum(int(np.diff(answers(logits), axis=0).sum()) for logits in found)
     images = sum(logits.shape[1] for logits in found)
-    apart = max(float(np.abs(logits[1] - logits[0]).max()) for logits in found)
+    most, least = max(apart(x).max() for x in found), min(map(spread_of, found))
     return [
         Claim(
             f"{in_words(*setting).capitalize()}: {expected}",
-            f"{told:,} of {images:,} images get two answers; logits differ by {apart:.0e} at most.",
+            f"{told:,} of {images:,} images get two answers; logits differ by {most:.0e} at most, "
+            f"and their standard deviation over images is {least:.0e} at least.",
             told == 0,
             source,
         )
     ]
 
 
-def _all(cells: Sequence[Cell], setting: Setting, expected: str, source: str) -> list[Claim]:
-    """Whether every image is told at both places."""
+def _nearly_all(cells: Sequence[Cell], setting: Setting, who: str, source: str) -> list[Claim]:
+    """Whether every net tells nearly all places."""
     if not cells:
         return []
     told = {cell.path: right(cell.arrays[name("logits", *setting)]) for cell in cells}
     failed = trained.of_images(cells, lambda cell: ~told[cell.path].all(axis=0))
     worst = min(cells, key=lambda cell: told[cell.path].mean())
-    least = f"{100 * told[worst.path].mean():.1f} % with {VARIANTS[worst.variant].title}"
+    least = told[worst.path].mean()
     return [
         Claim(
-            f"{in_words(*setting).capitalize()}: {expected}",
-            f"images that are not: {failed}; the least is {least}, seed {worst.seed}.",
-            all(each.all() for each in told.values()),
+            f"{in_words(*setting).capitalize()}: at least {100 * NEARLY:g} % {who}, in every net",
+            f"the least is {100 * least:.1f} % with {VARIANTS[worst.variant].title}, seed "
+            f"{worst.seed}; images that fail in at least one net: {failed}.",
+            bool(least >= NEARLY),
             source,
         )
     ]

@@ -112,14 +112,17 @@ def sensitivity(distances: np.ndarray, embeddings: np.ndarray) -> np.ndarray:
     return distances.mean(axis=1) / typical_distance(embeddings)
 
 
-def radial(shifts: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def radial(
+    shifts: np.ndarray, values: np.ndarray, *, square: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """The mean over all shifts of about the same length, to whole pixels: lengths, means.
 
     Args:
       shifts: [K, 2], of either sign (`shifts.signed`).
       values: one per shift, [K].
+      square: the length of a shift is the larger of its two parts, in whole pixels.
     """
-    lengths = np.rint(np.hypot(*shifts.T)).astype(int)
+    lengths = np.abs(shifts).max(1) if square else np.rint(np.hypot(*shifts.T)).astype(int)
     found = np.unique(lengths)
     return found, np.array([values[lengths == length].mean() for length in found])
 

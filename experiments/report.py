@@ -69,12 +69,16 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture that can be drawn for a page or, with narrow=True, for a phone."""
+    """A picture that can be drawn for a page or, with narrow=True, for a phone.
+
+    `alt` is its title; `seen` says in words, for who does not see it, what is seen there.
+    """
 
     name: str
     alt: str
     caption: str
     draw: Callable[[bool], "Figure"]
+    seen: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Section:
-    """What an experiment shows."""
+    """What an experiment shows; its files have the `stem` in their names, too."""
 
     question: str
     answer: str
@@ -102,6 +106,7 @@ class Section:
     size: str
     claims: Sequence[Claim]
     method: Sequence[str]
+    stem: str = ""
 
 
 def percent(values: np.ndarray) -> str:
@@ -113,18 +118,35 @@ def percent(values: np.ndarray) -> str:
     return mean + spread
 
 
+def number(value: float, digits: int = 1, sign: str = "") -> str:
+    """A number with so many digits; `sign="+"` writes that of positive ones, too. What rounds to 0
+    is no negative number."""
+    return f"{round(value, digits) + 0.0:{sign}.{digits}f}"
+
+
+def end(value: float, digits: int = 1, sign: str = "") -> str:
+    """The end of an interval, whose sign matters: with more digits where it would round to 0."""
+    more = next((n for n in range(digits, FINEST) if round(value, n)), digits)
+    return number(value, more, sign)
+
+
+FINEST = 5
+"""Digits after which an end of an interval is 0."""
+
+
+def ends(interval: tuple[float, float] | None, digits: int = 1, sign: str = "") -> str:
+    """An interval behind a mean; nothing where there is none."""
+    return f" [{', '.join(end(each, digits, sign) for each in interval)}]" if interval else ""
+
+
 def spread(scale: float = 1, digits: int = 1) -> Callable[[np.ndarray], str]:
     """How to write values times a scale: mean ± standard deviation, and the interval if known."""
 
-    def written(value: float) -> str:
-        return f"{round(value, digits) + 0.0:.{digits}f}"  # 0.0 where it would be -0.0
-
     def show(values: np.ndarray) -> str:
         found = summary(scale * values)
-        text = written(found.mean) if found.n else "not known"
+        text = number(found.mean, digits) if found.n else "not known"
         text += f" ± {found.sd:.{digits}f}" if found.n > 1 else ""
-        ends = [written(end) for end in found.interval or ()]
-        return f"{text} [{', '.join(ends)}]" if ends else text
+        return text + ends(found.interval, digits)
 
     return show
 
@@ -141,6 +163,11 @@ SPREAD = (
     "are about training on this data set."
 )
 """What `spread` writes."""
+
+
+def after(source: str) -> str:
+    """The source of a claim that the paper does not make in these words, or with this number."""
+    return f"this project, after {source}"
 
 
 def counted(number: int, thing: str) -> str:
@@ -227,8 +254,19 @@ def changes(*columns: tuple[str, str, str]) -> tuple[Column, ...]:
 def interval(values: np.ndarray, scale: float = 100, digits: int = 1) -> str:
     """A mean for a sentence, with its sign, and its interval if there are seeds enough."""
     found = summary(scale * values)
-    ends = [f"{end:+.{digits}f}" for end in found.interval or ()]
-    return f"{found.mean:+.{digits}f}" + (f" [{', '.join(ends)}]" if ends else "")
+    return number(found.mean, digits, "+") + ends(found.interval, digits, "+")
+
+
+def extremes(of: Mapping[str, float]) -> str:
+    """The least and the largest of some shares, by title, for who does not see a picture."""
+    low, high = (pick(of, key=of.__getitem__) for pick in (min, max))
+    least, most = (f"{round(100 * of[title], 3):.3g} %" for title in (low, high))
+    return f"from {least} with {low} to {most} with {high}" if least != most else f"{most} with all"
+
+
+def means(rows: Sequence[Row], key: str) -> dict[str, float]:
+    """The mean of a column over the seeds, by title."""
+    return {row.title: float(np.nanmean(row.values[key])) for row in rows}
 
 
 class Inline(NamedTuple):
@@ -265,6 +303,13 @@ class Study:
         return len({(config.variant, config.seed) for config in self.wanted} - found)
 
     @property
+    def commits(self) -> str:
+        """That cells are of several commits, in a sentence; empty where they are of one."""
+        of = Counter(str(cell.facts.get("commit") or "none") for cell in self.cells)
+        each = ", ".join(f"{count:,} of {commit}" for commit, count in sorted(of.items()))
+        return f"The cells are of {len(of)} commits: {each}." if len(of) > 1 else ""
+
+    @property
     def note(self) -> str:
         """What is missing, in a sentence; empty where nothing is."""
         if not self.missing:
@@ -290,24 +335,37 @@ def study_of(
     data: str | None,
     stored: Iterable[store.Cell],
     root: Path = RESULTS,
+    **more: Any,
 ) -> Study:
-    """The study of a preset, with those of the cells stored in `root` that belong to it."""
-    wanted = experiment.cells(preset, data)
+    """The study of a preset, with those of the cells stored in `root` that belong to it.
+
+    `more` are arguments of the experiment's `cells`.
+    """
+    wanted = experiment.cells(preset, data, **more)
     shared = study(asdict(wanted[0]))
     cells = [cell for cell in stored if study(cell.config) == shared]
     seeds = 1 + max((cell.seed for cell in cells), default=0)
     if seeds <= 1 + max(config.seed for config in wanted):
         return Study(experiment, root, preset, wanted, cells)
-    return Study(experiment, root, preset, experiment.cells(preset, data, seeds), cells, seeds)
+    every = experiment.cells(preset, data, seeds, **more)
+    return Study(experiment, root, preset, every, cells, seeds)
 
 
-def report(experiment: ModuleType, preset: str, data: str | None, *, root: Path, out: Path) -> None:
-    """Show one study on the terminal and write it to a folder."""
+def report(
+    experiment: ModuleType,
+    preset: str,
+    data: str | None,
+    *,
+    root: Path,
+    out: Path,
+    **more: Any,
+) -> None:
+    """Show one study on the terminal and write it to a folder; `more` is as in `study_of`."""
     stored = list(store.cells(root, experiment.NAME, experiment.Config))
-    ours = study_of(experiment, preset, data, stored, root)
+    ours = study_of(experiment, preset, data, stored, root, **more)
     if not ours.cells:
         others = (
-            study_of(experiment, other, data, stored, root)
+            study_of(experiment, other, data, stored, root, **more)
             for other in experiment.PRESETS
             if other != preset
         )
@@ -350,7 +408,8 @@ def _table(sheet: Sheet) -> Table:
 
 def show(study: Study, out: Path) -> tuple[Shown, dict[Path, bytes]]:
     """What a page shows of a study, and its files in the folder `out`, the page first."""
-    name, section = study.experiment.NAME, study.experiment.section(study.cells)
+    section = study.experiment.section(study.cells)
+    name = "-".join(filter(None, (study.experiment.NAME, section.stem)))
     files = {}
     for sheet in section.sheets:
         stem = "-".join(filter(None, (name, sheet.name)))

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 from rich.text import Text
 
-from experiments import store
+from experiments import interrupts, store
 from experiments.config import Config, Interrupted, UserError
 from experiments.stamp import stamp
 
@@ -179,6 +179,7 @@ class _Run:
                 while waiting:
                     # In short waits, so that Ctrl-C is seen at once.
                     done, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
+                    interrupts.answer()
                     for future in done:
                         future.result()
             except BaseException:
@@ -221,6 +222,8 @@ def run(
     todo = [config for config, cell in zip(cells, found, strict=True) if cell is None]
     if todo and getattr(experiment, "OF_ONE_COMMIT", False):
         _of_this_commit(root / experiment.NAME, [cell for cell in found if cell])
+    for folder in {store.path(root, config).parent: None for config in todo}:
+        store.probe(folder)
     clock = Clock(sum(map(experiment.work, todo)))
     if not todo:
         return Summary(0, len(cells), 0.0)

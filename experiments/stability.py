@@ -41,6 +41,8 @@ from experiments.report import (
     Section,
     Sheet,
     by_variant,
+    extremes,
+    means,
     of_variant,
     seeds_of,
     spread,
@@ -376,6 +378,8 @@ def _dots(rows: Sequence[Row], n: str) -> Picture:
         "The mean absolute change of the probability of the true class. Large: the mean; thin: "
         f"{thin(len(rows[0].values['pixel']))}. {n}.",
         draw,
+        f"by one pixel, {extremes(means(rows, 'pixel'))}; by a quarter, "
+        f"{extremes(means(rows, 'part'))}.",
     )
 
 

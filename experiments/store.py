@@ -15,6 +15,7 @@ import json
 import os
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -24,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.config import Config, UserError, digest, elsewhere
+from experiments.config import REFUSED, Config, UserError, digest, elsewhere
 from experiments.data import flag
 
 FORMAT = 1
@@ -51,8 +52,14 @@ class Cell:
 
 def command(verb: str, config: Config, preset: str, root: Path) -> str:
     """What measures the study of a cell (run), or shows it (report)."""
-    named = f"{config.experiment} --preset {preset} {flag(config.data)}"
+    named = f"{config.experiment} --preset {preset} {flag(config.data)}{protocol(config)}"
     return f"python -m experiments {verb} {named}{elsewhere(root)}"
+
+
+def protocol(config: Config) -> str:
+    """What a command has to be told of shifts that are those of a paper."""
+    name = getattr(config, "shifts", "exhaustive")
+    return "" if name == "exhaustive" else f" --protocol {name}"
 
 
 def path(root: Path, config: Config) -> Path:
@@ -134,16 +141,25 @@ def cells(root: Path, experiment: str, kind: type[Config] | None = None) -> Iter
 
 @contextmanager
 def _room(target: Path) -> Iterator[None]:
-    """Turn a full disk into a sentence."""
+    """Turn a full disk, or a folder that takes no files, into a sentence."""
     try:
         yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
+            why = f"{REFUSED}: {target}: {error.strerror}."
+            raise UserError(f"{why} Name another folder with --results or --out.") from error
         raise UserError(
             f"There is no space left to write {target}: make some, and the same command goes on. "
             "What was finished before is kept."
         ) from error
+
+
+def probe(folder: Path) -> None:
+    """Make a folder and see that it takes a file, before there is something to lose."""
+    with _room(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder, prefix=".probe"):
+            pass
 
 
 def write(target: Path, content: bytes) -> None:

@@ -174,12 +174,15 @@ def never(cells: Sequence[Cell], name: str, expected: str, source: str) -> list[
     answers = sum(int(changed(cell).sum()) for cell in cells)
     asked = sum(cell.arrays[name].size for cell in cells)
     images = of_images(cells, lambda cell: changed(cell).any(0))
-    observed = f"{answers:,} of {asked:,} answers changed; images of which one did: {images}."
+    observed = (
+        f"{answers:,} of {asked:,} answers changed; images with one that did in at least one net: "
+        f"{images}."
+    )
     return [Claim(expected, observed, not answers, source)]
 
 
 def of_images(cells: Sequence[Cell], failed: Callable[[Cell], Any]) -> str:
-    """How many images fail in any cell, an image counted once: several nets and seeds see it."""
+    """How many images fail in at least one net, an image counted once: several nets see it."""
     found: dict[int, bool] = defaultdict(bool)
     for cell in cells:
         for image, now in zip(cell.arrays["images"].tolist(), failed(cell), strict=True):

@@ -55,6 +55,19 @@ def test_the_grid_holds_the_unshifted_image_first():
     assert len({tuple(shift) for shift in by}) == 49
 
 
+@pytest.mark.parametrize("preset", augmentation.PRESETS)
+def test_shifts_of_either_parity_are_measured_within_those_of_training_and_beyond(preset):
+    """Shifts by 2 pixels are exact for the first reduction, others are not: a mean over few of them
+    would compare the one with the other."""
+    config = next(
+        c for c in augmentation.cells(preset) if augmentation.ARMS[c.variant].border == "zero"
+    )
+    by, _ = augmentation._protocol(config)
+    length = np.abs(by).max(axis=1)
+    for n in range(1, config.far + 1):
+        assert (length == n).sum() == 8 * n  # every shift of the ring
+
+
 @pytest.mark.parametrize("family", ["roll", "zero_fill"])
 def test_each_image_is_shifted_by_its_own(family):
     images = np.random.default_rng(0).random((40, 6, 6, 1), np.float32)
@@ -87,6 +100,22 @@ def test_numbers_by_hand():
     got = augmentation.numbers(cell)
     assert (got["inside"], got["outside"]) == (1, 0.75)
     assert np.isnan(augmentation.numbers(fabricated("max-circular-plain"))["outside"])
+
+
+def test_the_profile_is_over_the_shifts_of_training():
+    """Its line at the largest shift in training has all of them on one side."""
+    import matplotlib.pyplot as plt
+
+    cell = fabricated("max-zero-plain", wrong=1)
+    beyond = np.abs(cell.arrays["shifts"]).max(axis=1) > cell.config["near"]
+    cell.arrays["distances"][...] = beyond[:, None]
+    (picture,) = [p for p in augmentation.section([cell]).pictures if p.name == "profiles"]
+    figure = picture.draw(False)
+    line = figure.axes[0].get_lines()[0]
+    lengths, seen = (np.asarray(each) for each in line.get_data())
+    assert lengths.tolist() == [1, 2, 3]
+    assert not seen[lengths <= cell.config["near"]].any() and seen[-1] > 0
+    plt.close(figure)
 
 
 def test_what_explains_the_variance():

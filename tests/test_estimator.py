@@ -221,6 +221,18 @@ def test_a_radial_profile_is_the_mean_over_a_ring():
         assert mean == pytest.approx(np.mean(ring))
 
 
+def test_a_square_profile_is_the_mean_over_a_square_ring():
+    grid = shifts.signed(shifts.exhaustive(4), 4)
+    values = RANDOM.random(16)
+    lengths, means = metrics.radial(grid, values, square=True)
+    assert lengths.tolist() == [0, 1, 2]
+    for length, mean in zip(lengths, means, strict=True):
+        ring = [
+            v for by, v in zip(grid.tolist(), values, strict=True) if max(map(abs, by)) == length
+        ]
+        assert mean == pytest.approx(np.mean(ring))
+
+
 def test_the_relative_error():
     here, there = np.array([3.0, 4.0]), np.array([3.0, 5.0])
     assert metrics.relative_error(there, here, here) == pytest.approx(1 / 25)

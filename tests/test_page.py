@@ -246,11 +246,36 @@ def test_every_experiment_has_its_place_in_the_order_of_the_table(made):
     assert states["speed"] == "speed: not measured yet"
 
 
+def test_cells_of_several_commits_are_said_on_the_page(tmp_path):
+    module, out = toy(plain), tmp_path / "report"
+    for seed, cell in enumerate(toy(plain).cells("quick")):
+        store.save(tmp_path, cell, FACTS | {"commit": "0f079bf" if seed else "1584420"}, {})
+    joint.report([module], "quick", None, root=tmp_path, out=out)
+    for page in "report.html", "report.md", "toy.html", "toy.md":
+        text = (out / page).read_text()
+        assert "The cells are of 2 commits: 2 of 0f079bf, 1 of 1584420." in text
+    keep(tmp_path, "quick", 3)
+    joint.report([module], "quick", None, root=tmp_path, out=out)
+    assert "commits:" not in (out / "report.html").read_text()
+
+
+def test_what_is_seen_in_a_picture_is_said_to_who_does_not_see_it(made):
+    shares = [100 * np.mean(made.answers[name] == made.answers[name][0]) for name in VARIANTS]
+    said = f"consistency from {shares[0]:.3g} % with strided convolution to 100 % with max + APS"
+    (alt,) = re.findall('alt="(Accuracy against .*?)"', made.text)
+    assert html.unescape(alt).startswith(f"Accuracy against consistency under shifts: {said}, acc")
+    row = Row("a", "A", {"x": np.array([0.1, 0.2])})
+    assert report.means([row], "x") == pytest.approx({"A": 0.15})
+    assert report.extremes({"a": 0.5, "b": 0.00075}) == "from 0.075 % with b to 50 % with a"
+    assert report.extremes({"a": 0.5, "b": 1e-9}) == "from 0 % with b to 50 % with a"
+    assert report.extremes({"a": 0.5, "b": 0.5}) == "50 % with all"
+
+
 def test_a_verdict_may_be_open():
     claims = [Claim("this", "that", holds, "someone") for holds in (True, None, False, None)]
     assert [claim.verdict for claim in claims] == ["yes", "open", "no", "open"]
     section = Section("?", "!", [], [], "", claims, [])
-    study = types.SimpleNamespace(missing=0, note="", command=lambda verb: verb)
+    study = types.SimpleNamespace(missing=0, note="", commits="", command=lambda verb: verb)
     shown = report.Shown(study, section, [], [])
     assert joint._state(shown) == "1 of 4 expectations hold, 2 are open"
     page, text = (

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import data, shifts, stability, store
+from experiments import data, figures, shifts, stability, store
 from experiments.data import glyphs
 from experiments.nets import VARIANTS, Net
 from experiments.train import start
@@ -152,3 +152,18 @@ def test_stability_runs_and_is_drawn(command, capsys, tmp_path):
     (cell,) = store.cells(tmp_path, "stability")
     assert cell.arrays["probabilities"].shape == (16, 4, 40)
     assert stability.numbers(cell)["part"] > 1e-4  # parts of a pixel are no theorem's
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_the_period_is_seen_in_the_picture_of_traces(narrow):
+    import matplotlib.pyplot as plt
+    from matplotlib.colors import to_rgb
+
+    trace = figures.Trace(np.full(65, 0.9), np.full(65, True))
+    figure = figures.traces(["a"], {"max": [trace]}, 4, "x", "y", mark=8, narrow=narrow)
+    figure.canvas.draw()
+    column, row = figure.axes[0].transData.transform((8, 0.25)).round().astype(int)
+    seen = np.asarray(figure.canvas.buffer_rgba())[::-1][row, column - 1 : column + 2, :3]
+    faint, grid = (np.array(to_rgb(colour)) for colour in (figures.FAINT, "#E6E6E6"))
+    assert np.abs(seen / 255 - faint).sum(1).min() < np.abs(seen / 255 - grid).sum(1).min()
+    plt.close(figure)

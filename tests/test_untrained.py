@@ -188,6 +188,34 @@ def test_equivariance_runs_and_is_drawn(command, capsys, tmp_path):
     assert lines[0].startswith("data,variant,seed,differing,error,") and len(lines) == 2
 
 
+def test_a_net_is_judged_by_the_shifts_that_no_theorem_is_about(cells):
+    net, by = (cells["max"].arrays[name].astype(float) for name in ("net", "net_shifts"))
+    change = [((z - net[0]) ** 2).mean() for z, s in zip(net, by, strict=True) if (s % 8).any()]
+    assert len(change) == 63 < len(net)
+    got = equivariance.metrics(cells["max"])["net"]
+    assert got == pytest.approx(np.mean(change) / net.var(axis=1).mean())
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_errors_are_in_percent_in_the_text_and_in_the_pictures(cells, narrow):
+    import matplotlib.pyplot as plt
+
+    section = equivariance.section(list(cells.values()))
+    assert "as a share of the squared norm" in section.answer
+    assert "||P(T x) - T P(x)||^2 as a share of the squared norm ||P(x)||^2" in section.size
+    assert "count" in section.sheets[0].columns[0].title  # under the heading %
+    for picture in section.pictures:
+        figure = picture.draw(narrow)
+        assert "%" in figure.get_supylabel() and "0.001 %" in picture.caption
+        plt.close(figure)
+    read = equivariance.sliding(cells["max"])
+    (slide, _) = section.pictures
+    figure = slide.draw(narrow)
+    drawn = [line.get_ydata() for axes in figure.axes for line in axes.get_lines()]
+    assert any(len(y) == len(read) and np.allclose(y[1:], 100 * read[1:]) for y in drawn)
+    plt.close(figure)
+
+
 def test_images_must_be_as_large_as_the_maps():
     with pytest.raises(UserError, match="'digits' have 16 pixels a side, but the preset 'quick'"):
         equivariance.cells("quick", "digits")
