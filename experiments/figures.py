@@ -28,6 +28,8 @@ from experiments.stats import summary
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#B07D00", "#A94C86", "#2F8FC4", "#555555")
 SHAPES = ("o", "s", "^", "v", "D", "P", "X", "p", "h", "*")
 INK, FAINT = "#222222", "#8A8A8A"
+# Above the grid, which may have a line there, too, and below what is drawn.
+MARK = {"color": FAINT, "linewidth": 0.8, "zorder": 1.8}
 
 STYLE = {
     "font.family": "sans-serif",
@@ -332,7 +334,7 @@ def _bars(axes: Axes, groups: Groups, styles: Mapping[str, int]) -> None:
                 text, (ratio, y), (2, 0), textcoords="offset points", va="center", fontsize=6.5
             )
     axes.set_yticks(range(len(groups)), list(groups))
-    axes.axvline(1, color=FAINT, linewidth=0.8)
+    axes.axvline(1, **MARK)
     axes.tick_params(axis="y", length=0)
     axes.margins(x=0.14, y=0.01)
 
@@ -488,7 +490,7 @@ def curves(
         for axes in grid.flat[: len(panels)]:
             axes.set_ylim(least, top)
             if mark is not None:
-                axes.axvline(mark, color=FAINT, linewidth=0.8)
+                axes.axvline(mark, **MARK)
             if log_x:
                 axes.set_xscale("log")
                 axes.xaxis.set_major_formatter("{x:,g}")
@@ -574,7 +576,7 @@ def dots(
         axes.grid(color="#E6E6E6", linewidth=0.8, axis="x")
         axes.set_axisbelow(True)
         if mark is not None:
-            axes.axvline(mark, color=FAINT, linewidth=0.8)
+            axes.axvline(mark, **MARK)
         for style, name in enumerate(series):
             for row, values in enumerate(rows.values()):
                 at = row + (style - (len(series) - 1) / 2) * 0.8 / len(series)
@@ -642,8 +644,7 @@ def traces(
         for style, (panels, (title, traced)) in enumerate(zip(grid, rows.items(), strict=True)):
             for axes, trace in zip(panels, traced, strict=True):
                 _trace(axes, trace, parts, COLOURS[style % len(COLOURS)], 3 if narrow else 4)
-                # Above the grid, which has a line there, too, and below the trace.
-                axes.axvline(mark, color=FAINT, linewidth=0.8, zorder=1.8)
+                axes.axvline(mark, **MARK)
             panels[0].set_title(title, loc="left", fontsize="medium", weight="bold", pad=3)
         for axes, column in zip(grid[0], columns, strict=True):
             axes.annotate(
