@@ -224,7 +224,7 @@ def channel_axis(module: Any, x: ArrayLike) -> int:
                 f"{name}: channel_axis={told} is not an axis of x, whose shape is "
                 f"{shape}. Leave it out to take the last axis that is not pooled."
             )
-        if told % ndim in pooled and module.learn == "channel":
+        if pooled.get(told % ndim) is not None and module.learn == "channel":
             raise ValueError(
                 f"{name}: channel_axis={told} is one of the pooled axes {tuple(sorted(pooled))}. "
                 "Write channel_axis=... for another axis, or learn='layer'."
@@ -235,17 +235,20 @@ def channel_axis(module: Any, x: ArrayLike) -> int:
             f"{name}: axis={module.axis} are all axes of x of shape {shape}, and none holds "
             "channels. Write learn='layer' to learn one number."
         )
-    return max(set(range(ndim)) - pooled, default=0)
+    return max(set(range(ndim)) - pooled.keys(), default=0)
 
 
-def pooled_axes(module: Any, ndim: int) -> set[int]:
-    """Return the axes that a module pools, as far as its arguments make sense."""
-    if module.axis is not None:
-        axes = module.axis if isinstance(module.axis, tuple) else (module.axis,)
-        return {a % ndim for a in axes if isinstance(a, int) and ndim}
-    sizes = getattr(module, "window_shape", getattr(module, "output_shape", None))
-    n = len(sizes) if isinstance(sizes, tuple) else ndim - 2  # of a global pooling
-    return set(range(max(ndim - 1 - n, 0), ndim - 1))
+def pooled_axes(module: Any, ndim: int) -> dict[int, Any]:
+    """Return the axes that a module pools, as far as its arguments make sense, and the size that
+    each is given: None for one that keeps its own."""
+    sizes = getattr(module, "window_shape", getattr(module, "output_shape", 1))
+    axes = module.axis if isinstance(module.axis, tuple) else (module.axis,)
+    if module.axis is None:
+        n = len(sizes) if isinstance(sizes, tuple) else ndim - 2  # of a global pooling
+        axes = range(max(ndim - 1 - n, 0), ndim - 1)
+    sizes = sizes if isinstance(sizes, tuple) else (sizes,) * len(axes)
+    each = zip(axes, sizes, strict=False)
+    return {a % ndim: n for a, n in each if isinstance(a, int) and ndim}
 
 
 def along(module: Any, scalar: Scalar, number: Any, x: ArrayLike, axis: int) -> Any:

@@ -1189,6 +1189,8 @@ def test_the_channel_axis_must_exist():
                 ValueError, match=r"^LSEPool: channel_axis=1 .*\(1, 2\). Write chan"
             ):
                 call()
+    kept = jpn.AdaptiveLSEPool((None, 2), learn="channel", features=4, channel_axis=1)
+    assert kept(x).shape == (2, 4, 2, 3)
 
 
 @pytest.mark.parametrize("module", [jpl, jpn])
