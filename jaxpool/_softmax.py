@@ -48,13 +48,15 @@ def lse_pool(
       The pooled array, with the dtype of x (16-bit floats are computed in float32). A window with a
       NaN is NaN, one without elements is -inf. Elements of -inf have no weight. Neither has the
       least number of the dtype computed in (float32, or float64 for float64), with which some code
-      masks. A window of these alone is -inf.
+      masks. A window of these alone is -inf. Where windows overlap, values round as the largest |x|
+      of the whole array does; elements below 1e-37 T count as 0.
 
     Raises:
       ValueError, TypeError: for arguments that do not fit together, integer x among them, before
         anything is traced.
 
-    Differentiates in both modes and to every order, in x and in the temperature; the gradient is
+    Differentiates in both modes and to every order, in x and in the temperature (which, where
+    windows overlap, rounds as the largest |x|/T of the whole array does); the gradient in x is
     the softmax of x/T, exact for any size of x/T, and 0 for windows without elements.
 
     Pinheiro, Collobert: From Image-level to Pixel-level Labeling with Convolutional Networks, 2015.
@@ -104,8 +106,7 @@ def softmax_pool(
       ValueError, TypeError: for arguments that do not fit together, integer x among them, before
         anything is traced.
 
-    Differentiates in both modes and to every order, in x and in the temperature; the gradient of a
-    window without elements is 0.
+    Differentiates as `jaxpool.lse_pool` does; the gradient of a window without elements is 0.
 
     Stergiou, Poppe, Kalliatakis: Refining activation downsampling with SoftPool, 2021.
 
