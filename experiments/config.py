@@ -23,6 +23,9 @@ def elsewhere(root: Path) -> str:
     return f" --results {shlex.quote(str(root))}" if root != RESULTS else ""
 
 
+EXHAUSTIVE = "exhaustive"
+"""The protocol that measures all shifts: what is shown unless another one is asked for."""
+
 REFUSED = "The results cannot be read or written"
 """How a sentence about a file or folder begins."""
 

@@ -31,7 +31,7 @@ import numpy as np
 
 from experiments import config as configs
 from experiments import data, shifts, trained
-from experiments.config import UserError
+from experiments.config import EXHAUSTIVE, UserError
 from experiments.metrics import agreement
 from experiments.nets import TITLES, VARIANTS, Net, titles
 from experiments.poolings import NAMES
@@ -59,10 +59,6 @@ from experiments.store import Cell
 
 NAME = "consistency"
 QUESTION = "What does pooling do to translation invariance, and what does it cost in accuracy?"
-
-
-EXHAUSTIVE = "exhaustive"
-"""The protocol that measures all shifts: what is shown unless another one is asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)

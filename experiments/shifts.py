@@ -38,7 +38,7 @@ from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from experiments import metrics, periodic
-from experiments.config import UserError, choose
+from experiments.config import EXHAUSTIVE, UserError, choose
 from experiments.nets import apply
 
 BATCH = 128
@@ -128,7 +128,7 @@ PROTOCOLS = {
         Protocol("chaman-imagenet", "roll", -32, 31, 224, 2, "Chaman and Dokmanic 2021"),
         Protocol("lps", "roll", -32, 31, 224, 2, "Rojas-Gomez et al. 2022"),
         Protocol("alias-free", "roll", 1, 31, 224, 0, "Michaeli et al. 2023"),
-        Protocol("exhaustive", "roll", 0, 7, 0, 0, "all shifts, modulo the period"),
+        Protocol(EXHAUSTIVE, "roll", 0, 7, 0, 0, "all shifts, modulo the period"),
     )
 }
 
@@ -142,7 +142,7 @@ def protocol(name: str, *, period: int = 8, samples: int | None = None) -> Proto
       samples: for another number of shifts that must agree, such as the m of `lps`.
     """
     found = PROTOCOLS[choose("protocol", name, PROTOCOLS)]
-    if name == "exhaustive":
+    if name == EXHAUSTIVE:
         found = replace(found, high=period - 1)
     return found if samples is None else replace(found, samples=samples)
 

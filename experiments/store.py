@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.config import REFUSED, Config, UserError, digest, elsewhere
+from experiments.config import EXHAUSTIVE, REFUSED, Config, UserError, digest, elsewhere
 from experiments.data import flag
 
 FORMAT = 1
@@ -58,8 +58,8 @@ def command(verb: str, config: Config, preset: str, root: Path) -> str:
 
 def protocol(config: Config) -> str:
     """What a command has to be told of shifts that are those of a paper."""
-    name = getattr(config, "shifts", "exhaustive")
-    return "" if name == "exhaustive" else f" --protocol {name}"
+    name = getattr(config, "shifts", EXHAUSTIVE)
+    return "" if name == EXHAUSTIVE else f" --protocol {name}"
 
 
 def path(root: Path, config: Config) -> Path:

@@ -19,6 +19,7 @@ from jax.typing import ArrayLike
 
 from jaxpool import _prepare
 from jaxpool._geometry import integer
+from jaxpool._prepare import is_key
 
 Learn = Literal["layer", "channel"] | None
 
@@ -74,16 +75,11 @@ def plain(value: Any, arrays: tuple[type, ...] = (np.ndarray, np.generic)) -> An
     >>> plain([2, 2]), plain(np.array([[0, 1], [1, 0]])), plain("SAME")
     ((2, 2), ((0, 1), (1, 0)), 'SAME')
     """
-    if isinstance(value, arrays) and not isinstance(value, jax.core.Tracer) and not is_key(value):
+    if isinstance(value, arrays) and not (isinstance(value, jax.core.Tracer) or is_key(value)):
         value = np.asarray(value).tolist()
     if isinstance(value, list | tuple | range):
         return tuple(plain(v, arrays) for v in value)
     return value
-
-
-def is_key(value: Any) -> bool:
-    """Whether it is a random key, which is no number."""
-    return jnp.issubdtype(value.dtype, jax.dtypes.extended)
 
 
 def arguments(module: Any) -> dict[str, Any]:

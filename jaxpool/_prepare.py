@@ -85,7 +85,7 @@ def array(name: str, x: Any, argument: str = "x") -> jax.Array:
     """x as a JAX array; lists and NumPy arrays are welcome."""
     try:
         found = jnp.asarray(x)
-        if jnp.issubdtype(found.dtype, jax.dtypes.extended):  # random keys
+        if is_key(found):
             raise TypeError
         return found
     except (TypeError, ValueError, OverflowError) as error:
@@ -101,6 +101,11 @@ def array(name: str, x: Any, argument: str = "x") -> jax.Array:
         raise TypeError(
             f"{name}: {what} of {kind} is not an array of numbers. Write a JAX or NumPy array."
         ) from error
+
+
+def is_key(x: Any) -> bool:
+    """Whether an array is of random keys, which are no numbers."""
+    return jnp.issubdtype(x.dtype, jax.dtypes.extended)
 
 
 def dtype(name: str, argument: str, value: Any) -> Any:

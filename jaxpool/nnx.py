@@ -237,6 +237,10 @@ class _Drawing(_Pool):
         if stream is not None:
             self.rngs = stream.fork()
 
+    def _drawn(self, rngs: Streams) -> jax.Array:
+        """Return a new key, of the call's `rngs` or of its own."""
+        return _draw(self, self.rngs if rngs is None else rngs, self.rng_collection)
+
 
 @nnx.dataclass(eq=False, kw_only=True)
 class _Random(_Drawing):
@@ -248,7 +252,7 @@ class _Random(_Drawing):
         given = self.deterministic if deterministic is None else deterministic
         if flag(type(self).__name__, "deterministic", given):
             return None
-        return _draw(self, self.rngs if rngs is None else rngs, self.rng_collection)
+        return self._drawn(rngs)
 
     def set_view(self, deterministic: bool | None = None) -> None:
         """Set `deterministic`, for `nnx.view`."""
@@ -860,8 +864,7 @@ class FractionalMaxPool(_Drawing):
     def __call__(
         self, x: ArrayLike, where: ArrayLike | None = None, *, rngs: Streams = None
     ) -> jax.Array:
-        key = _draw(self, self.rngs if rngs is None else rngs, self.rng_collection)
-        return jaxpool.fractional_max_pool(key, x, **arguments(self), where=where)
+        return jaxpool.fractional_max_pool(self._drawn(rngs), x, **arguments(self), where=where)
 
 
 @nnx.dataclass(eq=False)
