@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxpool._linear import linear_pair
+from jaxpool._linear import by_platform, linear_pair
 from jaxpool._window import Window, merged
 
 
@@ -178,7 +178,12 @@ def narrowest(most: int) -> Any:
 def as_number(mask: jax.Array, dtype: Any) -> jax.Array:
     """1 for what is real, 0 for what is not: chosen, since XLA's CPU backend converts truth values
     one by one where the last axis is 1."""
-    return jnp.where(mask, jnp.ones((), dtype), jnp.zeros((), dtype))
+    return jnp.where(as_argument(mask), jnp.ones((), dtype), jnp.zeros((), dtype))
+
+
+def as_argument(mask: jax.Array) -> jax.Array:
+    """The mask, no constant elsewhere: XLA adds those up in its `reduce_window`, for seconds."""
+    return by_platform(mask, cpu=lambda mask: mask, other=lax.optimization_barrier)
 
 
 def _has_bits(x: jax.Array, mask: jax.Array) -> bool:

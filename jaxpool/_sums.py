@@ -38,6 +38,7 @@ from jaxpool._plan import (
 from jaxpool._regions import cut_all, on_line, over_inputs, over_outputs, reduce_window
 from jaxpool._slices import (
     along_rows,
+    as_argument,
     as_line,
     as_merged,
     as_number,
@@ -374,7 +375,7 @@ def count(
     # Of narrow integers less is read, which counts where there are fewer windows than elements.
     narrow = narrowest(size_of(tuple(windows)))
     if narrow is not None and any(window.stride > 1 for window in windows):
-        real = total(mask.astype(narrow), windows).astype(dtype)
+        real = total(as_argument(mask).astype(narrow), windows).astype(dtype)
     else:
         real = total(as_number(mask, dtype), windows)
     return real + jnp.asarray(positions(True) - positions(False)) if padding else real
