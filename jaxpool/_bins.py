@@ -19,7 +19,7 @@ from jaxpool import _plan, _sums, _winners
 from jaxpool._lay import lay
 from jaxpool._linear import Curved, apart, linear_pair, primitive
 from jaxpool._plan import BLOCK, Group
-from jaxpool._slices import as_number, rank, real, replace_axis, rounded, unrank, widen, wider
+from jaxpool._slices import as_number, only, rank, real, replace_axis, rounded, unrank, widen, wider
 from jaxpool._window import Bins, Window, shape_of
 
 Geometry = Sequence[Window | Bins]
@@ -104,7 +104,7 @@ def sum_over(terms: Callable, seen: Any, beside: Any, bins: Bins) -> list[jax.Ar
     sums: list[jax.Array] = []
     for tap, own in bins.taps():
         each = terms(jax.tree.map(lambda a, tap=tap: lay(a, at, tap), seen), beside)
-        each = [_only(own, term, at) for term in each]
+        each = [only(np.array(own), term, at) for term in each]
         sums = [a + b for a, b in zip(sums, each, strict=True)] if sums else each
     return sums
 
@@ -112,14 +112,6 @@ def sum_over(terms: Callable, seen: Any, beside: Any, bins: Bins) -> list[jax.Ar
 def _for_each_part(a: jax.Array, window: Window) -> jax.Array:
     """What has one value per window (or one for all along its axis), beside what it sees."""
     return a if a.shape[window.axis] == 1 else jnp.repeat(a, window.size, window.axis)
-
-
-def _only(real: Any, x: jax.Array, axis: int) -> jax.Array:
-    """x where `real`, which ends with that axis, and 0 elsewhere."""
-    real = np.asarray(real)
-    behind = -1 - axis
-    shape = (1,) * (x.ndim - real.ndim - behind) + real.shape + (1,) * behind
-    return x if real.all() else jnp.where(real.reshape(shape), x, jnp.zeros((), x.dtype))
 
 
 def _together(x: jax.Array, group: tuple[Bins, ...]) -> list[tuple[Bins, ...]]:

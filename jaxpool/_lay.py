@@ -17,7 +17,7 @@ from jax import lax
 
 from jaxpool._linear import is_split, linear_pair
 from jaxpool._plan import BLOCK, is_many
-from jaxpool._slices import replace_axis, wider
+from jaxpool._slices import only, replace_axis, wider
 from jaxpool._window import Bins
 
 
@@ -109,7 +109,7 @@ def _gather(x: jax.Array, at: Any, axis: int) -> jax.Array:
 def _lay(x: dict, found: Any, _: Any, axis: int, bins: Bins | None) -> dict:
     def one(x: jax.Array, table: Tables) -> jax.Array:
         laid = _gather(x, table.element, axis)
-        return laid if table.real is None else _where(table.real, laid, axis)
+        return laid if table.real is None else only(table.real, laid, axis)
 
     return {"x": _for_each_table(one, x["x"], _table(found, bins))}
 
@@ -121,10 +121,10 @@ def _lay_back(cotangent: dict, found: Any, _: Any, axis: int, bins: Bins | None)
         wide = wider(g.dtype)
         most, length = table.readers.shape
         if most <= BLOCK:
-            each = [_where(at >= 0, _gather(g, at, axis), axis) for at in table.readers]
+            each = [only(at >= 0, _gather(g, at, axis), axis) for at in table.readers]
             return sum([a.astype(wide) for a in each[1:]], each[0].astype(wide)).astype(g.dtype)
         at = table.readers.T.reshape(-1)
-        each = _where(at >= 0, _gather(g, at, axis), axis)
+        each = only(at >= 0, _gather(g, at, axis), axis)
         at = g.ndim + axis
         each = each.reshape(*g.shape[:at], length, most, *g.shape[at + 1 :])
         return each.sum(at + 1, dtype=wide).astype(g.dtype)
@@ -137,12 +137,6 @@ def _for_each_table(function: Callable, x: jax.Array, table: Tables) -> jax.Arra
     for _ in range(table.element.ndim - 1):
         function = jax.vmap(function)
     return function(x, table)
-
-
-def _where(real: Any, x: jax.Array, axis: int) -> jax.Array:
-    """x where `real`, one truth for each position along the axis, and 0 elsewhere."""
-    shape = replace_axis((1,) * x.ndim, axis, -1)
-    return jnp.where(jnp.asarray(real).reshape(shape), x, jnp.zeros((), x.dtype))
 
 
 def _places(found: Any, bins: Bins | None) -> int:

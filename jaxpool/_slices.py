@@ -153,6 +153,15 @@ def real(x: jax.Array, mask: jax.Array | None) -> jax.Array:
     return jnp.where(mask, x, jnp.zeros((), x.dtype))
 
 
+def only(at: Any, x: jax.Array, axis: int) -> jax.Array:
+    """x where `at` is True, whose last axis is that axis of x, and 0 elsewhere: linear in x."""
+    if isinstance(at, np.ndarray) and at.all():
+        return x
+    behind = -1 - axis
+    at = at.reshape((1,) * (x.ndim - at.ndim - behind) + at.shape + (1,) * behind)
+    return jnp.where(at, x, jnp.zeros((), x.dtype))
+
+
 def chosen(x: jax.Array, mask: jax.Array | None, other: Any = 0) -> jax.Array:
     """x with `other` for what is not real, without derivatives: by bits, where all channels have
     one mask. XLA's CPU backend takes twice as long to choose for few channels; for many taps of
