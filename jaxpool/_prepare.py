@@ -81,7 +81,9 @@ def adaptive(
     return Binned(x, mask(name, x, where, bins), bins)
 
 
-def array(name: str, x: Any, argument: str = "x") -> jax.Array:
+def array(
+    name: str, x: Any, argument: str = "x", remedy: str = "a JAX or NumPy array"
+) -> jax.Array:
     """x as a JAX array; lists and NumPy arrays are welcome."""
     try:
         found = jnp.asarray(x)
@@ -99,7 +101,7 @@ def array(name: str, x: Any, argument: str = "x") -> jax.Array:
         if isinstance(getattr(x, "dtype", None), np.dtype):
             kind += f" and dtype {x.dtype}"
         raise TypeError(
-            f"{name}: {what} of {kind} is not an array of numbers. Write a JAX or NumPy array."
+            f"{name}: {what} of {kind} is not an array of numbers. Write {remedy}."
         ) from error
 
 
@@ -237,7 +239,7 @@ def number(
     words: what is `legal`, and what to write.
     """
     x, (rule, remedy) = call.x, words
-    given = array(name, value, argument)
+    given = array(name, value, argument, remedy)
     if not jnp.issubdtype(given.dtype, jnp.number) or jnp.issubdtype(
         given.dtype, jnp.complexfloating
     ):

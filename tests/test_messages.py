@@ -809,8 +809,8 @@ BAD_TEMPERATURES: dict[str, tuple[type[Exception], Any, list[str]]] = {
         [r"\(8, 1, 1\)", r"\(2, 8, 8, 3\)"],
     ),
     "complex": (TypeError, 1j, [r"complex|1j"]),
-    "text": (TypeError, "1", [r"temperature='1'"]),
-    "none": (TypeError, None, [r"temperature=None"]),
+    "text": (TypeError, "1", [r"temperature='1'", "Write a number above 0"]),
+    "none": (TypeError, None, [r"temperature=None", "Write a number above 0"]),
 }
 
 
@@ -838,8 +838,8 @@ BAD_ALPHAS: dict[str, tuple[type[Exception], Any, list[str]]] = {
     "not a number": (ValueError, float("nan"), ["alpha=nan"]),
     "two for three channels": (ValueError, np.ones(2, np.float32), [r"\(2,\)", r"\(2, 8, 8, 3\)"]),
     "one per row": (ValueError, np.ones((8, 1, 1), np.float32), [r"\(8, 1, 1\)"]),
-    "a word": (TypeError, "random", ["alpha='random'"]),
-    "none": (TypeError, None, ["alpha=None"]),
+    "a word": (TypeError, "random", ["alpha='random'", "a number from 0 to 1"]),
+    "none": (TypeError, None, ["alpha=None", "a number from 0 to 1"]),
 }
 
 
