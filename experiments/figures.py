@@ -28,7 +28,7 @@ from experiments.stats import summary
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#B07D00", "#A94C86", "#2F8FC4", "#555555")
 SHAPES = ("o", "s", "^", "v", "D", "P", "X", "p", "h", "*")
 INK, FAINT = "#222222", "#8A8A8A"
-# Above the grid, which may have a line there, too, and below what is drawn.
+# Above the grid, which may have a line there, too, and above bars; below lines and dots.
 MARK = {"color": FAINT, "linewidth": 0.8, "zorder": 1.8}
 
 STYLE = {

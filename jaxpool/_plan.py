@@ -37,8 +37,8 @@ LINES = 12
 # (all their strides, multiplied) that there are few of these numbers. Windows that overlap need be
 # half as far apart where x has more than LARGE elements, which no cache keeps for a second loop.
 FAR, LARGE = 9, 2**22
-# So many times sums are doubled in one loop.
-TWICE = 4
+# So many times sums are doubled in one loop, over few elements more often: XLA unrolls their loops.
+TWICE, OF_FEW = 3, 4
 # A loop can be vectorised if there are LONG elements side by side. Sums that overlap run over fewer
 # than WIDE in other ways, since XLA's own are slow there, and so are loops that it unrolls.
 LONG, WIDE = 16, 64
