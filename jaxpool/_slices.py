@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxpool._linear import by_platform, is_split, linear_pair
+from jaxpool._linear import by_platform, linear_pair
 from jaxpool._window import Window, merged
 
 
@@ -75,12 +75,9 @@ def as_line(a: jax.Array, sizes: Sequence[int]) -> jax.Array:
 
 
 def as_merged(run: Callable, x: jax.Array, axes: Sequence[Any], *others: Any) -> jax.Array:
-    """`run(x, axes, *others)`, axes that are pooled whole as one, and those behind all that are
-    pooled. The others are None, or arrays of as many axes as x, of its size along all or of 1."""
-    last = max((axis.axis for axis in axes), default=-1)
-    behind = [a.shape[last + a.ndim + 1 :] for a in jax.tree.leaves(others)]
-    alike = all(s == x.shape[x.ndim - len(s) :] or set(s) == {1} for s in behind if s)
-    fewer, groups = merged(axes, x.ndim, alike and not is_split(x, range(last + 1, 0)))
+    """`run(x, axes, *others)`, axes that are pooled whole as one. The others are None, or arrays of
+    as many axes as x, of its size along all or of 1."""
+    fewer, groups = merged(axes, x.ndim)
     if len(groups) == x.ndim:
         return run(x, axes, *others)
 
@@ -88,11 +85,8 @@ def as_merged(run: Callable, x: jax.Array, axes: Sequence[Any], *others: Any) ->
         return a.reshape([prod(a.shape[i] for i in group) for group in groups])
 
     y = run(reshape(x), fewer, *jax.tree.map(reshape, others))
-    # What is pooled whole is 1 along all its axes; those behind are as they were.
-    shape = [
-        n for n, group in zip(y.shape, groups, strict=True) for n in (n, *[1] * len(group[1:]))
-    ]
-    return y.reshape([*shape[: x.ndim + last + 1], *x.shape[x.ndim + last + 1 :]])
+    ones = [axis for group in groups for axis in group[1:]]
+    return lax.expand_dims(y, ones)
 
 
 def interleave(phases: Sequence[jax.Array], window: Window, asked: bool = False) -> jax.Array:

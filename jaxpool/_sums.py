@@ -14,6 +14,7 @@ from jax import lax
 from jaxpool._linear import apart, by_platform, full_like, is_split, linear_pair
 from jaxpool._plan import (
     BLOCK,
+    FEW,
     LINES,
     OF_FEW,
     OF_SUMS,
@@ -29,6 +30,7 @@ from jaxpool._plan import (
     is_disjoint,
     is_in_place,
     is_long,
+    is_many,
     is_one_call,
     is_one_loop,
     is_slow,
@@ -284,17 +286,13 @@ def _slide(
         x = lax.optimization_barrier(x)  # XLA adds up what is constant as it compiles: for seconds
         return divided(reduce_window(x, (window,)), divisor, dtype)
     axis, size, d, sums = window.axis, window.size, window.dilation, x
-    behind = x.shape[x.ndim + axis + 1 :]
-    if len(behind) > 1 and not is_split(x, range(axis + 1, 0)):  # loops over all of these are long
-        each = None if divisor is None else as_line(divisor, behind)
-        y = _slide(as_line(x, behind), each, replace(window, axis=-2), dtype, after)
-        return y.reshape(*y.shape[:-1], *behind)
     if window.low or window.overhang or after is not None:
         sums = apart(_pad_after, x, after, axis=axis, low=window.low, high=window.overhang)
     length, covered = sums.shape[axis], 1
     little = 3 * length <= 4 * window.length  # is added by padding
-    wide = is_long(x, (window,), WIDE)
-    if little and window.stride == 1 and axis < -1 and not (wide or is_split(x, range(axis, 0))):
+    short = axis < -1 and not is_long(x, (window,), WIDE) and not is_split(x, range(axis, 0))
+    if little and window.stride == 1 and short:
+        behind = x.shape[x.ndim + axis + 1 :]
         along = replace(window, length=length, low=0, high=0).along(prod(behind))
         each = None if divisor is None else as_line(divisor, (window.out, *behind))
         y = _slide(as_line(sums, (length, *behind)), each, along, dtype)
@@ -302,7 +300,7 @@ def _slide(
     # `sums` are of windows of as many taps as the first binary digits of k say.
     # To add one tap is fastest from padded x, but then three arrays of its size are alive.
     single, low = (sums, 0) if little else (x, window.low)
-    steps, most = [], TWICE if little or wide else OF_FEW
+    steps, most = [], TWICE if is_many(x.shape[-1], FEW if little else WIDE) else OF_FEW
     for odd in map(int, f"{size:b}"[1:]):
         distance, covered = covered * d, 2 * covered + odd
         last = covered == size
