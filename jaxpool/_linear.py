@@ -204,8 +204,15 @@ def split(a: jax.Array, axis: int) -> int:
 
 
 def is_split(a: jax.Array, axes: Iterable[int]) -> bool:
-    """Whether one of these axes is: then it is not cut, nor made one with others."""
+    """Whether types say so of one of these axes: then it is not cut, nor made one with others."""
     return any(split(a, axis) > 1 for axis in axes)
+
+
+def may_be_split(a: jax.Array, axes: Iterable[int]) -> bool:
+    """Whether one of these axes may be: types do not say what the compiler is to split, which is
+    nothing where there is one device, or where each has a program of its own."""
+    manual = jax.typeof(a).sharding.mesh.are_all_axes_manual
+    return is_split(a, axes) or not (manual or jax.device_count() == 1)
 
 
 def split_like(a: jax.Array, like: jax.Array) -> jax.Array:
@@ -236,6 +243,11 @@ def of_alike(function: Callable) -> Callable:
 
 
 # ---- backends ----
+
+
+def on_cpu() -> bool:
+    """Whether a program is compiled for a CPU, unless it is said otherwise once it is traced."""
+    return jax.default_backend() == "cpu"
 
 
 def by_platform(*args: Any, cpu: Callable, other: Callable) -> Any:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxpool._linear import alike, is_split
+from jaxpool._linear import alike, may_be_split
 from jaxpool._plan import LONG, Group, is_long
 from jaxpool._slices import VECTOR, pad
 from jaxpool._window import Window
@@ -38,11 +38,9 @@ def in_parts(
     """
     x = elements[0]
     small = not isinstance(x.size, int) or x.size < LARGE  # it may be symbolic
-    if small or is_split(x, range(x.ndim)):
-        return f(elements, around, windows=windows)
-    along, strip = _cuts(x.shape, windows, parts)
+    along, strip = ({}, None) if small else _cuts(x.shape, windows, parts)
     counts = along | ({strip.axis: strip.parts} if strip else {})
-    if prod(counts.values()) == 1:
+    if prod(counts.values()) == 1 or may_be_split(x, range(x.ndim)):
         return f(elements, around, windows=windows)
 
     def numbers(i: Any) -> dict[int, Any]:

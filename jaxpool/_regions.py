@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax import lax
 
-from jaxpool._linear import apart, by_platform, full_like, is_split
+from jaxpool._linear import apart, by_platform, full_like, may_be_split
 from jaxpool._plan import Group, is_ragged, is_whole, kinds_of_bits, size_of
 from jaxpool._slices import (
     as_line,
@@ -158,7 +158,7 @@ def on_line(run: Callable, elsewhere: Callable, arrays: tuple, windows: Group) -
     *others, last = windows
     x = arrays[0]
     behind = x.shape[x.ndim + last.axis + 1 :]
-    if is_split(x, range(last.axis, 0)):
+    if may_be_split(x, range(last.axis, 0)):
         return elsewhere(arrays, windows)
 
     def line(a: jax.Array) -> jax.Array:

@@ -11,8 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxpool._linear import by_platform, linear_pair
-from jaxpool._window import Window, merged
+from jaxpool._linear import by_platform, linear_pair, may_be_split, on_cpu
+from jaxpool._window import Window, merged, shape_of
+
+VECTOR = 8  # channels: as many numbers as XLA's CPU backend computes with at once
 
 
 def cut(x: jax.Array, axis: int, start: int, n: int, stride: int = 1) -> jax.Array:
@@ -75,9 +77,18 @@ def as_line(a: jax.Array, sizes: Sequence[int]) -> jax.Array:
 
 
 def as_merged(run: Callable, x: jax.Array, axes: Sequence[Any], *others: Any) -> jax.Array:
-    """`run(x, axes, *others)`, axes that are pooled whole as one. The others are None, or arrays of
-    as many axes as x, of its size along all or of 1."""
-    fewer, groups = merged(axes, x.ndim)
+    """`run(x, axes, *others)`, axes that are pooled whole as one, and on CPU those behind all that
+    are pooled. The others are None, or arrays of as many axes as x, of its size along all or of 1.
+
+    Loops over few channels are slow there, but for those over one vector. (For a last axis of 1,
+    XLA copies the result.)
+    """
+    first = x.ndim + max((axis.axis for axis in axes), default=-1) + 1
+    behind = x.shape[first:]
+    alike = all(a.shape[first:] in (behind, (1,) * len(behind)) for a in jax.tree.leaves(others))
+    some = len(behind) > 1 and behind[-1] not in (1, VECTOR)
+    long = some and alike and on_cpu() and not may_be_split(x, range(-len(behind), 0))
+    fewer, groups = merged(axes, x.ndim, long)
     if len(groups) == x.ndim:
         return run(x, axes, *others)
 
@@ -85,8 +96,7 @@ def as_merged(run: Callable, x: jax.Array, axes: Sequence[Any], *others: Any) ->
         return a.reshape([prod(a.shape[i] for i in group) for group in groups])
 
     y = run(reshape(x), fewer, *jax.tree.map(reshape, others))
-    ones = [axis for group in groups for axis in group[1:]]
-    return lax.expand_dims(y, ones)
+    return y.reshape(shape_of(axes, x.shape))
 
 
 def interleave(phases: Sequence[jax.Array], window: Window, asked: bool = False) -> jax.Array:
@@ -139,9 +149,6 @@ def unrows(x: jax.Array, windows: Sequence[Window]) -> jax.Array:
         x = x.reshape(*x.shape[:at], window.out * s, *x.shape[at + 2 :])
         x = pad(x, window.axis, -low, window.length + low - window.out * s)
     return x
-
-
-VECTOR = 8  # channels: as many numbers as XLA's CPU backend computes with at once
 
 
 def real(x: jax.Array, mask: jax.Array | None) -> jax.Array:

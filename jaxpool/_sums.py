@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxpool._linear import apart, by_platform, full_like, is_split, linear_pair
+from jaxpool._linear import apart, by_platform, full_like, linear_pair, may_be_split
 from jaxpool._plan import (
     BLOCK,
     FEW,
@@ -217,7 +217,7 @@ def _after_sum(rest: tuple, out: jax.Array, windows: Group) -> tuple:
     the forward one to be free again. One element of the result is enough to wait for, if every
     device has it."""
     large = any(w.size > BLOCK and not w.disjoint for w in windows)
-    if not large or is_split(out, range(out.ndim)):
+    if not large or may_be_split(out, range(out.ndim)):
         return rest
     return *rest[:2], lax.stop_gradient(out[(slice(1),) * out.ndim])
 
@@ -290,7 +290,7 @@ def _slide(
         sums = apart(_pad_after, x, after, axis=axis, low=window.low, high=window.overhang)
     length, covered = sums.shape[axis], 1
     little = 3 * length <= 4 * window.length  # is added by padding
-    short = axis < -1 and not is_long(x, (window,), WIDE) and not is_split(x, range(axis, 0))
+    short = axis < -1 and not is_long(x, (window,), WIDE) and not may_be_split(x, range(axis, 0))
     if little and window.stride == 1 and short:
         behind = x.shape[x.ndim + axis + 1 :]
         along = replace(window, length=length, low=0, high=0).along(prod(behind))

@@ -672,22 +672,25 @@ def all_of(axis: int, n: int) -> Window:
     return Window(axis, n, n, n, 1, 0, 0, 1)
 
 
-def merged(axes: Sequence[Any], ndim: int) -> tuple[tuple[Any, ...], list[list[int]]]:
-    """Axes side by side that are pooled whole as one, which is fewer passes; and which of all axes
-    each of those that are left stands for. Elements keep their order."""
+def merged(
+    axes: Sequence[Any], ndim: int, behind: bool = False
+) -> tuple[tuple[Any, ...], list[list[int]]]:
+    """Axes side by side that are pooled whole as one, which is fewer passes, and if `behind` those
+    behind all that are pooled, which is longer loops; and which of all axes each of those that are
+    left stands for. Elements keep their order."""
     of = {axis.axis + ndim: axis for axis in axes}
     whole = {i for i, axis in of.items() if type(axis) is Window and axis.whole}
+    after = set(range(max(of) + 1, ndim)) if behind and of else set()
     groups: list[list[int]] = []
     for i in range(ndim):
-        if {i, i - 1} <= whole:
+        if {i, i - 1} <= whole or {i, i - 1} <= after:
             groups[-1].append(i)
         else:
             groups.append([i])
     found = []
     for at, group in enumerate(groups, -len(groups)):
-        if len(group) > 1:
-            n = prod(of[i].length for i in group)
-            found.append(all_of(at, n))
-        elif group[0] in of:
-            found.append(replace(of[group[0]], axis=at))
+        if group[0] not in of:
+            continue
+        one = replace(of[group[0]], axis=at)
+        found.append(one if len(group) == 1 else all_of(at, prod(of[i].length for i in group)))
     return tuple(found), groups

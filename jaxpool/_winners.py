@@ -18,7 +18,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxpool._linear import Curved, apart, by_platform, full_like, is_split, linear_pair, primitive
+from jaxpool._linear import (
+    Curved,
+    apart,
+    by_platform,
+    full_like,
+    linear_pair,
+    may_be_split,
+    primitive,
+)
 from jaxpool._plan import (
     BLOCK,
     CALL,
@@ -306,7 +314,7 @@ def _of_lines(*arrays: Any, of: Callable, p: Pass, one_region: bool = False, **h
     """`of` with all axes behind its windows as one, where it is a loop for each region."""
     x, behind = arrays[0], -p.windows[-1].axis - 1
     sizes = x.shape[x.ndim - behind :]
-    if one_region or behind < 2 or is_split(x, range(-behind, 0)):
+    if one_region or behind < 2 or may_be_split(x, range(-behind, 0)):
         return of(*arrays, p=p, one_region=one_region, **how)
 
     windows = tuple(replace(w, axis=w.axis + behind - 1) for w in p.windows)

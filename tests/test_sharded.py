@@ -98,6 +98,7 @@ POOLINGS = {
     "avg": lambda x: jp.avg_pool(x, (3, 3), 1, "SAME"),
     "avg, masked": lambda x: jp.avg_pool(x, (3, 3), 2, where=jnp.broadcast_to(REAL, x.shape)),
     "avg, large": lambda x: jp.avg_pool(x, 17, 1, axis=1),
+    "max, one axis": lambda x: jp.max_pool(x, 3, 2, axis=1),
     "avg, one axis": lambda x: jp.avg_pool(x, 3, 1, "SAME", axis=1),
     "lp, one axis": lambda x: jp.lp_pool(x, 3, 2, axis=1),
     "avg, by turns": lambda x: jp.avg_pool(jnp.tile(x, (1, 3, 1, 1)), 17, 5, 2, axis=1),
@@ -123,13 +124,10 @@ POOLINGS = {
     "gated by channel, large": lambda x: GATED[1].init_with_output(KEY, x)[0],
     "border": lambda x: jp.max_pool(x, (3, 3), 2, "CIRCULAR"),
 }
-# What is asked of all elements, or of all channels, is asked of all devices. (On CPU, sums of large
-# windows wait for one element.)
-PHASES = {("polyphase", 3), ("polyphase, back", 3)}
-ASKS = PHASES | {("lse, large", 0), ("lse, large", 3), ("avg, large", 0)}
-# On CPU, channels and the axis before them may be made one, where no type says that they are split.
-LINES = {"max, large", "avg, large", "adaptive max", "indices", "fractional"}
-LINES |= {"gated, large", "gated by channel, large"}
+# What is asked of all elements, or of all channels, is asked of all devices; a convolution takes
+# channels of one kernel for examples.
+ASKS = {("polyphase", 3), ("polyphase, back", 3), ("lse, large", 0), ("lse, large", 3)}
+ASKS |= {("gated, large", 3)}
 
 
 def check_split(name: str) -> None:
@@ -165,8 +163,7 @@ def check_split(name: str) -> None:
             for result, wanted in zip(program(x), expected, strict=True):
                 np.testing.assert_allclose(result, wanted, rtol=1e-5, atol=1e-5)
             asked = re.findall(r" (all-\w+|collective-permute)", program.as_text())
-            on_lines = again and axis == 3 and name in LINES
-            assert not asked or axis == 1 or on_lines or (name, axis) in ASKS, (kind, axis, asked)
+            assert not asked or axis == 1 or (name, axis) in ASKS, (kind, axis, asked)
 
 
 SHOWN = jnp.asarray(np.random.default_rng(0).random(MAP.shape[1:]) < 0.8)
