@@ -17,7 +17,7 @@ from jax.custom_derivatives import SymbolicZero
 
 from jaxpool import _bins, _pairs, _plan, _smooth, _sums
 from jaxpool._exponential import exp, expm1, log, log1p
-from jaxpool._linear import apart, by_platform, curved, linear_pair
+from jaxpool._linear import apart, by_platform, curved, linear_pair, may_be_split
 from jaxpool._parts import in_parts
 from jaxpool._plan import Group
 from jaxpool._slices import as_merged, real
@@ -89,7 +89,8 @@ def _value(x, temperature, mask, windows, kind):
     calls may be differentiated in one."""
     behind = -min(w.axis for w in windows)
     examples = *x.shape[: x.ndim - behind], *[1] * behind
-    span = jnp.full(examples, _span(x, temperature, mask))
+    axes = tuple(w.axis for w in windows) if may_be_split(x, range(x.ndim)) else None
+    span = jnp.full(examples, _span(x, temperature, mask, axes))
     elements = x, temperature, mask, span
     y, means = _choose(_near, _far, elements, (), windows=windows, kind=kind)
     return y, means, span
@@ -165,16 +166,18 @@ _move, _ = linear_pair(
 )
 
 
-def _span(x, temperature, mask):
+def _span(x, temperature, mask, axes):
     """A bound of |x/T|: the largest |x| over the smallest T; infinite where any x or T is NaN.
 
     Three reductions of x itself: XLA's CPU backend runs one of |x| a number at a time, and its
-    maximum forgets a NaN, which the sum keeps.
+    maximum forgets a NaN, which the sum keeps. Along these axes first, if not all: what is split
+    over devices along others is one number that they exchange then, not three.
     """
     x, temperature = lax.stop_gradient((real(x, mask), temperature))
-    largest = lax.max(jnp.max(x), -jnp.min(x))
-    unknown = jnp.isnan(jnp.sum(x)) | jnp.isnan(jnp.sum(temperature))
-    return jnp.where(unknown, jnp.inf, largest / jnp.min(temperature))
+    largest, smallest, total = (reduction(x, axes) for reduction in (jnp.max, jnp.min, jnp.sum))
+    unknown = jnp.isnan(total) | jnp.isnan(jnp.sum(temperature))
+    spans = jnp.where(unknown, jnp.inf, lax.max(largest, -smallest) / jnp.min(temperature))
+    return jnp.max(spans)
 
 
 def _near(x, temperature, mask, span, windows, kind):

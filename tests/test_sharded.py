@@ -124,10 +124,10 @@ POOLINGS = {
     "gated by channel, large": lambda x: GATED[1].init_with_output(KEY, x)[0],
     "border": lambda x: jp.max_pool(x, (3, 3), 2, "CIRCULAR"),
 }
-# What is asked of all elements, or of all channels, is asked of all devices; a convolution takes
-# channels of one kernel for examples.
-ASKS = {("polyphase", 3), ("polyphase, back", 3), ("lse, large", 0), ("lse, large", 3)}
-ASKS |= {("gated, large", 3)}
+# What depends on all of x, or on all channels, is asked of all devices, once there and once back.
+# (A convolution takes channels of one kernel for examples.)
+ASKS = {("polyphase", 3), ("polyphase, back", 3), ("gated, large", 3)}
+ASKS |= {("lse, large", 0), ("lse, large", 3)}
 
 
 def check_split(name: str) -> None:
@@ -163,7 +163,8 @@ def check_split(name: str) -> None:
             for result, wanted in zip(program(x), expected, strict=True):
                 np.testing.assert_allclose(result, wanted, rtol=1e-5, atol=1e-5)
             asked = re.findall(r" (all-\w+|collective-permute)", program.as_text())
-            assert not asked or axis == 1 or (name, axis) in ASKS, (kind, axis, asked)
+            most = 2 if (name, axis) in ASKS else 0
+            assert len(asked) <= most or axis == 1, (kind, axis, asked)
 
 
 SHOWN = jnp.asarray(np.random.default_rng(0).random(MAP.shape[1:]) < 0.8)
