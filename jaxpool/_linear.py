@@ -204,7 +204,7 @@ def split(a: jax.Array, axis: int) -> int:
 
 
 def is_split(a: jax.Array, axes: Iterable[int]) -> bool:
-    """Whether types say so of one of these axes: then it is not cut, nor made one with others."""
+    """Whether types say that one of these axes is: then it is not cut, nor made one with others."""
     return any(split(a, axis) > 1 for axis in axes)
 
 

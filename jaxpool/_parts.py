@@ -29,8 +29,7 @@ Place = dict[int, tuple[Any, int]]
 def in_parts(
     f: Callable, parts: int, back: bool, elements: tuple, around: tuple, windows: Group
 ) -> Any:
-    """`f(elements, around, windows=windows)`, part after part, if x is large and
-    not split over devices by its type.
+    """`f(elements, around, windows=windows)`, part after part, if x is large and on one device.
 
     elements: x, T, the mask or None, and what else has one value per element, or one for all along
     an axis. around: what has one per window. So has the result, or, if it goes `back`, it has one

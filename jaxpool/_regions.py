@@ -153,8 +153,8 @@ def pairwise(function: Callable, items: Sequence[Any]) -> Any:
 def on_line(run: Callable, elsewhere: Callable, arrays: tuple, windows: Group) -> Any:
     """`run(arrays, windows)` with the axis of the last window, of stride 1, and all behind it as
     one, for loops that XLA's CPU backend would unroll; on other platforms, and where one of these
-    axes is split over devices, `elsewhere(arrays, windows)`. Arrays may be 1 along all of them, or
-    along all behind."""
+    axes may be split over devices, `elsewhere(arrays, windows)`. Arrays may be 1 along all of them,
+    or along all behind."""
     *others, last = windows
     x = arrays[0]
     behind = x.shape[x.ndim + last.axis + 1 :]
