@@ -43,7 +43,7 @@ reference: $(VENV)/.experiments reference-speed
 # Times of earlier code would be found and kept: the folder is emptied first.
 reference-speed: $(VENV)/.experiments
 	rm -rf results/speed/random
-	$(BIN)/python -m experiments run speed
+	$(BIN)/python -m experiments run speed --seeds 2
 	$(BIN)/python -m experiments report speed
 	mkdir -p experiments/reference
 	cp results/report/speed-bars.png experiments/reference/speed.png

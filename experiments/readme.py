@@ -53,8 +53,11 @@ def told(times: Path = TIMES) -> str:
     _, _, first, *lines = times.read_text("utf-8").splitlines()
     rows = [line.strip("| ").split(" | ") for line in lines if line.endswith("s aim |")]
     missed = [f"- {aim}: {found}" for aim, held, found, _ in rows if held != "yes"]
-    ((cores, commit),) = re.findall("([0-9]+ cores), .*commit ([0-9a-f]+)", "\n".join(lines))
-    paragraph = f"{first} Measured on {cores} at commit {commit[:7]}. Of {len(rows)} aims"
+    page = "\n".join(lines)
+    ((cores, commit),) = re.findall("([0-9]+ cores), .*commit ([0-9a-f]+)", page)
+    means = re.findall(", the mean of [0-9]+ processes", page)  # none of one
+    where = f"on {cores} at commit {commit[:7]}{''.join(means)}"
+    paragraph = f"{first} Measured {where}. Of {len(rows)} aims"
     paragraph += f" {len(missed)} are missed{':' if missed else '.'}"
     text = textwrap.fill(paragraph, 100, break_on_hyphens=False)
     return "\n".join([text, *([""] if missed else []), *missed, ""])
