@@ -1,7 +1,7 @@
 # make run     measure what each pooling does to translation invariance, and draw the report
 # make test    run the tests;  make test64  runs in float64 what that could change
 # make check   lint, format and types;  make format  repairs what can be repaired
-# make reference   run all experiments (two hours), and keep the report and what README shows
+# make reference   run all experiments (three hours), and keep the report and what README shows
 # make reference-speed   the same for the times; against PyTorch and Equinox too, if .venv has them
 # make reference-speed-gpu   the same on a GPU, with a jax for it in .venv
 # make clean   remove what make made (the results of experiments stay)

@@ -55,7 +55,7 @@ def told(times: Path = TIMES) -> str:
     missed = [f"- {aim}: {found}" for aim, held, found, _ in rows if held != "yes"]
     page = "\n".join(lines)
     ((cores, commit),) = re.findall("([0-9]+ cores), .*commit ([0-9a-f]+)", page)
-    means = re.findall(", the mean of [0-9]+ processes", page)  # none of one
+    means = re.findall(", the mean of [0-9]+ processes", page)  # nothing of one
     where = f"on {cores} at commit {commit[:7]}{''.join(means)}"
     paragraph = f"{first} Measured {where}. Of {len(rows)} aims"
     paragraph += f" {len(missed)} are missed{':' if missed else '.'}"

@@ -1,7 +1,7 @@
 """How long does each pooling take, forward and with its gradient, and what bounds it?
 
 Command:  python -m experiments run speed      (with others to compare: pip install '.[speed]')
-Time:     10 minutes on 2 cores, up to 20 where others work
+Time:     up to 25 minutes on 2 cores for each seed
 Result:   milliseconds of value, and of value and gradient; ratios to the floor, to Flax and to
           PyTorch; compile time, bytes kept for the backward pass, temporary bytes; and what a
           training step gains
