@@ -55,9 +55,9 @@ def told(times: Path = TIMES) -> str:
     missed = [f"- {aim}: {found}" for aim, held, found, _ in rows if held != "yes"]
     page = "\n".join(lines)
     ((cores, commit),) = re.findall("([0-9]+ cores), .*commit ([0-9a-f]+)", page)
-    means = re.findall(", the mean of [0-9]+ processes", page)  # nothing of one
-    where = f"on {cores} at commit {commit[:7]}{''.join(means)}"
-    paragraph = f"{first} Measured {where}. Of {len(rows)} aims"
+    (seeds,) = re.findall("unless said; ([0-9]+ seeds?),", page)
+    paragraph = f"{first} Measured on {cores} at commit {commit[:7]}, {seeds}."
+    paragraph += f" Of {len(rows)} aims"
     paragraph += f" {len(missed)} are missed{':' if missed else '.'}"
     text = textwrap.fill(paragraph, 100, break_on_hyphens=False)
     return "\n".join([text, *([""] if missed else []), *missed, ""])

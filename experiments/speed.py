@@ -14,8 +14,8 @@ are left; of one that needs them all for a single call, this call counts. Before
 pooled is laid elsewhere in memory, since what the caches keep of it depends on where it lies.
 PyTorch runs in both layouts, and the better one counts. A block waits for the machine to be quiet,
 which a fixed computation tells (`quiet`); what this took is written beside each time. Where most
-blocks were not quiet, all are measured again, up to twice, and the quietest try counts. Each seed
-is a process of its own, and means over these are shown.
+blocks were not quiet, all are measured again, up to twice, and the quietest try counts. More
+seeds measure again: means over them are shown.
 
 The *floor* is an elementwise operation that reads and writes the same bytes once: x and y for the
 value; x, y and their gradients for the gradient. It runs in pieces, so a result of more than 32 MB,
@@ -63,7 +63,7 @@ from experiments.contenders import (
     Runs,
 )
 from experiments.quiet import QUIET, Pulse
-from experiments.report import Claim, Column, Picture, Row, Section, Sheet, by_variant
+from experiments.report import Claim, Column, Picture, Row, Section, Sheet, by_variant, seeds_of
 from experiments.store import Cell
 
 NAME, LARGE = "speed", "large"
@@ -445,16 +445,14 @@ def section(found: Sequence[Cell]) -> Section:
         Sheet("sweep", "Windows of every size", COLUMNS, rows["sweep"], "", on_terminal=False),
     ]
     large = any(cell.config["data"] == LARGE for cell in found)
-    seeds = 1 + max((cell.seed for cell in found), default=0)
-    processes = f", the mean of {seeds} processes: of each the" if seeds > 1 else "; one process,"
     pictures = [_against(rows[""]), _smooth(rows[""]), _lines(rows["sweep"])]
     return Section(
         question=QUESTION,
         answer=_answer(rows[""], steps),
         pictures=[picture for picture in pictures if picture],
         sheets=[sheet for sheet in sheets if sheet.rows],
-        size=f"float32, channels last, unless said{processes} median over blocks of the best of "
-        "three.",
+        size=f"float32, channels last, unless said; {seeds_of(found)}, of each the median over "
+        "blocks of the best of three.",
         claims=[] if large else _claims([row for some in rows.values() for row in some], steps),
         method=[
             text.replace("\n", " ") for text in str(__doc__).replace("*", "").split("\n\n")[2:4]

@@ -88,7 +88,7 @@ def as_merged(run: Callable, x: jax.Array, axes: Sequence[Any], *others: Any) ->
     alike = all(a.shape[first:] in (behind, (1,) * len(behind)) for a in jax.tree.leaves(others))
     some = len(behind) > 1 and behind[-1] not in (1, VECTOR)
     long = some and alike and on_cpu() and not may_be_split(x, range(-len(behind), 0))
-    fewer, groups = merged(axes, x.ndim, long)
+    fewer, groups = merged(axes, x.ndim, range(first, x.ndim) if long else ())
     if len(groups) == x.ndim:
         return run(x, axes, *others)
 

@@ -673,14 +673,14 @@ def all_of(axis: int, n: int) -> Window:
 
 
 def merged(
-    axes: Sequence[Any], ndim: int, behind: bool = False
+    axes: Sequence[Any], ndim: int, behind: Iterable[int] = ()
 ) -> tuple[tuple[Any, ...], list[list[int]]]:
-    """Axes side by side that are pooled whole as one, which is fewer passes, and if `behind` those
-    behind all that are pooled, which is longer loops; and which of all axes each of those that are
-    left stands for. Elements keep their order."""
+    """Axes side by side that are pooled whole as one, which is fewer passes, and so those `behind`
+    all that are pooled, which is longer loops; and which of all axes each of those that are left
+    stands for. Elements keep their order."""
     of = {axis.axis + ndim: axis for axis in axes}
     whole = {i for i, axis in of.items() if type(axis) is Window and axis.whole}
-    after = set(range(max(of) + 1, ndim)) if behind and of else set()
+    after = set(behind)
     groups: list[list[int]] = []
     for i in range(ndim):
         if {i, i - 1} <= whole or {i, i - 1} <= after:
